@@ -1,0 +1,1 @@
+"""mlc: compiles PyTorch models to tuned native code."""

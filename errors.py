@@ -1,0 +1,74 @@
+"""Every error mlc raises on purpose derives from :class:`Error`.
+
+A message names what went wrong, where (operation, module path, the user's source line when known) and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class Error(Exception):
+    """Base class of all errors raised by mlc."""
+
+
+class UnsupportedOpError(Error):
+    """The model uses operations that mlc cannot compile; the message lists all of them at once."""
+
+
+class ExportError(Error):
+    """torch.export could not turn the model into a graph."""
+
+
+class SignatureError(Error, TypeError):
+    """A call's arguments do not fit the compiled signature (structure, shape, dtype or device)."""
+
+
+class TextFormError(Error, ValueError):
+    """IR text does not parse; the message gives line, column and what was expected."""
+
+
+class VerificationError(Error):
+    """A graph violates an invariant of the IR; the message names the node and the rule."""
+
+
+class TypeInferenceError(Error, TypeError):
+    """An operation cannot take operands of these types or attributes."""
+
+
+class PassError(Error):
+    """A pass failed or broke the graph; the message names the pass."""
+
+
+class PipelineSyntaxError(Error, ValueError):
+    """The text form of a pass pipeline is malformed or names an unknown pass or option."""
+
+
+class TargetError(Error, ValueError):
+    """A target string is malformed or describes a device that mlc does not know."""
+
+
+class LoweringError(Error):
+    """No template takes a fused graph, or code generation for it failed."""
+
+
+class BuildError(Error):
+    """The native tool chain (LLVM, C compiler, linker) failed."""
+
+
+class ArtifactError(Error):
+    """An artifact is truncated, edited, of another format version, or not an artifact."""
+
+
+class DeviceUnavailableError(Error):
+    """The device or CPU feature that a compiled program needs is not present."""
+
+
+class KernelError(Error, RuntimeError):
+    """A native kernel reported failure while running."""
+
+
+class DatabaseError(Error):
+    """A tuning database cannot be read or written, or holds records of a foreign format."""
+
+
+class MeasurementError(Error):
+    """A candidate kernel could not be built, run or verified."""
