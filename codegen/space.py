@@ -1,0 +1,100 @@
+"""Spaces of schedules: named integer knobs with constraints, and the configs in them."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..errors import LoweringError
+
+
+@dataclass(frozen=True)
+class Config:
+    """One point of a space: the template's name and a value per knob.
+
+    The text form is ``matmul{mr=8,nr=32}``.
+    """
+
+    template: str
+    knobs: tuple[tuple[str, int], ...] = ()
+
+    @staticmethod
+    def of(template: str, knobs: Mapping[str, int]) -> Config:
+        return Config(template, tuple(sorted(knobs.items())))
+
+    @staticmethod
+    def parse(text: str) -> Config:
+        """The config of a text form; LoweringError when it is malformed."""
+        name, brace, inner = text.partition("{")
+        if not brace or not inner.endswith("}") or not name.isidentifier():
+            raise LoweringError(f"'{text}' is not a config: expected template{{knob=value,...}}")
+        knobs: dict[str, int] = {}
+        for item in filter(None, inner[:-1].split(",")):
+            key, equals, value = item.partition("=")
+            if not equals or not value.lstrip("-").isdigit():
+                raise LoweringError(f"'{item}' in config '{text}' is not knob=integer")
+            knobs[key] = int(value)
+        return Config.of(name, knobs)
+
+    def __getitem__(self, knob: str) -> int:
+        for name, value in self.knobs:
+            if name == knob:
+                return value
+        raise LoweringError(f"config {self} has no knob '{knob}'")
+
+    def __str__(self) -> str:
+        return self.template + "{" + ",".join(f"{name}={value}" for name, value in self.knobs) + "}"
+
+
+@dataclass(frozen=True)
+class Space:
+    """All configs of a template for one task: the product of ``choices``, less what ``allows`` refuses.
+
+    Spaces are small (a few dozen points) and every point must build. ``default`` is the best point by construction, the one used
+    when neither a measurement nor a cost model says better.
+    """
+
+    template: str
+    choices: tuple[tuple[str, tuple[int, ...]], ...]
+    default: Config
+    allows: Callable[[Mapping[str, int]], bool] = lambda knobs: True
+
+    @cached_property
+    def configs(self) -> tuple[Config, ...]:
+        """Every allowed config, the default first."""
+        return (self.default, *(config for config in self._enumerate() if config != self.default))
+
+    def _enumerate(self) -> Iterator[Config]:
+        names = [name for name, _ in self.choices]
+        for values in itertools.product(*(values for _, values in self.choices)):
+            knobs = dict(zip(names, values, strict=True))
+            if self.allows(knobs):
+                yield Config.of(self.template, knobs)
+
+    def __len__(self) -> int:
+        return len(self.configs)
+
+    def __contains__(self, config: object) -> bool:
+        return config in self.configs
+
+    def sample(self, count: int, seed: int) -> Sequence[Config]:
+        """Up to ``count`` different configs, the same ones for the same seed."""
+        configs = list(self.configs)
+        random.Random(seed).shuffle(configs)
+        return configs[:count]
+
+    def neighbours(self, config: Config) -> Sequence[Config]:
+        """Allowed configs that differ from ``config`` by one step of one knob."""
+        knobs = dict(config.knobs)
+        found = []
+        for name, values in self.choices:
+            position = values.index(knobs[name]) if knobs.get(name) in values else 0
+            for step in (position - 1, position + 1):
+                if 0 <= step < len(values):
+                    candidate = Config.of(self.template, {**knobs, name: values[step]})
+                    if candidate in self:
+                        found.append(candidate)
+        return found

@@ -1,0 +1,48 @@
+"""The interface of templates: what takes a fused graph, and gives a space and, for a config, a kernel."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from ..ir import Graph, Layout
+from .space import Config, Space
+from .task import Task
+
+
+@dataclass(frozen=True)
+class LoweredKernel:
+    """A scheduled kernel, ready to be compiled.
+
+    ``function`` is a TIR PrimFunc whose parameters are pointers: the task's inputs, its outputs, then, if ``workspace_bytes`` is not
+    zero, a scratch buffer of that size (64-byte aligned, private to the call). It returns int32, 0 for success.
+    ``constant_layouts`` gives, for constant inputs that the kernel wants in an order other than their type's, that order.
+    """
+
+    function: Any
+    constant_layouts: Mapping[int, Layout] = field(default_factory=dict)
+    workspace_bytes: int = 0
+
+
+class Template(ABC):
+    """Takes fused graphs of one shape of computation.
+
+    ``revision`` is part of the key of compiled code: raise it when the generated code changes.
+    """
+
+    name: ClassVar[str]
+    revision: ClassVar[int] = 1
+
+    @abstractmethod
+    def takes(self, graph: Graph) -> bool:
+        """Whether this template can compile ``graph``, the region of a fusion. Cheap; asked often by the fusion pass."""
+
+    @abstractmethod
+    def space(self, task: Task) -> Space:
+        """The configs worth considering for ``task``, derived from the target's facts."""
+
+    @abstractmethod
+    def lower(self, task: Task, config: Config) -> LoweredKernel:
+        """The kernel of ``config``; LoweringError when the config is not in the space."""
