@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import TypeInferenceError
 from .constant import Constant
 from .types import DType, SymbolRange, TensorType, Type
 
-Attribute: TypeAlias = "None | bool | int | float | str | DType | Constant | tuple[Attribute, ...]"
-"""What an attribute of a node may be. Sequences are tuples, so that nodes hash and compare."""
+if TYPE_CHECKING:
+    import sympy
+
+Attribute: TypeAlias = "None | bool | int | float | str | DType | Constant | sympy.Expr | tuple[Attribute, ...]"
+"""What an attribute of a node may be (expressions: symbolic dimensions). Sequences are tuples, so that nodes hash and compare."""
 
 
 @dataclass(frozen=True)

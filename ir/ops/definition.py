@@ -1,0 +1,183 @@
+"""What an operation is: its signature, type inference, NumPy reference, cost and decomposition, in one place."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import numpy as np
+
+from ...errors import TypeInferenceError
+from ..types import TensorType, Type
+
+if TYPE_CHECKING:
+    from ..graph import Attribute, Graph, GraphBuilder, Value
+
+Attributes: TypeAlias = "Mapping[str, Any]"
+Infer: TypeAlias = Callable[[Sequence[TensorType], Attributes], "TensorType | tuple[TensorType, ...]"]
+Reference: TypeAlias = Callable[[Sequence[np.ndarray], Attributes], "np.ndarray | tuple[np.ndarray, ...]"]
+Flops: TypeAlias = Callable[[Sequence[TensorType], Attributes, Sequence[TensorType]], int]
+Decompose: TypeAlias = "Callable[[GraphBuilder, Sequence[Value], Attributes], Value]"
+
+
+class _Required(enum.Enum):
+    REQUIRED = "required"
+
+
+REQUIRED: Final = _Required.REQUIRED
+"""Marks an attribute that has no default."""
+
+
+class Trait(enum.Enum):
+    """What passes and templates may assume of an operation."""
+
+    ELEMENTWISE = enum.auto()
+    """Each output element depends on the same element of every (broadcast) operand."""
+    COMMUTATIVE = enum.auto()
+    VIEW = enum.auto()
+    """Output elements are input elements at other indices; computes nothing."""
+    REDUCTION = enum.auto()
+    """Combines many elements of a tensor into one."""
+    CONTRACTION = enum.auto()
+    """Multiplies and sums: matmul, convolution, attention."""
+    NORMALISATION = enum.auto()
+    """Statistics over some axes, then elementwise: softmax, norms."""
+    SOURCE = enum.auto()
+    """Has no operands: constant, iota, full."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Work of one node: floating-point operations, bytes its operands and results occupy."""
+
+    flops: int
+    bytes_read: int
+    bytes_written: int
+
+
+@dataclass(frozen=True)
+class Op:
+    """The definition of one operation.
+
+    ``operands`` names the operands; a trailing ``?`` marks one that may be left out (only at the end), a trailing ``*`` any number.
+    ``attributes`` gives each attribute's default or :data:`REQUIRED`. ``reference`` gets arrays in which every float is float64
+    (integers and booleans keep their dtype) and may return wider results than the inferred type; the interpreter rounds them.
+    ``decompose`` expresses the operation by simpler ones.
+    """
+
+    name: str
+    operands: tuple[str, ...]
+    infer: Infer
+    reference: Reference
+    flops: Flops
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    traits: frozenset[Trait] = frozenset()
+    decompose: Decompose | None = None
+    doc: str = ""
+
+    def complete_attributes(self, given: Mapping[str, Attribute]) -> dict[str, Attribute]:
+        """``given`` with defaults filled in; TypeInferenceError for a missing or unknown attribute."""
+        unknown = sorted(set(given) - set(self.attributes))
+        if unknown:
+            raise TypeInferenceError(f"{self.name} has no attribute '{unknown[0]}' (it has: {', '.join(self.attributes) or 'none'})")
+        complete: dict[str, Attribute] = {}
+        for name, default in self.attributes.items():
+            value = given.get(name, default)
+            if value is REQUIRED:
+                raise TypeInferenceError(f"{self.name} needs the attribute '{name}'")
+            complete[name] = value
+        return complete
+
+    def infer_types(self, inputs: Sequence[Type], attributes: Attributes, regions: Sequence[Graph] = ()) -> tuple[TensorType, ...]:
+        """Result types for operands of these types; TypeInferenceError when they do not fit."""
+        if regions:
+            raise TypeInferenceError(f"{self.name} takes no regions")
+        tensors = self.check_operands(inputs)
+        result = self.infer(tensors, attributes)
+        return result if isinstance(result, tuple) else (result,)
+
+    def check_operands(self, inputs: Sequence[Type]) -> list[TensorType]:
+        """The operand types, after checking their number and that they are tensors."""
+        variadic = bool(self.operands) and self.operands[-1].endswith("*")
+        fewest = sum(not name.endswith(("?", "*")) for name in self.operands)
+        most = math.inf if variadic else len(self.operands)
+        if not fewest <= len(inputs) <= most:
+            raise TypeInferenceError(f"{self.name}({', '.join(self.operands)}) got {len(inputs)} operands")
+        tensors = []
+        for name, type in zip([*self.operands, *[self.operands[-1]] * len(inputs)] if variadic else self.operands, inputs, strict=False):
+            if not isinstance(type, TensorType):
+                raise TypeInferenceError(f"operand '{name}' of {self.name} is a {type}, not a tensor")
+            tensors.append(type)
+        return tensors
+
+    def evaluate(self, inputs: Sequence[np.ndarray], attributes: Attributes) -> tuple[np.ndarray, ...]:
+        """The reference results, floats in float64."""
+        wide = [array.astype(np.float64) if _is_float(array) else array for array in inputs]
+        with np.errstate(all="ignore"):
+            result = self.reference(wide, attributes)
+        return result if isinstance(result, tuple) else (result,)
+
+    def cost(self, inputs: Sequence[TensorType], attributes: Attributes, outputs: Sequence[TensorType]) -> Cost:
+        """Work of the operation on operands and results of these (static) types."""
+        return Cost(
+            self.flops(inputs, attributes, outputs),
+            sum(type.elements * type.dtype.nbytes for type in inputs),
+            sum(type.elements * type.dtype.nbytes for type in outputs),
+        )
+
+    def has(self, trait: Trait) -> bool:
+        return trait in self.traits
+
+
+def _is_float(array: np.ndarray) -> bool:
+    # bfloat16 is not a subtype of np.floating.
+    return array.dtype.kind == "f" or array.dtype.name in ("bfloat16",)
+
+
+_REGISTRY: dict[str, Op] = {}
+
+
+def register(op: Op) -> Op:
+    """Adds ``op`` to the registry; each name exists once."""
+    if op.name in _REGISTRY:
+        raise ValueError(f"operation '{op.name}' is defined twice")
+    _REGISTRY[op.name] = op
+    return op
+
+
+def lookup(name: str) -> Op:
+    """The definition of an operation; TypeInferenceError when there is none of that name."""
+    try:
+        return _REGISTRY[name]
+    except KeyError:
+        raise TypeInferenceError(f"there is no operation '{name}'; the operations are those of mlc.ir.ops") from None
+
+
+def registry() -> Mapping[str, Op]:
+    """All operations by name."""
+    return dict(_REGISTRY)
+
+
+def elements_written(inputs: Sequence[TensorType], attributes: Attributes, outputs: Sequence[TensorType]) -> int:
+    """One operation per result element: the cost of most elementwise operations."""
+    return sum(type.elements for type in outputs)
+
+
+def no_flops(inputs: Sequence[TensorType], attributes: Attributes, outputs: Sequence[TensorType]) -> int:
+    """The cost of operations that only move data."""
+    return 0
+
+
+def require(condition: bool, op: str, message: str) -> None:
+    """TypeInferenceError ``op: message`` unless ``condition``."""
+    if not condition:
+        raise TypeInferenceError(f"{op}: {message}")
+
+
+def normalise_axis(op: str, axis: int, rank: int) -> int:
+    """``axis`` counted from the front; TypeInferenceError when out of range."""
+    require(-rank <= axis < rank, op, f"axis {axis} is out of range for rank {rank}")
+    return axis % rank

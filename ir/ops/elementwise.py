@@ -1,0 +1,270 @@
+"""Elementwise operations: each result element depends on one element of every (broadcast) operand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..types import Dim, DType, Kind, TensorType
+from .definition import REQUIRED, Attributes, Op, Trait, elements_written, register, require
+
+# The cost model counts a transcendental function as this many operations: about what its polynomial takes.
+TRANSCENDENTAL_FLOPS = 12
+
+
+def broadcast_shapes(op: str, *shapes: Sequence[Dim]) -> tuple[Dim, ...]:
+    """The NumPy broadcast of ``shapes``; TypeInferenceError when they do not broadcast."""
+    rank = max(len(shape) for shape in shapes)
+    result: list[Dim] = []
+    for position in range(rank):
+        extent: Dim = 1
+        for shape in shapes:
+            index = position - (rank - len(shape))
+            if index < 0:
+                continue
+            dim = shape[index]
+            if dim == 1 or dim == extent:
+                continue
+            require(extent == 1, op, f"shapes {' and '.join(str(list(shape)) for shape in shapes)} do not broadcast")
+            extent = dim
+        result.append(extent)
+    return tuple(result)
+
+
+def _costing(flops: int) -> Callable[[Sequence[TensorType], Attributes, Sequence[TensorType]], int]:
+    def count(inputs: Sequence[TensorType], attributes: Attributes, outputs: Sequence[TensorType]) -> int:
+        return flops * elements_written(inputs, attributes, outputs)
+
+    return count
+
+
+def _result_layout(inputs: Sequence[TensorType], shape: tuple[Dim, ...]) -> TensorType:
+    """The first operand type that already has the result's shape: its layout is the result's."""
+    for type in inputs:
+        if type.shape == shape:
+            return type
+    return inputs[0].with_shape(shape)
+
+
+def _elementwise(
+    name: str,
+    operands: tuple[str, ...],
+    reference: Callable[..., Any],
+    *,
+    kinds: tuple[Kind, ...] = (Kind.INTEGER, Kind.FLOAT),
+    result: DType | None = None,
+    flops: int = 1,
+    commutative: bool = False,
+    attributes: dict[str, Any] | None = None,
+    doc: str,
+) -> Op:
+    """Registers an operation over operands of one dtype. ``result`` fixes the result's dtype; else it is the operands'."""
+
+    def infer(inputs: Sequence[TensorType], attrs: Attributes) -> TensorType:
+        dtype = inputs[0].dtype
+        for type in inputs[1:]:
+            require(type.dtype is dtype, name, f"operands have dtypes {dtype.text} and {type.dtype.text}; insert a cast")
+        require(dtype.kind in kinds, name, f"does not take {dtype.text}")
+        shape = broadcast_shapes(name, *(type.shape for type in inputs))
+        return _result_layout(inputs, shape).with_dtype(result or dtype)
+
+    def evaluate(inputs: Sequence[np.ndarray], attrs: Attributes) -> np.ndarray:
+        return np.asarray(reference(*inputs, **attrs))
+
+    traits = {Trait.ELEMENTWISE} | ({Trait.COMMUTATIVE} if commutative else set())
+    return register(Op(name, operands, infer, evaluate, _costing(flops), attributes or {}, frozenset(traits), doc=doc))
+
+
+def _erf(x: np.ndarray) -> np.ndarray:
+    from scipy import special
+
+    return np.asarray(special.erf(x))
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return np.where(x >= 0, 1 / (1 + np.exp(-np.abs(x))), np.exp(-np.abs(x)) / (1 + np.exp(-np.abs(x))))
+
+
+def _gelu(x: np.ndarray, approximate: str) -> np.ndarray:
+    if approximate == "tanh":
+        return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    return 0.5 * x * (1 + _erf(x / np.sqrt(2)))
+
+
+def _round_half_even(x: np.ndarray) -> np.ndarray:
+    return np.rint(x) if x.dtype.kind == "f" else x
+
+
+_FLOAT = (Kind.FLOAT,)
+_NUMBER = (Kind.INTEGER, Kind.FLOAT)
+_ANY = (Kind.BOOL, Kind.INTEGER, Kind.FLOAT)
+_BITS = (Kind.BOOL, Kind.INTEGER)
+
+_elementwise("neg", ("x",), np.negative, doc="-x")
+_elementwise("abs", ("x",), np.abs, doc="|x|")
+_elementwise("square", ("x",), np.square, doc="x * x")
+_elementwise("sign", ("x",), np.sign, doc="-1, 0 or 1; NaN stays")
+_elementwise("floor", ("x",), np.floor, kinds=_FLOAT, doc="largest integer not above x")
+_elementwise("ceil", ("x",), np.ceil, kinds=_FLOAT, doc="smallest integer not below x")
+_elementwise("round", ("x",), _round_half_even, kinds=_FLOAT, doc="nearest integer, ties to even")
+_elementwise("trunc", ("x",), np.trunc, kinds=_FLOAT, doc="integer part of x")
+_elementwise("reciprocal", ("x",), lambda x: 1 / x, kinds=_FLOAT, flops=4, doc="1 / x")
+_elementwise("sqrt", ("x",), np.sqrt, kinds=_FLOAT, flops=4, doc="square root")
+_elementwise("rsqrt", ("x",), lambda x: 1 / np.sqrt(x), kinds=_FLOAT, flops=4, doc="1 / sqrt(x)")
+_elementwise("exp", ("x",), np.exp, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="e to the x")
+_elementwise("expm1", ("x",), np.expm1, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="exp(x) - 1 without cancellation")
+_elementwise("log", ("x",), np.log, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="natural logarithm")
+_elementwise("log1p", ("x",), np.log1p, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="log(1 + x) without cancellation")
+_elementwise("sin", ("x",), np.sin, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="sine of x radians")
+_elementwise("cos", ("x",), np.cos, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="cosine of x radians")
+_elementwise("tanh", ("x",), np.tanh, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="hyperbolic tangent")
+_elementwise("erf", ("x",), _erf, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="error function")
+_elementwise("sigmoid", ("x",), _sigmoid, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="1 / (1 + exp(-x))")
+_elementwise("relu", ("x",), lambda x: np.where(np.isnan(x), x, np.maximum(x, 0)), doc="max(x, 0)")
+_elementwise("silu", ("x",), lambda x: x * _sigmoid(x), kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="x * sigmoid(x)")
+_elementwise(
+    "gelu",
+    ("x",),
+    _gelu,
+    kinds=_FLOAT,
+    flops=TRANSCENDENTAL_FLOPS + 4,
+    attributes={"approximate": "none"},
+    doc="Gaussian error linear unit (Hendrycks and Gimpel 2016); approximate is 'none' (erf) or 'tanh'",
+)
+_elementwise(
+    "leaky_relu",
+    ("x",),
+    lambda x, slope: np.where(x > 0, x, slope * x),
+    kinds=_FLOAT,
+    flops=2,
+    attributes={"slope": 0.01},
+    doc="x where positive, slope * x elsewhere",
+)
+_elementwise(
+    "elu",
+    ("x",),
+    lambda x, alpha: np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0))),
+    kinds=_FLOAT,
+    flops=TRANSCENDENTAL_FLOPS,
+    attributes={"alpha": 1.0},
+    doc="x where positive, alpha * (exp(x) - 1) elsewhere",
+)
+_elementwise(
+    "softplus",
+    ("x",),
+    lambda x: np.logaddexp(x, 0),
+    kinds=_FLOAT,
+    flops=2 * TRANSCENDENTAL_FLOPS,
+    doc="log(1 + exp(x))",
+)
+_elementwise("hardsigmoid", ("x",), lambda x: np.clip(x / 6 + 0.5, 0, 1), kinds=_FLOAT, flops=4, doc="clamp(x / 6 + 1/2, 0, 1)")
+_elementwise("hardswish", ("x",), lambda x: x * np.clip(x / 6 + 0.5, 0, 1), kinds=_FLOAT, flops=5, doc="x * hardsigmoid(x)")
+_elementwise("isnan", ("x",), np.isnan, kinds=_FLOAT, result=DType.BOOL, doc="whether x is NaN")
+_elementwise("isinf", ("x",), np.isinf, kinds=_FLOAT, result=DType.BOOL, doc="whether x is an infinity")
+_elementwise("logical_not", ("x",), np.logical_not, kinds=_ANY, result=DType.BOOL, doc="whether x is zero")
+_elementwise("bitwise_not", ("x",), np.invert, kinds=_BITS, doc="every bit inverted; logical not of a boolean")
+_elementwise(
+    "clamp",
+    ("x",),
+    lambda x, min, max: np.where(np.isnan(x), x, np.clip(x, min, max)) if x.dtype.kind == "f" else np.clip(x, min, max),
+    flops=2,
+    attributes={"min": None, "max": None},
+    doc="x limited to [min, max]; None leaves that side open",
+)
+
+_elementwise("add", ("x", "y"), np.add, kinds=_NUMBER, commutative=True, doc="x + y")
+_elementwise("sub", ("x", "y"), np.subtract, kinds=_NUMBER, doc="x - y")
+_elementwise("mul", ("x", "y"), np.multiply, kinds=_ANY, commutative=True, doc="x * y; and of booleans")
+_elementwise("div", ("x", "y"), np.divide, kinds=_FLOAT, flops=4, doc="x / y")
+_elementwise("floor_div", ("x", "y"), np.floor_divide, doc="x / y rounded towards minus infinity")
+_elementwise("remainder", ("x", "y"), np.remainder, doc="x - y * floor(x / y): the sign is y's")
+_elementwise("fmod", ("x", "y"), np.fmod, doc="x - y * trunc(x / y): the sign is x's")
+_elementwise("pow", ("x", "y"), np.power, kinds=_NUMBER, flops=2 * TRANSCENDENTAL_FLOPS, doc="x to the power y")
+_elementwise("maximum", ("x", "y"), np.maximum, kinds=_ANY, commutative=True, doc="the larger; NaN if either is NaN")
+_elementwise("minimum", ("x", "y"), np.minimum, kinds=_ANY, commutative=True, doc="the smaller; NaN if either is NaN")
+for _name, _compare in {
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+}.items():
+    _elementwise(
+        _name,
+        ("x", "y"),
+        _compare,
+        kinds=_ANY,
+        result=DType.BOOL,
+        commutative=_name in ("eq", "ne"),
+        doc=f"x {_name} y",
+    )
+for _name, _logical in {
+    "logical_and": np.logical_and,
+    "logical_or": np.logical_or,
+    "logical_xor": np.logical_xor,
+}.items():
+    _elementwise(
+        _name,
+        ("x", "y"),
+        _logical,
+        kinds=_ANY,
+        result=DType.BOOL,
+        commutative=True,
+        doc=f"{_name} of x != 0 and y != 0",
+    )
+for _name, _bitwise in {
+    "bitwise_and": np.bitwise_and,
+    "bitwise_or": np.bitwise_or,
+    "bitwise_xor": np.bitwise_xor,
+}.items():
+    _elementwise(_name, ("x", "y"), _bitwise, kinds=_BITS, commutative=True, doc=f"{_name} of x and y")
+
+
+def _infer_where(inputs: Sequence[TensorType], attributes: Attributes) -> TensorType:
+    condition, x, y = inputs
+    require(condition.dtype is DType.BOOL, "where", f"the condition is {condition.dtype.text}, a boolean is needed")
+    require(x.dtype is y.dtype, "where", f"branches have dtypes {x.dtype.text} and {y.dtype.text}; insert a cast")
+    shape = broadcast_shapes("where", *(type.shape for type in inputs))
+    return _result_layout([x, y, condition], shape).with_dtype(x.dtype)
+
+
+register(
+    Op(
+        "where",
+        ("condition", "x", "y"),
+        _infer_where,
+        lambda inputs, attributes: np.where(inputs[0], inputs[1], inputs[2]),
+        elements_written,
+        traits=frozenset({Trait.ELEMENTWISE}),
+        doc="x where the condition holds, y elsewhere",
+    )
+)
+
+
+def _evaluate_cast(inputs: Sequence[np.ndarray], attributes: Attributes) -> np.ndarray:
+    (x,) = inputs
+    dtype: DType = attributes["dtype"]
+    if dtype.kind is Kind.FLOAT:
+        # Rounded here: a cast to a narrow float loses bits even where the interpreter keeps float64.
+        return x.astype(dtype.numpy).astype(np.float64)
+    if x.dtype.kind == "f" and dtype.is_integer and dtype is not DType.INT64:
+        # Out of range values wrap as they do in PyTorch on x86: through a 64-bit integer.
+        return x.astype(np.int64).astype(dtype.numpy)
+    return x.astype(dtype.numpy)
+
+
+register(
+    Op(
+        "cast",
+        ("x",),
+        lambda inputs, attributes: inputs[0].with_dtype(attributes["dtype"]),
+        _evaluate_cast,
+        elements_written,
+        {"dtype": REQUIRED},
+        frozenset({Trait.ELEMENTWISE}),
+        doc="x converted to another dtype; floats truncate towards zero when they become integers",
+    )
+)
