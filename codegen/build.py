@@ -1,0 +1,204 @@
+"""From a TIR function to a native object file, and from object files to a library; with an on-disk cache of objects.
+
+Kernels are TIR functions whose parameters are pointers. They become plain C functions ``int32_t symbol(void*, ...)`` in
+position-independent objects that need no TVM at run time (see ``native/stub.c`` for the two symbols they refer to).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ..errors import BuildError
+from ..ir import Layout
+from .target import Target
+from .template import LoweredKernel
+
+PACKAGE = pathlib.Path(__file__).resolve().parent
+NATIVE = PACKAGE / "native"
+ABI_INCLUDE = PACKAGE.parent / "runtime" / "native"
+"""Folder of mlc_abi.h, which the runtime owns."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def cache_directory() -> pathlib.Path:
+    """Where compiled objects are kept: $MLC_CACHE_DIR, else ``$XDG_CACHE_HOME/mlc``, else ``~/.cache/mlc``."""
+    if directory := os.environ.get("MLC_CACHE_DIR"):
+        return pathlib.Path(directory)
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "mlc"
+
+
+@functools.cache
+def versions() -> str:
+    """The software that determines generated code: TVM, LLVM, and a hash of the sources that generate it."""
+    import tvm
+
+    digest = hashlib.sha256()
+    for folder in (PACKAGE, PACKAGE / "emit", PACKAGE / "templates"):
+        for source in sorted(folder.glob("*.py")):
+            digest.update(source.name.encode() + b"\0" + source.read_bytes())
+    return f"tvm-{tvm.__version__} llvm-{tvm.target.codegen.llvm_version_major()} mlc-{digest.hexdigest()[:12]}"
+
+
+def lower_module(function: Any, symbol: str, target: Target) -> tuple[Any, Any]:
+    """The IRModule of ``function`` after all TIR passes, and the TVM target it is bound to."""
+    import tvm
+    from tvm.tirx import transform
+
+    device = tvm.target.Target(target.llvm)
+    function = function.with_attr({"global_symbol": symbol, "tirx.noalias": True})
+    module = tvm.IRModule({symbol: function}).with_attr("system_lib_prefix", f"{symbol}_")
+    passes = tvm.ir.transform.Sequential(
+        [
+            transform.BindTarget(device.with_host(device)),
+            transform.FlattenBuffer(),
+            transform.VectorizeLoop(),
+            transform.UnrollLoop(),
+            transform.StmtSimplify(),
+            transform.RemoveNoOp(),
+            transform.CommonSubexprElim(),
+            transform.LowerIntrin(),
+        ]
+    )
+    with tvm.transform.PassContext(opt_level=3, config={"tirx.UnrollLoop": {"auto_max_step": 0, "explicit_unroll": True}}):
+        return passes(module), device
+
+
+def build_module(function: Any, symbol: str, target: Target) -> Any:
+    """The TVM runtime module of LLVM code for ``function``; ``inspect_source("ll")`` or ``("asm")`` shows it."""
+    import tvm
+
+    try:
+        module, device = lower_module(function, symbol, target)
+        return tvm.get_global_func("target.build.llvm")(module, device)
+    except Exception as error:
+        raise BuildError(f"LLVM code generation of kernel {symbol} for '{target}' failed: {error}") from error
+
+
+def compile_object(function: Any, symbol: str, target: Target) -> bytes:
+    """The object file of ``function`` as the C function ``symbol``. Releases the GIL: call it from several threads."""
+    library = build_module(function, symbol, target)
+    with tempfile.TemporaryDirectory(prefix="mlc-") as folder:
+        path = os.path.join(folder, "kernel.o")
+        library.write_to_file(path, "o")
+        return pathlib.Path(path).read_bytes()
+
+
+@dataclass(frozen=True)
+class CompiledKernel:
+    """An object file that defines ``symbol``, and what a caller must know of the kernel (see :class:`LoweredKernel`)."""
+
+    symbol: str
+    object: bytes
+    constant_layouts: Mapping[int, Layout]
+    workspace_bytes: int
+
+
+def compile_kernel(key: str, target: Target, lower: Callable[[], LoweredKernel], *, cached: bool = True) -> CompiledKernel:
+    """Compiles what ``lower`` gives, or takes it from the cache.
+
+    ``key`` must name everything that ``lower`` depends on (task, config, template revision); the versions of the software are
+    added here. The kernel's symbol derives from both, so that objects of different kernels link together.
+    """
+    name = hashlib.sha256(f"{key}|{versions()}".encode()).hexdigest()[:32]
+    symbol = f"mlc_{name}"
+    folder = cache_directory() / "kernels" / name[:2]
+    if cached and (found := _read(folder / name, symbol)) is not None:
+        return found
+    lowered = lower()
+    kernel = CompiledKernel(
+        symbol, compile_object(lowered.function, symbol, target), dict(lowered.constant_layouts), lowered.workspace_bytes
+    )
+    if cached:
+        _write(folder / name, kernel)
+    return kernel
+
+
+def in_parallel(function: Callable[[Item], Result], items: Iterable[Item], jobs: int | None = None) -> list[Result]:
+    """``function`` of each item, in order, on ``jobs`` threads (default: one per core); the first error is raised."""
+    work = list(items)
+    count = min(jobs or len(os.sched_getaffinity(0)), max(len(work), 1))
+    if count == 1:
+        return [function(item) for item in work]
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(function, work))
+
+
+def _read(path: pathlib.Path, symbol: str) -> CompiledKernel | None:
+    """The cached kernel: one line of JSON, then the object. None when it is missing or damaged."""
+    try:
+        header, _, body = path.read_bytes().partition(b"\n")
+        facts = json.loads(header)
+        if hashlib.sha256(body).hexdigest() != facts["sha256"]:
+            return None
+        layouts = {
+            int(index): Layout(tuple(order), tuple((axis, size) for axis, size in blocks))
+            for index, order, blocks in facts["constant_layouts"]
+        }
+        return CompiledKernel(symbol, body, layouts, facts["workspace_bytes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(path: pathlib.Path, kernel: CompiledKernel) -> None:
+    """Stores a kernel atomically; a cache that cannot be written is no error."""
+    facts = {
+        "sha256": hashlib.sha256(kernel.object).hexdigest(),
+        "constant_layouts": [(index, layout.order, layout.blocks) for index, layout in kernel.constant_layouts.items()],
+        "workspace_bytes": kernel.workspace_bytes,
+    }
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
+            file.write(json.dumps(facts).encode() + b"\n" + kernel.object)
+        os.replace(file.name, path)
+
+
+def c_compiler() -> str:
+    """The C compiler to use: $CC, else ``cc``."""
+    return os.environ.get("CC") or "cc"
+
+
+def link_library(objects: Sequence[bytes], sources: Mapping[str, str], exports: Sequence[str], output: pathlib.Path) -> None:
+    """Links object files, C ``sources`` (name -> text) and the stub into the shared library ``output``.
+
+    Only ``exports`` are visible. BuildError, with the compiler's words, when the tool chain is missing or fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="mlc-") as name:
+        folder = pathlib.Path(name)
+        files = [str(NATIVE / "stub.c")]
+        for source_name, text in sources.items():
+            (folder / source_name).write_text(text)
+            files.append(str(folder / source_name))
+        # A response file: thousands of objects would not fit a command line.
+        for index, content in enumerate(objects):
+            (folder / f"k{index}.o").write_bytes(content)
+        arguments = folder / "objects"
+        arguments.write_text("\n".join(f'"{folder}/k{index}.o"' for index in range(len(objects))))
+        script = folder / "exports.map"
+        script.write_text("{ global: " + " ".join(f"{symbol};" for symbol in exports) + " local: *; };\n")
+        command = [c_compiler(), "-O2", "-shared", "-fPIC", "-fvisibility=hidden", f"-I{ABI_INCLUDE}", *files, f"@{arguments}"]
+        command += ["-Wl,--gc-sections", f"-Wl,--version-script={script}", "-o", str(output)]
+        run_tool(command)
+
+
+def run_tool(command: Sequence[str]) -> None:
+    """Runs a tool of the tool chain; BuildError with its output when it is missing or fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BuildError(f"cannot run the C compiler '{command[0]}' ({error}); install one or name one in $CC") from error
+    if done.returncode != 0:
+        raise BuildError(f"'{command[0]}' failed with code {done.returncode}:\n{done.stderr.strip()[-4000:]}")

@@ -1,0 +1,42 @@
+"""Builds single kernels and runs them on NumPy arrays, through the C interface that programs use."""
+
+from __future__ import annotations
+
+import ctypes
+import pathlib
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mlc.codegen.build import compile_object, link_library
+from mlc.codegen.target import Target
+
+HOST = Target.parse("cpu")
+
+
+def aligned(shape: Sequence[int], dtype: Any, fill: int | None = None) -> np.ndarray:
+    """An uninitialised (or byte-filled) array, aligned to 64 bytes."""
+    count = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    raw = np.empty(count + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    body = raw[start : start + count]
+    if fill is not None:
+        body[:] = fill
+    return body.view(dtype).reshape(shape)
+
+
+class NativeKernel:
+    """A TIR function compiled and loaded; call it with arrays in the order of its parameters."""
+
+    def __init__(self, function: Any, target: Target = HOST) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="mlc-test-")
+        path = pathlib.Path(self._folder.name) / "kernel.so"
+        link_library([compile_object(function, "kernel", target)], {}, ["kernel"], path)
+        self._function = ctypes.CDLL(str(path)).kernel
+        self._function.restype = ctypes.c_int32
+
+    def __call__(self, *arrays: np.ndarray) -> None:
+        code = self._function(*(ctypes.c_void_p(array.ctypes.data) for array in arrays))
+        assert code == 0
