@@ -1,0 +1,67 @@
+# Every target does its own set-up into .venv, and does nothing twice.
+#
+#   make demo        ResNet-50 on this CPU, checked against PyTorch, both latencies in one table
+#   make test        the tests, with a coverage figure
+#   make test-full   the tests of the full-size models
+#   make bench       eight models, mlc and eager PyTorch side by side
+#   make lint types  ruff; mypy on the installed package
+#
+# PYTHON=python3.12 chooses the interpreter (3.11 or newer); ARGS="-k matmul" goes to pytest or to the benchmark;
+# PIP_ARGS="--extra-index-url ..." goes to pip, for instance to take PyTorch's CPU-only build from PyTorch's own index.
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+PIP_ARGS ?=
+
+PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) --constraint constraints.txt
+STAMP := $(VENV)/mlc-installed
+TYPES := $(VENV)/types
+NATIVE := $(wildcard setup.py runtime/native/*.c runtime/native/*.h)
+
+.PHONY: help setup demo test test-full bench lint types clean
+
+help:
+	@sed -n '3,10s/^# \{0,1\}//p' Makefile
+
+setup: $(STAMP)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "mlc needs Python 3.11 or newer; choose one with: make PYTHON=/path/to/python3.11"; exit 1; }
+	@command -v cc > /dev/null || { echo "mlc needs a C compiler called cc, such as Debian's package gcc"; exit 1; }
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "python cannot make virtual environments; Debian's package is python3-venv"; exit 1; }
+
+# torch on its own first: pip then has no freedom left to choose a CUDA build for another package's sake.
+$(STAMP): pyproject.toml constraints.txt $(NATIVE) | $(VENV)/bin/python
+	@echo "installing mlc and what it needs into $(VENV)"
+	@$(PIP) "$$(grep '^torch==' constraints.txt)"
+	@$(PIP) --editable '.[test,bench,dev]'
+	@touch $@
+
+demo: $(STAMP)
+	@$(VENV)/bin/python -m mlc.benchmarks.demo $(ARGS)
+
+test: $(STAMP)
+	$(VENV)/bin/python -m pytest tests --cov --cov-config=pyproject.toml --cov-report=term:skip-covered $(ARGS)
+
+test-full: $(STAMP)
+	$(VENV)/bin/python -m pytest tests -m full $(ARGS)
+
+bench: $(STAMP)
+	@$(VENV)/bin/mlc bench $(ARGS)
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check .
+
+# The root folder is the package, whatever the checkout is called: mypy sees it under its name only once installed.
+types: $(STAMP)
+	@rm -rf $(TYPES) build/lib build/bdist.*
+	@$(PIP) --no-deps --target $(TYPES) .
+	@rm -rf build/lib build/bdist.*
+	MYPYPATH=$(TYPES) $(VENV)/bin/mypy --config-file pyproject.toml -p mlc
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov bench.json
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print | xargs rm -rf

@@ -1,0 +1,74 @@
+"""The models that mlc is tested and timed on.
+
+Each builder returns ``(model in eval mode, example inputs)`` with every weight drawn from a seed; the same builders are what the
+command line takes: ``mlc run mlc.benchmarks.models:resnet50``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from .convolutional import mobilenet_v2, resnet50, unet
+from .mlp import mlp
+from .randomise import randomise
+from .transformer import bert_base, gpt2, llama, llama_token, vit_b16
+
+__all__ = [
+    "BENCHMARK",
+    "ZOO",
+    "ZooModel",
+    "bert_base",
+    "gpt2",
+    "llama",
+    "llama_token",
+    "mlp",
+    "mobilenet_v2",
+    "randomise",
+    "resnet50",
+    "unet",
+    "vit_b16",
+]
+
+
+@dataclass(frozen=True)
+class ZooModel:
+    """A model of the zoo. ``shallow`` are the arguments of ``builder`` that cut its depth but keep its width."""
+
+    name: str
+    builder: Callable[..., tuple[nn.Module, tuple[Tensor, ...]]]
+    shallow: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> str:
+        """How the command line names the full-size model."""
+        return f"{__name__}:{self.builder.__name__}"
+
+    def full(self, seed: int = 0) -> tuple[nn.Module, tuple[Tensor, ...]]:
+        return self.builder(seed=seed)
+
+    def small(self, seed: int = 0) -> tuple[nn.Module, tuple[Tensor, ...]]:
+        """Full width, reduced depth."""
+        return self.builder(**self.shallow, seed=seed)
+
+
+ZOO: Mapping[str, ZooModel] = {
+    model.name: model
+    for model in (
+        ZooModel("resnet50", resnet50, {"blocks": (2, 1, 1, 1)}),
+        ZooModel("mobilenet_v2", mobilenet_v2, {"depth": 2}),
+        ZooModel("vit_b16", vit_b16, {"layers": 2}),
+        ZooModel("bert_base", bert_base, {"layers": 2}),
+        ZooModel("gpt2", gpt2, {"layers": 2}),
+        ZooModel("llama", llama, {"layers": 2}),
+        ZooModel("llama_token", llama_token, {"layers": 2}),
+        ZooModel("mlp", mlp),
+        ZooModel("unet", unet, {"levels": 2}),
+    )
+}
+
+BENCHMARK = ("resnet50", "mobilenet_v2", "vit_b16", "bert_base", "gpt2", "llama", "llama_token", "mlp")
+"""The models that ``mlc bench`` times."""
