@@ -14,7 +14,7 @@ VENV ?= .venv
 ARGS ?=
 PIP_ARGS ?=
 
-PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) --constraint constraints.txt
+PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check -qq $(PIP_ARGS) --constraint constraints.txt
 STAMP := $(VENV)/mlc-installed
 TYPES := $(VENV)/types
 NATIVE := $(wildcard setup.py runtime/native/*.c runtime/native/*.h)
@@ -35,8 +35,9 @@ $(VENV)/bin/python:
 
 # torch on its own first: pip then has no freedom left to choose a CUDA build for another package's sake.
 $(STAMP): pyproject.toml constraints.txt $(NATIVE) | $(VENV)/bin/python
-	@echo "installing mlc and what it needs into $(VENV)"
+	@echo "setting up $(VENV), 1/2: PyTorch (some minutes the first time)"
 	@$(PIP) "$$(grep '^torch==' constraints.txt)"
+	@echo "setting up $(VENV), 2/2: mlc and what else it needs"
 	@$(PIP) --editable '.[test,bench,dev]'
 	@touch $@
 
