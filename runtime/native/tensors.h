@@ -1,0 +1,49 @@
+/* Tensors of the host frameworks: what a program demands of one, where its data is, and how to make a new one. */
+#ifndef MLC_TENSORS_H
+#define MLC_TENSORS_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdbool.h>
+
+/* An input or output of a program. dtype by DLPack's code and bits. */
+typedef struct {
+  PyObject* name;
+  PyObject* shape_tuple;
+  PyObject* stride_tuple; /* dense row-major, in elements */
+  PyObject* torch_dtype;  /* looked up at the first output of the kind */
+  PyObject* numpy_dtype;
+  int64_t* shape;
+  int32_t rank;
+  uint8_t code;
+  uint8_t bits;
+  size_t bytes;
+} tensor_spec;
+
+/* From a Python tuple (name, code, bits, shape); false with an exception set. */
+bool tensor_spec_init(tensor_spec* spec, PyObject* description);
+void tensor_spec_clear(tensor_spec* spec);
+
+typedef enum { KIND_UNKNOWN = 0, KIND_NUMPY, KIND_TORCH } tensor_kind;
+
+/* Makes the classes of a framework known: (torch.Tensor, torch.nn.Parameter, torch.empty_strided, {dtype name: dtype},
+ * exchange table capsule) or (numpy.ndarray, {dtype name: dtype}). */
+PyObject* tensors_adopt_torch(PyObject* module, PyObject* args);
+PyObject* tensors_adopt_numpy(PyObject* module, PyObject* args);
+
+/* The framework an object belongs to, when it is exactly one of the adopted classes. */
+tensor_kind tensor_kind_of(PyObject* object);
+
+/* Whether `object` can be passed as it stands: shape, dtype, device, density and alignment. Sets *data; never raises. */
+bool tensor_fits(PyObject* object, tensor_kind kind, const tensor_spec* spec, void** data);
+
+/* A new tensor of the given framework; sets *data. NULL with an exception set. */
+PyObject* tensor_new(tensor_kind kind, tensor_spec* spec, void** data);
+
+/* Address of a torch tensor's first element, NULL when that cannot be told. Never raises. */
+void* torch_address(PyObject* tensor);
+
+/* Bytes with the alignment programs ask for, exported through the buffer protocol: Buffer(nbytes). */
+extern PyTypeObject BufferType;
+
+#endif
