@@ -66,9 +66,8 @@ def lower_module(function: Any, symbol: str, target: Target) -> tuple[Any, Any]:
             transform.FlattenBuffer(),
             transform.VectorizeLoop(),
             transform.UnrollLoop(),
-            transform.StmtSimplify(),
-            transform.RemoveNoOp(),
-            transform.CommonSubexprElim(),
+            # No StmtSimplify or common subexpression elimination: they substitute bound variables, and the expressions of
+            # vector mathematics then grow exponentially. The emitter simplifies indices; LLVM does the rest.
             transform.LowerIntrin(),
         ]
     )

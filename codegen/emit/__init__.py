@@ -1,0 +1,30 @@
+"""Emission of loop nests as TIR: statements, index arithmetic, vector mathematics, and the evaluator for fused operations."""
+
+from .access import flatten, layout_offset, physical_offset, unflatten
+from .emitter import INDEX, PARALLEL, SERIAL, UNROLLED, VECTORIZED, Emitter, Expr, index
+from .evaluate import Evaluator, Substitute, pulls
+from .kernel import Kernel, compute_dtype, computes, from_storage, storage_dtype, to_storage
+
+__all__ = [
+    "INDEX",
+    "PARALLEL",
+    "SERIAL",
+    "UNROLLED",
+    "VECTORIZED",
+    "Emitter",
+    "Evaluator",
+    "Expr",
+    "Kernel",
+    "Substitute",
+    "compute_dtype",
+    "computes",
+    "flatten",
+    "from_storage",
+    "index",
+    "layout_offset",
+    "physical_offset",
+    "pulls",
+    "storage_dtype",
+    "to_storage",
+    "unflatten",
+]

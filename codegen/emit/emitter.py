@@ -1,0 +1,160 @@
+"""Collects TIR statements in nested scopes, and simplifies index expressions with the ranges of the loops around them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+import tvm
+from tvm import sym, tirx
+
+Expr: TypeAlias = Any
+"""A TIR expression (``tvm.ir.PrimExpr``)."""
+
+INDEX = "int32"
+"""The dtype of loop variables and offsets; tensors of 2**31 elements or more are refused (see :mod:`.kernel`)."""
+
+SERIAL = tirx.ForKind.SERIAL
+PARALLEL = tirx.ForKind.PARALLEL
+VECTORIZED = tirx.ForKind.VECTORIZED
+UNROLLED = tirx.ForKind.UNROLLED
+
+
+def index(value: int) -> Expr:
+    """An index constant."""
+    return tirx.IntImm(INDEX, value)
+
+
+class Emitter:
+    """Builds a TIR statement. Statements are appended to the innermost open scope.
+
+    ``memo`` holds, for each open scope, expressions already bound there, so that an evaluator binds each only once; it is dropped
+    with its scope.
+    """
+
+    def __init__(self) -> None:
+        self.analyzer = sym.Analyzer()
+        self._scopes: list[list[Any]] = [[]]
+        self._memos: list[dict[Any, Expr]] = [{}]
+        self._counter = 0
+
+    def fresh(self, name: str) -> str:
+        self._counter += 1
+        return f"{name}{self._counter}"
+
+    def emit(self, statement: Any) -> None:
+        """Appends a finished TIR statement."""
+        self._scopes[-1].append(statement)
+
+    def store(self, buffer: Any, value: Expr, offset: Expr | int) -> None:
+        """``buffer[offset] = value``; the offset is simplified."""
+        self.emit(tirx.BufferStore(buffer, value, [self.simplify(offset)]))
+
+    def load(self, buffer: Any, offset: Expr | int) -> Expr:
+        """``buffer[offset]``; the offset is simplified."""
+        return tirx.BufferLoad(buffer, [self.simplify(offset)])
+
+    def allocate(self, count: int, dtype: str, name: str = "local") -> Any:
+        """A flat buffer of ``count`` elements on the stack, alive in the current scope. Keep it under some 100 KB.
+
+        With constant offsets (after unrolling) LLVM keeps it in registers.
+        """
+        buffer = tirx.decl_buffer((count,), dtype, name=self.fresh(name), scope="local", data_alignment=64)
+        self.emit(tirx.AllocBuffer(buffer))
+        return buffer
+
+    def bind(self, value: Expr, name: str = "t") -> Expr:
+        """A variable that holds ``value`` (evaluated here, once); constants and variables are returned as they are."""
+        if isinstance(value, tirx.Var | tirx.IntImm | tirx.FloatImm):
+            return value
+        variable = tirx.Var(self.fresh(name), value.ty)
+        self.emit(tirx.Bind(variable, value))
+        return variable
+
+    @contextlib.contextmanager
+    def loop(self, extent: int | Expr, kind: Any = SERIAL, name: str = "i", start: int | Expr = 0) -> Iterator[Expr]:
+        """A loop over [start, start + extent) around what is emitted inside; yields its variable.
+
+        A loop of one iteration is no loop: its variable is ``start``.
+        """
+        if isinstance(extent, int) and extent == 1:
+            with self.scope():
+                yield index(start) if isinstance(start, int) else start
+            return
+        variable = tirx.Var(self.fresh(name), INDEX)
+        low = index(start) if isinstance(start, int) else start
+        size = index(extent) if isinstance(extent, int) else extent
+        self.analyzer.bind(variable, tvm.ir.Range.from_min_extent(low, size))
+        statements = self._open()
+        try:
+            yield variable
+        finally:
+            self._close()
+        if statements:
+            self.emit(tirx.For(variable, low, size, kind, _sequence(statements)))
+
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        """A scope of its own for bound variables and memo, without a loop."""
+        statements = self._open()
+        try:
+            yield
+        finally:
+            self._close()
+        if statements:
+            self.emit(_sequence(statements))
+
+    @contextlib.contextmanager
+    def when(self, condition: Expr) -> Iterator[None]:
+        """What is emitted inside runs only where ``condition`` holds (a scalar condition; not inside a vectorised loop)."""
+        statements = self._open()
+        try:
+            with self.analyzer.constraint_scope(condition):
+                yield
+        finally:
+            self._close()
+        if statements:
+            self.emit(tirx.IfThenElse(condition, _sequence(statements), None))
+
+    def simplify(self, value: Expr | int) -> Expr:
+        """``value`` simplified with what is known of the loop variables."""
+        if isinstance(value, int):
+            return index(value)
+        if isinstance(value, tirx.Var | tirx.IntImm):
+            return value
+        return self.analyzer.simplify(value)
+
+    def proves(self, condition: Expr | bool) -> bool:
+        """Whether ``condition`` holds for all values of the loop variables."""
+        if isinstance(condition, bool):
+            return condition
+        return bool(self.analyzer.can_prove(condition))
+
+    def remembered(self, key: Any, make: Callable[[], Expr]) -> Expr:
+        """What ``make`` gave for ``key`` in an open scope, else what it gives now, bound in the innermost."""
+        for memo in reversed(self._memos):
+            if key in memo:
+                return memo[key]
+        result = self.bind(make())
+        self._memos[-1][key] = result
+        return result
+
+    def finish(self) -> Any:
+        """The statement built so far."""
+        return _sequence(self._scopes[0])
+
+    def _open(self) -> list[Any]:
+        self._scopes.append([])
+        self._memos.append({})
+        return self._scopes[-1]
+
+    def _close(self) -> None:
+        self._scopes.pop()
+        self._memos.pop()
+
+
+def _sequence(statements: Sequence[Any]) -> Any:
+    if not statements:
+        return tirx.Evaluate(index(0))
+    return statements[0] if len(statements) == 1 else tirx.SeqStmt(list(statements))

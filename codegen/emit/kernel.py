@@ -1,0 +1,136 @@
+"""The frame of a kernel: its pointer parameters, buffers over them, and the finished TIR function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tvm import tirx
+from tvm.ir import PointerType, PrimType
+
+from ...errors import LoweringError
+from ...ir import DType, Graph, Layout, TensorType, Value
+from .access import layout_offset
+from .emitter import Emitter, Expr
+
+_STORAGE = {
+    DType.BOOL: "uint8",
+    DType.UINT8: "uint8",
+    DType.INT8: "int8",
+    DType.INT16: "int16",
+    DType.INT32: "int32",
+    DType.INT64: "int64",
+    DType.FLOAT32: "float32",
+    DType.FLOAT64: "float64",
+}
+
+_LIMIT = 2**31
+
+
+def storage_dtype(dtype: DType) -> str:
+    """How elements lie in memory, as a TIR dtype; LoweringError for types that kernels do not compute with yet."""
+    try:
+        return _STORAGE[dtype]
+    except KeyError:
+        raise LoweringError(f"kernels cannot compute with {dtype.text} yet; use {', '.join(sorted(d.text for d in _STORAGE))}") from None
+
+
+def compute_dtype(dtype: DType) -> str:
+    """The TIR dtype of an element once loaded."""
+    return "bool" if dtype is DType.BOOL else storage_dtype(dtype)
+
+
+def computes(dtype: DType) -> bool:
+    """Whether kernels can compute with ``dtype``."""
+    return dtype in _STORAGE
+
+
+class Kernel:
+    """A kernel under construction for the region ``graph``.
+
+    Parameters are the graph's inputs, its outputs, then a workspace of ``workspace_bytes`` if that is not zero. ``layouts`` gives
+    the physical order of inputs that are stored in another than their type's (packed constants). Emit statements through
+    ``emitter``, then take :meth:`finish`.
+    """
+
+    def __init__(self, graph: Graph, *, workspace_bytes: int = 0, layouts: Mapping[int, Layout] | None = None) -> None:
+        self.graph = graph
+        self.emitter = Emitter()
+        self._parameters: list[Any] = []
+        self._declarations: list[Any] = []
+        self._layouts = dict(layouts or {})
+        self.inputs: dict[Value, Any] = {}
+        self._input_layouts: dict[Value, Layout] = {}
+        for position, value in enumerate(graph.inputs):
+            layout = self._layouts.get(position, value.tensor.layout)
+            self._input_layouts[value] = layout
+            self.inputs[value] = self._parameter(f"in{position}", value.tensor, layout)
+        self.outputs: list[Any] = [self._parameter(f"out{position}", value.tensor) for position, value in enumerate(graph.outputs)]
+        self.workspace_bytes = workspace_bytes
+        self._workspace = None
+        if workspace_bytes:
+            self._workspace = self._pointer("workspace", "float32")
+
+    def load(self, value: Value, indices: Sequence[Expr]) -> Expr:
+        """The element of a graph input at logical ``indices``, in its compute dtype."""
+        type = value.tensor
+        offset = layout_offset(self._input_layouts[value], type.static_shape, indices)
+        return from_storage(self.emitter.load(self.inputs[value], offset), type.dtype)
+
+    def store(self, position: int, indices: Sequence[Expr], value: Expr) -> None:
+        """Stores an element of output ``position`` at logical ``indices``."""
+        type = self.graph.outputs[position].tensor
+        self.emitter.store(self.outputs[position], to_storage(value, type.dtype), layout_offset(type.layout, type.static_shape, indices))
+
+    def workspace(self, count: int, dtype: str, byte_offset: int = 0, name: str = "scratch") -> Any:
+        """A flat buffer of ``count`` elements over the workspace from ``byte_offset`` (a multiple of 64) on.
+
+        LoweringError when it does not fit.
+        """
+        nbytes = count * (PrimType(dtype).bits // 8)
+        if self._workspace is None or byte_offset + nbytes > self.workspace_bytes or byte_offset % 64:
+            raise LoweringError(f"{nbytes} bytes at {byte_offset} do not fit a workspace of {self.workspace_bytes} bytes")
+        return self._view(self._workspace, "float32", byte_offset // 4, count, dtype, name)
+
+    def finish(self) -> Any:
+        """The TIR function: returns 0 after the emitted statements."""
+        body = [*self._declarations, self.emitter.finish(), tirx.Return(tirx.IntImm("int32", 0))]
+        return tirx.PrimFunc(self._parameters, tirx.SeqStmt(body), ret_type=PrimType("int32"))
+
+    def _pointer(self, name: str, dtype: str) -> Any:
+        pointer = tirx.Var(name, PointerType(PrimType(dtype)))
+        self._parameters.append(pointer)
+        return pointer
+
+    def _parameter(self, name: str, type: TensorType, layout: Layout | None = None) -> Any:
+        shape = (layout or type.layout).physical_shape(type.static_shape)
+        count = 1
+        for extent in shape:
+            count *= extent
+        if count >= _LIMIT:
+            raise LoweringError(f"{type} has {count} elements; kernels address less than 2**31")
+        dtype = storage_dtype(type.dtype)
+        pointer = self._pointer(f"{name}_pointer", dtype)
+        buffer = tirx.decl_buffer((max(count, 1),), dtype, name=name, data_alignment=64)
+        self._declarations.append(tirx.DeclBuffer(buffer, data=pointer))
+        return buffer
+
+    def _view(self, pointer: Any, pointer_dtype: str, offset: int, count: int, dtype: str, name: str) -> Any:
+        whole = tirx.decl_buffer((self.workspace_bytes // 4,), pointer_dtype, name=self.emitter.fresh("whole"), data_alignment=64)
+        buffer = tirx.decl_buffer((count,), dtype, name=self.emitter.fresh(name), data_alignment=64)
+        self._declarations.append(tirx.DeclBuffer(whole, data=pointer))
+        address = tirx.address_of(tirx.BufferLoad(whole, [tirx.IntImm("int32", offset)]))
+        if dtype != pointer_dtype:
+            address = tirx.reinterpret(PointerType(PrimType(dtype)), address)
+        self._declarations.append(tirx.DeclBuffer(buffer, data=address))
+        return buffer
+
+
+def from_storage(value: Expr, dtype: DType) -> Expr:
+    """A loaded element as it is computed with: booleans are stored as bytes."""
+    return tirx.NE(value, tirx.const(0, "uint8")) if dtype is DType.BOOL else value
+
+
+def to_storage(value: Expr, dtype: DType) -> Expr:
+    """A computed element as it is stored."""
+    return tirx.Cast("uint8", value) if dtype is DType.BOOL else value

@@ -1,0 +1,330 @@
+"""Elementwise operations as TIR expressions over one element (which vectorised loops turn into vectors)."""
+
+from __future__ import annotations
+
+import math as pymath
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tvm import tirx
+
+from ...errors import LoweringError
+from ...ir import DType, Node
+from . import math
+from .emitter import Expr
+from .kernel import compute_dtype, computes
+from .math import Bind, select
+
+Rule = Callable[[Bind, Sequence[Expr], Mapping[str, Any], DType], Expr]
+"""(bind, operands, attributes, dtype of the operands) -> result."""
+
+
+def constant(value: Any, dtype: DType) -> Expr:
+    """A constant of an IR dtype."""
+    if dtype is DType.BOOL:
+        return tirx.const(bool(value), "bool")
+    if dtype.is_integer:
+        return tirx.const(int(value), compute_dtype(dtype))
+    return tirx.const(float(value), compute_dtype(dtype))
+
+
+def _zero(dtype: DType) -> Expr:
+    return constant(0, dtype)
+
+
+def _one(dtype: DType) -> Expr:
+    return constant(1, dtype)
+
+
+def _transcendental(fast: Callable[[Bind, Expr], Expr], wide: Callable[[Expr], Expr]) -> Rule:
+    """``fast`` for fp32; for fp64 the library function, called for each lane."""
+
+    def rule(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
+        return fast(bind, x[0]) if dtype is DType.FLOAT32 else wide(x[0])
+
+    return rule
+
+
+def _libm(name: str) -> Callable[[Expr], Expr]:
+    return lambda x: tirx.call_pure_extern("float64", name, x)
+
+
+def _wide_sigmoid(x: Expr) -> Expr:
+    return 1.0 / (1.0 + tirx.exp(-x))
+
+
+def _wide_gelu(x: Expr) -> Expr:
+    return x * 0.5 * (_libm("erf")(x * pymath.sqrt(0.5)) + 1.0)
+
+
+def _wide_gelu_tanh(x: Expr) -> Expr:
+    return x * 0.5 * (_libm("tanh")((x * x * x * 0.044715 + x) * pymath.sqrt(2 / pymath.pi)) + 1.0)
+
+
+def _gelu(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
+    if attributes["approximate"] == "tanh":
+        return math.gelu_tanh(bind, x[0]) if dtype is DType.FLOAT32 else _wide_gelu_tanh(x[0])
+    return math.gelu(bind, x[0]) if dtype is DType.FLOAT32 else _wide_gelu(x[0])
+
+
+def _relu(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
+    # NaN is not below 0, so it stays.
+    return select(x[0] < _zero(dtype), _zero(dtype), x[0])
+
+
+def _sign(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
+    zero, one = _zero(dtype), _one(dtype)
+    if dtype is DType.UINT8:
+        return select(x[0] > zero, one, zero)
+    return select(x[0] > zero, one, select(x[0] < zero, zero - one, x[0]))
+
+
+def _clamp(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
+    value = x[0]
+    if attributes["min"] is not None:
+        low = constant(attributes["min"], dtype)
+        value = bind(select(value < low, low, value))
+    if attributes["max"] is not None:
+        high = constant(attributes["max"], dtype)
+        value = bind(select(value > high, high, value))
+    return value
+
+
+def _leaky_relu(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
+    return select(x[0] > _zero(dtype), x[0], x[0] * constant(attributes["slope"], dtype))
+
+
+def _elu(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
+    low = bind(select(x[0] > _zero(dtype), _zero(dtype), x[0]))
+    negative = math.expm1(bind, low) if dtype is DType.FLOAT32 else _libm("expm1")(low)
+    return select(x[0] > _zero(dtype), x[0], negative * constant(attributes["alpha"], dtype))
+
+
+def _hardsigmoid(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
+    value = bind(x[0] * constant(1 / 6, dtype) + constant(0.5, dtype))
+    value = bind(select(value < _zero(dtype), _zero(dtype), value))
+    return select(value > _one(dtype), _one(dtype), value)
+
+
+def _hardswish(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
+    return x[0] * _hardsigmoid(bind, x, attributes, dtype)
+
+
+def _larger(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
+    if dtype is DType.BOOL:
+        return tirx.Or(x[0], x[1])
+    first = x[0] > x[1]
+    # NaN wins: a NaN in x[1] makes the comparison false.
+    return select(tirx.Or(first, tirx.NE(x[0], x[0])) if dtype.is_float else first, x[0], x[1])
+
+
+def _smaller(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
+    if dtype is DType.BOOL:
+        return tirx.And(x[0], x[1])
+    first = x[0] < x[1]
+    return select(tirx.Or(first, tirx.NE(x[0], x[0])) if dtype.is_float else first, x[0], x[1])
+
+
+def _modulo(bind: Bind, x: Expr, y: Expr, dtype: DType) -> Expr:
+    """C's remainder (the sign of x); integer division by zero gives the remainder by one instead of a trap."""
+    if dtype.is_float:
+        return bind(tirx.fmod(x, y))
+    return bind(tirx.truncmod(x, bind(select(tirx.EQ(y, _zero(dtype)), _one(dtype), y))))
+
+
+def _fmod(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
+    return _modulo(bind, x[0], x[1], dtype)
+
+
+def _sign_differs(remainder: Expr, y: Expr, dtype: DType) -> Expr:
+    zero = _zero(dtype)
+    differs = tirx.Or(tirx.And(remainder < zero, y > zero), tirx.And(remainder > zero, y < zero))
+    return differs
+
+
+def _remainder(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
+    value = _modulo(bind, x[0], x[1], dtype)
+    if dtype is DType.UINT8:
+        return value
+    return select(_sign_differs(value, x[1], dtype), value + x[1], value)
+
+
+def _floor_div(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
+    a, b = x
+    if dtype.is_integer:
+        b = bind(select(tirx.EQ(b, _zero(dtype)), _one(dtype), b))
+        quotient = bind(tirx.truncdiv(a, b))
+        if dtype is DType.UINT8:
+            return quotient
+        return select(_sign_differs(bind(tirx.truncmod(a, b)), b, dtype), quotient - _one(dtype), quotient)
+    # As PyTorch: exact quotient from the remainder, so that rounding of a / b does not matter.
+    remainder = _modulo(bind, a, b, dtype)
+    quotient = bind((a - remainder) / b)
+    quotient = bind(select(_sign_differs(remainder, b, dtype), quotient - _one(dtype), quotient))
+    whole = bind(tirx.floor(quotient))
+    whole = bind(select(quotient - whole > constant(0.5, dtype), whole + _one(dtype), whole))
+    return select(tirx.EQ(b, _zero(dtype)), a / b, whole)
+
+
+def _power(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
+    base, exponent = x
+    if isinstance(exponent, tirx.FloatImm | tirx.IntImm):
+        value = float(exponent.value)
+        if value == int(value) and abs(value) <= 64 and (dtype.is_float or value >= 0):
+            result = _integer_power(bind, base, abs(int(value)), dtype)
+            return _one(dtype) / result if value < 0 else result
+        if abs(value) == 0.5:
+            root = bind(tirx.sqrt(base))
+            return root if value > 0 else _one(dtype) / root
+    if dtype.is_integer:
+        wide = tirx.pow(tirx.Cast("float64", base), tirx.Cast("float64", exponent))
+        return tirx.Cast(compute_dtype(dtype), tirx.Cast("int64", wide))
+    if dtype is DType.FLOAT64:
+        return tirx.pow(base, exponent)
+    # In fp32 an error of log(base) would be multiplied by the exponent.
+    return tirx.Cast("float32", tirx.pow(bind(tirx.Cast("float64", base)), bind(tirx.Cast("float64", exponent))))
+
+
+def _integer_power(bind: Bind, base: Expr, exponent: int, dtype: DType) -> Expr:
+    result = None
+    square = base
+    while exponent:
+        if exponent & 1:
+            result = square if result is None else bind(result * square)
+        exponent >>= 1
+        if exponent:
+            square = bind(square * square)
+    return _one(dtype) if result is None else result
+
+
+def _truth(x: Expr, dtype: DType) -> Expr:
+    return x if dtype is DType.BOOL else tirx.NE(x, _zero(dtype))
+
+
+def _exclusive_or(x: Expr, y: Expr) -> Expr:
+    return tirx.Or(tirx.And(x, tirx.Not(y)), tirx.And(tirx.Not(x), y))
+
+
+def _logical(combine: Callable[[Expr, Expr], Expr]) -> Rule:
+    return lambda bind, x, attributes, dtype: combine(bind(_truth(x[0], dtype)), bind(_truth(x[1], dtype)))
+
+
+def _bitwise(boolean: Callable[[Expr, Expr], Expr], integer: Callable[[Expr, Expr], Expr]) -> Rule:
+    return lambda bind, x, attributes, dtype: (boolean if dtype is DType.BOOL else integer)(x[0], x[1])
+
+
+def _as_bytes(x: Expr, dtype: DType) -> Expr:
+    return tirx.Cast("uint8", x) if dtype is DType.BOOL else x
+
+
+def _comparison(compare: Callable[[Expr, Expr], Expr]) -> Rule:
+    return lambda bind, x, attributes, dtype: compare(_as_bytes(x[0], dtype), _as_bytes(x[1], dtype))
+
+
+def _multiply(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
+    return tirx.And(x[0], x[1]) if dtype is DType.BOOL else x[0] * x[1]
+
+
+def _absolute(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
+    if dtype.is_float:
+        return tirx.abs(x[0])
+    return x[0] if dtype is DType.UINT8 else select(x[0] < _zero(dtype), _zero(dtype) - x[0], x[0])
+
+
+def _unary(make: Callable[[Expr, DType], Expr]) -> Rule:
+    return lambda bind, x, attributes, dtype: make(x[0], dtype)
+
+
+def _binary(make: Callable[[Expr, Expr], Expr]) -> Rule:
+    return lambda bind, x, attributes, dtype: make(x[0], x[1])
+
+
+RULES: dict[str, Rule] = {
+    "neg": _unary(lambda x, dtype: x * constant(-1, dtype) if dtype.is_float else _zero(dtype) - x),
+    "abs": _absolute,
+    "square": _unary(lambda x, dtype: x * x),
+    "sign": _sign,
+    "floor": _unary(lambda x, dtype: tirx.floor(x)),
+    "ceil": _unary(lambda x, dtype: tirx.ceil(x)),
+    "round": _unary(lambda x, dtype: tirx.nearbyint(x)),
+    "trunc": _unary(lambda x, dtype: tirx.trunc(x)),
+    "reciprocal": _unary(lambda x, dtype: _one(dtype) / x),
+    "sqrt": _unary(lambda x, dtype: tirx.sqrt(x)),
+    "rsqrt": _unary(lambda x, dtype: _one(dtype) / tirx.sqrt(x)),
+    "exp": _transcendental(math.exp, tirx.exp),
+    "expm1": _transcendental(math.expm1, _libm("expm1")),
+    "log": _transcendental(math.log, tirx.log),
+    "log1p": _transcendental(math.log1p, _libm("log1p")),
+    "sin": _transcendental(math.sin, tirx.sin),
+    "cos": _transcendental(math.cos, tirx.cos),
+    "tanh": _transcendental(math.tanh, _libm("tanh")),
+    "erf": _transcendental(math.erf, _libm("erf")),
+    "sigmoid": _transcendental(math.sigmoid, _wide_sigmoid),
+    "silu": _transcendental(math.silu, lambda x: x * _wide_sigmoid(x)),
+    "softplus": _transcendental(math.softplus, lambda x: tirx.Max(x, tirx.const(0.0, "float64")) + _libm("log1p")(tirx.exp(-tirx.abs(x)))),
+    "gelu": _gelu,
+    "relu": _relu,
+    "leaky_relu": _leaky_relu,
+    "elu": _elu,
+    "hardsigmoid": _hardsigmoid,
+    "hardswish": _hardswish,
+    "isnan": _unary(lambda x, dtype: tirx.NE(x, x)),
+    "isinf": _unary(lambda x, dtype: tirx.EQ(tirx.abs(x), constant(pymath.inf, dtype))),
+    "logical_not": _unary(lambda x, dtype: tirx.Not(_truth(x, dtype))),
+    "bitwise_not": _unary(lambda x, dtype: tirx.Not(x) if dtype is DType.BOOL else tirx.bitwise_not(x)),
+    "clamp": _clamp,
+    "add": _binary(lambda x, y: x + y),
+    "sub": _binary(lambda x, y: x - y),
+    "mul": _multiply,
+    "div": _binary(lambda x, y: x / y),
+    "floor_div": _floor_div,
+    "remainder": _remainder,
+    "fmod": _fmod,
+    "pow": _power,
+    "maximum": _larger,
+    "minimum": _smaller,
+    "eq": _comparison(tirx.EQ),
+    "ne": _comparison(tirx.NE),
+    "lt": _comparison(tirx.LT),
+    "le": _comparison(tirx.LE),
+    "gt": _comparison(tirx.GT),
+    "ge": _comparison(tirx.GE),
+    "logical_and": _logical(tirx.And),
+    "logical_or": _logical(tirx.Or),
+    "logical_xor": _logical(_exclusive_or),
+    "bitwise_and": _bitwise(tirx.And, tirx.bitwise_and),
+    "bitwise_or": _bitwise(tirx.Or, tirx.bitwise_or),
+    "bitwise_xor": _bitwise(_exclusive_or, tirx.bitwise_xor),
+    "where": lambda bind, x, attributes, dtype: select(x[0], x[1], x[2]),
+}
+
+
+def cast(bind: Bind, x: Expr, source: DType, target: DType) -> Expr:
+    """``x`` converted between IR dtypes; floats truncate towards zero, out of range ones wrap through a wider integer."""
+    if source is target:
+        return x
+    if target is DType.BOOL:
+        return tirx.NE(x, _zero(source))
+    to = compute_dtype(target)
+    if source is DType.BOOL:
+        return tirx.Cast(to, tirx.Cast("uint8", x))
+    if source.is_float and target.is_integer and target.bits < 32:
+        return tirx.Cast(to, bind(tirx.Cast("int32", x)))
+    return tirx.Cast(to, x)
+
+
+def has_rule(node: Node) -> bool:
+    """Whether :func:`apply` can compute ``node``, given its dtypes."""
+    if node.op not in RULES and node.op != "cast":
+        return False
+    return all(computes(value.tensor.dtype) for value in (*node.inputs, *node.outputs))
+
+
+def apply(bind: Bind, node: Node, operands: Sequence[Expr]) -> Expr:
+    """The result element of an elementwise ``node`` for operand elements; LoweringError for an operation without a rule."""
+    if node.op == "cast":
+        return cast(bind, operands[0], node.inputs[0].tensor.dtype, node.output.tensor.dtype)
+    rule = RULES.get(node.op)
+    if rule is None:
+        raise LoweringError(f"there is no elementwise code for the operation '{node.op}'")
+    return rule(bind, operands, node.attributes, node.inputs[-1].tensor.dtype)
