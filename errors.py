@@ -18,6 +18,10 @@ class ExportError(Error):
     """torch.export could not turn the model into a graph."""
 
 
+class ModelSourceError(Error, ValueError):
+    """The text that names a model on the command line names none, or its function gives none."""
+
+
 class SignatureError(Error, TypeError):
     """A call's arguments do not fit the compiled signature (structure, shape, dtype or device)."""
 

@@ -6,29 +6,39 @@ command line takes: ``mlc run mlc.benchmarks.models:resnet50``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
 from .convolutional import mobilenet_v2, resnet50, unet
+from .kernels import conv1x1_256_512_14, conv3x3_64_56, conv3x3_512_7, matmul_128x768x768, mlp_tiny
 from .mlp import mlp
 from .randomise import randomise
 from .transformer import bert_base, gpt2, llama, llama_token, vit_b16
 
 __all__ = [
     "BENCHMARK",
+    "GROUPS",
+    "KERNELS",
     "ZOO",
     "ZooModel",
     "bert_base",
+    "conv1x1_256_512_14",
+    "conv3x3_64_56",
+    "conv3x3_512_7",
+    "expand",
     "gpt2",
     "llama",
     "llama_token",
+    "matmul_128x768x768",
     "mlp",
+    "mlp_tiny",
     "mobilenet_v2",
     "randomise",
     "resnet50",
+    "spec",
     "unet",
     "vit_b16",
 ]
@@ -70,5 +80,25 @@ ZOO: Mapping[str, ZooModel] = {
     )
 }
 
+KERNELS: Mapping[str, ZooModel] = {
+    builder.__name__: ZooModel(builder.__name__, builder)
+    for builder in (matmul_128x768x768, conv3x3_64_56, conv1x1_256_512_14, conv3x3_512_7, mlp_tiny)
+}
+"""Single layers and a tiny network."""
+
 BENCHMARK = ("resnet50", "mobilenet_v2", "vit_b16", "bert_base", "gpt2", "llama", "llama_token", "mlp")
 """The models that ``mlc bench`` times."""
+
+GROUPS: Mapping[str, tuple[str, ...]] = {"models": BENCHMARK, "all": tuple(ZOO), "kernels": tuple(KERNELS)}
+"""Names that stand for several."""
+
+
+def expand(names: Sequence[str]) -> tuple[str, ...]:
+    """``names`` with the groups among them replaced by their members."""
+    return tuple(member for name in names for member in GROUPS.get(name, (name,)))
+
+
+def spec(name: str) -> str:
+    """How the command line names the model called ``name``; ``name`` itself when it is not one of ours."""
+    entry = ZOO.get(name) or KERNELS.get(name)
+    return entry.spec if entry else name

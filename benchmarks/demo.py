@@ -1,0 +1,31 @@
+"""ResNet-50 on this machine's CPU, checked against PyTorch: ``make demo``."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+
+from . import machine, suite
+from .progress import steps
+from .tables import table
+
+
+def main() -> None:
+    console = Console(stderr=True)
+    with console.status("measuring what this machine can do"):
+        here = machine.measure(machine.usable_cores())
+    plan = suite.Plan(("resnet50",), threads=here.threads, rounds=7)
+    with steps(console, plan.steps) as progress:
+        report = suite.run(plan, here, progress)
+    Console().print(table(report))
+    (comparison,) = report.comparisons
+    if not comparison.sound("mlc"):
+        sys.exit(1)
+    ratio = comparison.speedup("mlc")
+    error = comparison.timings["mlc"].error
+    print(f"ResNet-50: mlc takes {1 / ratio:.2f} of PyTorch's time ({ratio:.2f}x as fast); outputs agree to {error:.1e}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+/* What this machine can do at most: fp32 multiply-adds per second and bytes read from memory per second.
+ *
+ * usage: peak THREADS; prints JSON with flops and bytes per second of all threads together.
+ * Built with -O3 -march=native: the vectors below become the widest registers the compiler knows for the host.
+ */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#if defined(__AVX512F__)
+#define LANES 16
+#define CHAINS 24 /* of 32 registers */
+#elif defined(__AVX__)
+#define LANES 8
+#define CHAINS 12 /* of 16 registers */
+#else
+#define LANES 4
+#define CHAINS 12
+#endif
+
+typedef float vector __attribute__((vector_size(LANES * 4)));
+
+enum { STEPS = 4000000, REPEATS = 5 };
+static const size_t BYTES_PER_THREAD = (size_t)128 << 20; /* several times any last-level cache */
+
+typedef struct {
+  pthread_barrier_t* barrier;
+  int flops;
+  float* data;
+  double best; /* seconds */
+  float sink;
+} job;
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Independent chains hide the latency of a multiply-add. */
+static float multiply_add(void) {
+  vector sum[CHAINS], a, b;
+  for (int lane = 0; lane < LANES; lane++) {
+    a[lane] = 0.999f;
+    b[lane] = 0.001f;
+  }
+  for (int chain = 0; chain < CHAINS; chain++) sum[chain] = a * (float)chain;
+  for (int step = 0; step < STEPS; step++) {
+    __asm__ volatile("" : "+x"(a), "+x"(b)); /* keeps the compiler from doing the loop in its head */
+#pragma GCC unroll 32
+    for (int chain = 0; chain < CHAINS; chain++) sum[chain] = sum[chain] * a + b;
+  }
+  vector total = sum[0];
+  for (int chain = 1; chain < CHAINS; chain++) total += sum[chain];
+  float result = 0;
+  for (int lane = 0; lane < LANES; lane++) result += total[lane];
+  return result;
+}
+
+static float read_all(const float* data) {
+  const vector* end = (const vector*)((const char*)data + BYTES_PER_THREAD);
+  vector sum[8] = {0};
+  for (const vector* p = (const vector*)data; p < end; p += 8)
+    for (int i = 0; i < 8; i++) sum[i] += p[i];
+  float result = 0;
+  for (int i = 0; i < 8; i++) result += sum[i][0];
+  return result;
+}
+
+static void* work(void* argument) {
+  job* j = argument;
+  j->best = 1e30;
+  for (int repeat = 0; repeat < REPEATS; repeat++) {
+    pthread_barrier_wait(j->barrier);
+    double start = now();
+    j->sink += j->flops ? multiply_add() : read_all(j->data);
+    pthread_barrier_wait(j->barrier);
+    double seconds = now() - start;
+    if (seconds < j->best) j->best = seconds;
+  }
+  return NULL;
+}
+
+static double run(int threads, int flops) {
+  pthread_t* ids = calloc((size_t)threads, sizeof *ids);
+  job* jobs = calloc((size_t)threads, sizeof *jobs);
+  pthread_barrier_t barrier;
+  pthread_barrier_init(&barrier, NULL, (unsigned)threads);
+  for (int t = 0; t < threads; t++) {
+    jobs[t].barrier = &barrier;
+    jobs[t].flops = flops;
+    if (!flops) {
+      jobs[t].data = aligned_alloc(64, BYTES_PER_THREAD);
+      if (jobs[t].data == NULL) exit(2);
+      memset(jobs[t].data, 1, BYTES_PER_THREAD);
+    }
+    pthread_create(&ids[t], NULL, work, &jobs[t]);
+  }
+  for (int t = 0; t < threads; t++) pthread_join(ids[t], NULL);
+  double work_done = flops ? 2.0 * STEPS * CHAINS * LANES : (double)BYTES_PER_THREAD;
+  double rate = work_done * threads / jobs[0].best;
+  volatile float keep = 0;
+  for (int t = 0; t < threads; t++) {
+    keep += jobs[t].sink;
+    free(jobs[t].data);
+  }
+  free(jobs);
+  free(ids);
+  return rate;
+}
+
+int main(int count, char** arguments) {
+  int threads = count > 1 ? atoi(arguments[1]) : 1;
+  if (threads < 1) return 2;
+  double flops = run(threads, 1);
+  double bytes = run(threads, 0);
+  printf("{\"threads\": %d, \"flops\": %.4g, \"bandwidth\": %.4g}\n", threads, flops, bytes);
+  return 0;
+}

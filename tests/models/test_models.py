@@ -1,0 +1,58 @@
+"""Whole models through the public face, against PyTorch in float64.
+
+The quick tests keep every model's full width and cut its depth; ``make test-full`` runs the models as they are.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import mlc
+from mlc.benchmarks import accuracy
+from mlc.benchmarks.models import ZOO
+
+
+@pytest.fixture(autouse=True)
+def _free_memory() -> Iterator[None]:
+    yield
+    gc.collect()
+
+
+def other_inputs(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Inputs of the same shapes with other values, so that nothing of the example can be baked into the program."""
+    generator = torch.Generator().manual_seed(99)
+    return tuple(
+        torch.randn(x.shape, generator=generator)
+        if x.is_floating_point()
+        else torch.randint(int(x.max()) + 1, x.shape, generator=generator)
+        for x in inputs
+    )
+
+
+def check(model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    fast = mlc.compile(model, example_inputs=inputs, strict=True)
+    for x in (inputs, other_inputs(inputs)):
+        with torch.no_grad():
+            eager = model(*x)
+        truth = accuracy.reference(model, x)
+        result = fast(*x)
+        assert type(result) is type(eager)
+        found = accuracy.error(accuracy.tensors(result), truth)
+        allowed = accuracy.allowed(accuracy.error(accuracy.tensors(eager), truth))
+        assert found <= allowed, f"error {found:.2e} against float64, allowed {allowed:.2e}"
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_shallow_model_matches_float64(name: str) -> None:
+    check(*ZOO[name].small())
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ZOO)
+def test_full_model_matches_float64(name: str) -> None:
+    check(*ZOO[name].full())
