@@ -166,6 +166,11 @@ def test_every_package_is_installed() -> None:
     assert set(listed) == present | {"mlc"}
 
 
+def test_the_tests_are_no_package() -> None:
+    """pytest would import the root a second time, under the name of the checkout's folder (see tests/pytest.ini)."""
+    assert not list((ROOT / "tests").rglob("__init__.py"))
+
+
 @pytest.mark.parametrize("statement", ["import mlc", "import mlc; mlc.load", "import mlc.runtime"])
 def test_running_a_program_needs_neither_torch_nor_tvm(statement: str) -> None:
     check = f"{statement}\nimport sys\nprint(*sorted({set(HEAVY)!r} & set(sys.modules)))"
