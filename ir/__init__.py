@@ -1,5 +1,6 @@
 """The graph IR: types, operations, graphs, programs, text form, verifier, interpreter."""
 
+from .alias import is_alias, normal_layout, permuted_layout, reshaped_layout, same_bytes
 from .canonical import canonicalise
 from .constant import ArrayConstant, Constant, DerivedConstant
 from .cost import graph_cost, node_cost
@@ -46,14 +47,19 @@ __all__ = [
     "canonicalise",
     "graph_cost",
     "interpret",
+    "is_alias",
     "load_text",
     "lookup",
     "node_cost",
+    "normal_layout",
     "parse",
     "parse_type",
+    "permuted_layout",
     "print_graph",
     "register",
     "registry",
+    "reshaped_layout",
+    "same_bytes",
     "save_text",
     "verify",
 ]
