@@ -22,12 +22,13 @@ typedef struct {
   vectorcallfunc vectorcall;
   PyObject* runners;      /* list of Runner, most recently used first */
   PyObject* fallback;     /* fallback(args, kwargs) when no runner fits */
-  PyObject* grad_enabled; /* callable or NULL: a true result leads to the fallback */
+  PyObject* grad_enabled; /* callable, NULL or None: while it is true, tensors that require gradients lead to the fallback */
   watched* watch;
   Py_ssize_t watch_count;
 } Dispatch;
 
 static PyObject* version_name;
+static PyObject* requires_grad_name;
 
 /* The tensor's version counter; -1 when it has none. */
 static long long version_of(PyObject* tensor) {
@@ -55,6 +56,28 @@ static bool changed(Dispatch* self) {
   return false;
 }
 
+static bool requires_grad(PyObject* object) {
+  if (tensor_kind_of(object) != KIND_TORCH) return false;
+  PyObject* answer = PyObject_GetAttr(object, requires_grad_name);
+  if (answer == NULL) PyErr_Clear();
+  Py_XDECREF(answer);
+  return answer != Py_False;
+}
+
+/* Whether autograd would record this call: 1, 0, or -1 with an exception set. */
+static int needs_grad(Dispatch* self, PyObject* const* args, Py_ssize_t count) {
+  if (self->grad_enabled == NULL || self->grad_enabled == Py_None) return 0;
+  PyObject* enabled = PyObject_CallNoArgs(self->grad_enabled);
+  if (enabled == NULL) return -1;
+  Py_DECREF(enabled);
+  if (enabled != Py_True) return 0;
+  for (Py_ssize_t i = 0; i < count; ++i)
+    if (requires_grad(args[i])) return 1;
+  for (Py_ssize_t i = 0; i < self->watch_count; ++i)
+    if (requires_grad(self->watch[i].value)) return 1;
+  return 0;
+}
+
 static PyObject* call_fallback(Dispatch* self, PyObject* const* args, Py_ssize_t count, PyObject* keyword_names) {
   PyObject* positional = PyTuple_New(count);
   PyObject* keywords = PyDict_New();
@@ -74,12 +97,10 @@ done:
 
 static PyObject* dispatch_call(Dispatch* self, PyObject* const* args, size_t flags, PyObject* keyword_names) {
   const Py_ssize_t count = PyVectorcall_NARGS(flags);
-  if (self->grad_enabled != NULL) {
-    PyObject* enabled = PyObject_CallNoArgs(self->grad_enabled);
-    if (enabled == NULL) return NULL;
-    Py_DECREF(enabled);
-    if (enabled == Py_True) return call_fallback(self, args, count, keyword_names);
-  }
+  const Py_ssize_t named = keyword_names != NULL ? PyTuple_GET_SIZE(keyword_names) : 0;
+  const int grad = needs_grad(self, args, count + named);
+  if (grad < 0) return NULL;
+  if (grad > 0) return call_fallback(self, args, count, keyword_names);
   if (changed(self)) return call_fallback(self, args, count, keyword_names);
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(self->runners); ++i) {
     PyObject* runner = Py_NewRef(PyList_GET_ITEM(self->runners, i));
@@ -101,14 +122,13 @@ static PyObject* dispatch_call(Dispatch* self, PyObject* const* args, size_t fla
 }
 
 static PyObject* dispatch_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
-  static char* names[] = {"fallback", "grad_enabled", NULL};
-  PyObject *fallback, *grad_enabled = Py_None;
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O", names, &fallback, &grad_enabled)) return NULL;
+  static char* names[] = {"fallback", NULL};
+  PyObject* fallback;
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O", names, &fallback)) return NULL;
   Dispatch* self = (Dispatch*)type->tp_alloc(type, 0);
   if (self == NULL) return NULL;
   self->vectorcall = (vectorcallfunc)dispatch_call;
   self->fallback = Py_NewRef(fallback);
-  self->grad_enabled = grad_enabled != Py_None ? Py_NewRef(grad_enabled) : NULL;
   self->runners = PyList_New(0);
   if (self->runners == NULL) Py_CLEAR(self);
   return (PyObject*)self;
@@ -219,13 +239,14 @@ static PyMethodDef dispatch_methods[] = {
 
 static PyMemberDef dispatch_members[] = {
     {"__vectorcalloffset__", T_PYSSIZET, offsetof(Dispatch, vectorcall), READONLY, NULL},
+    {"grad_enabled", T_OBJECT, offsetof(Dispatch, grad_enabled), 0,
+     "torch.is_grad_enabled, or None: while it is true, arguments and watched tensors that require gradients lead to the fallback."},
     {NULL, 0, 0, 0, NULL},
 };
 
 PyTypeObject DispatchType = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "mlc.runtime._native.Dispatch",
-    .tp_doc = "Dispatch(fallback, grad_enabled=None): calls the first runner whose flat signature fits the arguments, else fallback(args, "
-              "kwargs).",
+    .tp_doc = "Dispatch(fallback): calls the first runner whose flat signature fits the arguments, else fallback(args, kwargs).",
     .tp_basicsize = sizeof(Dispatch),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL,
     .tp_vectorcall_offset = offsetof(Dispatch, vectorcall),
@@ -240,5 +261,6 @@ PyTypeObject DispatchType = {
 
 int dispatch_setup(void) {
   version_name = PyUnicode_InternFromString("_version");
-  return version_name != NULL && PyType_Ready(&DispatchType) == 0 ? 0 : -1;
+  requires_grad_name = PyUnicode_InternFromString("requires_grad");
+  return version_name != NULL && requires_grad_name != NULL && PyType_Ready(&DispatchType) == 0 ? 0 : -1;
 }

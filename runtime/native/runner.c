@@ -294,12 +294,18 @@ static bool invoke(Runner* self, void** io, profile_record* profile) {
 static bool binding_init(Runner* self, runner_binding* binding) {
   const size_t total = (size_t)(self->input_count + self->output_count);
   binding->kind = KIND_UNKNOWN;
+  binding->copies = NULL;
   binding->io = binding->inline_io;
   if (total > sizeof binding->inline_io / sizeof binding->inline_io[0]) binding->io = malloc(total * sizeof(void*));
   return binding->io != NULL;
 }
 
 static void binding_clear(runner_binding* binding) {
+  while (binding->copies != NULL) {
+    void* next = *(void**)binding->copies;
+    free(binding->copies);
+    binding->copies = next;
+  }
   if (binding->io != binding->inline_io) free(binding->io);
 }
 
@@ -307,7 +313,16 @@ static bool bind_leaf(Runner* self, Py_ssize_t leaf, PyObject* object, runner_bi
   const tensor_kind kind = tensor_kind_of(object);
   if (kind == KIND_UNKNOWN || (binding->kind != KIND_UNKNOWN && binding->kind != kind)) return false;
   binding->kind = kind;
-  return tensor_fits(object, kind, &self->inputs[leaf], &binding->io[leaf]);
+  const tensor_spec* spec = &self->inputs[leaf];
+  const tensor_fit fit = tensor_fits(object, kind, spec, &binding->io[leaf]);
+  if (fit != FIT_UNALIGNED) return fit == FIT_READY;
+  char* copy = mlc_aligned(MLC_ALIGNMENT + spec->bytes);
+  if (copy == NULL) return false;
+  *(void**)copy = binding->copies;
+  binding->copies = copy;
+  memcpy(copy + MLC_ALIGNMENT, binding->io[leaf], spec->bytes);
+  binding->io[leaf] = copy + MLC_ALIGNMENT;
+  return true;
 }
 
 static bool bind_argument(Runner* self, const argument_plan* plan, PyObject* object, runner_binding* binding) {

@@ -14,6 +14,7 @@ typedef struct Runner Runner;
 typedef struct {
   tensor_kind kind;
   void** io; /* inputs, room for the outputs behind them */
+  void* copies; /* aligned copies of inputs, each linked to the next by its first bytes */
   void* inline_io[32];
 } runner_binding;
 

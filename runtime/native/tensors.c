@@ -172,29 +172,43 @@ tensor_kind tensor_kind_of(PyObject* object) {
   return KIND_UNKNOWN;
 }
 
+static PyObject* is_neg_name;
+
+/* Whether a tensor is a lazily negated view. */
+static bool is_negated(PyObject* tensor) {
+  if (is_neg_name == NULL) is_neg_name = PyUnicode_InternFromString("is_neg");
+  PyObject* answer = is_neg_name != NULL ? PyObject_CallMethodNoArgs(tensor, is_neg_name) : NULL;
+  if (answer == NULL) PyErr_Clear();
+  Py_XDECREF(answer);
+  return answer != Py_False;
+}
+
 static inline bool aligned(const void* data, size_t bytes) {
   return bytes == 0 || ((uintptr_t)data % MLC_ALIGNMENT == 0 && data != NULL);
 }
 
-static bool torch_fits(PyObject* object, const tensor_spec* spec, void** data) {
+static tensor_fit torch_fits(PyObject* object, const tensor_spec* spec, void** data) {
   dlpack_tensor view;
   if (torch.exchange->tensor_from_object(object, &view) != 0) {
     PyErr_Clear();
-    return false;
+    return FIT_NOT;
   }
-  if (view.device_type != DLPACK_CPU && view.device_type != DLPACK_CUDA_HOST) return false;
-  if (view.code != spec->code || view.bits != spec->bits || view.lanes != 1 || view.ndim != spec->rank) return false;
+  if (view.device_type != DLPACK_CPU && view.device_type != DLPACK_CUDA_HOST) return FIT_NOT;
+  if (view.code != spec->code || view.bits != spec->bits || view.lanes != 1 || view.ndim != spec->rank) return FIT_NOT;
   /* A lazily conjugated view has the same strides as its base; the careful path resolves it. */
-  if (spec->code == DLPACK_COMPLEX) return false;
+  if (spec->code == DLPACK_COMPLEX) return FIT_NOT;
   int64_t step = 1;
   for (int32_t axis = spec->rank - 1; axis >= 0; --axis) {
     const int64_t extent = spec->shape[axis];
-    if (view.shape[axis] != extent) return false;
-    if (view.strides != NULL && view.strides[axis] != step && extent > 1 && spec->bytes > 0) return false;
+    if (view.shape[axis] != extent) return FIT_NOT;
+    if (view.strides != NULL && view.strides[axis] != step && extent > 1 && spec->bytes > 0) return FIT_NOT;
     step *= extent;
   }
+  /* DLPack does not tell of lazy negation. Such views come out of complex numbers with a stride of 2, so only a single
+   * element can look dense. */
+  if (spec->code == DLPACK_FLOAT && spec->bytes * 8 == spec->bits && is_negated(object)) return FIT_NOT;
   *data = (char*)view.data + view.byte_offset;
-  return aligned(*data, spec->bytes);
+  return aligned(*data, spec->bytes) ? FIT_READY : FIT_UNALIGNED;
 }
 
 /* The DLPack code of a native-endian struct format of one element; -1 for others. */
@@ -227,11 +241,11 @@ static int format_code(const char* format) {
   }
 }
 
-static bool numpy_fits(PyObject* object, const tensor_spec* spec, void** data) {
+static tensor_fit numpy_fits(PyObject* object, const tensor_spec* spec, void** data) {
   Py_buffer view;
   if (PyObject_GetBuffer(object, &view, PyBUF_STRIDES | PyBUF_FORMAT) != 0) {
     PyErr_Clear();
-    return false;
+    return FIT_NOT;
   }
   bool fits = view.ndim == spec->rank && view.itemsize * 8 == spec->bits && format_code(view.format) == spec->code;
   Py_ssize_t step = view.itemsize;
@@ -241,20 +255,20 @@ static bool numpy_fits(PyObject* object, const tensor_spec* spec, void** data) {
     step *= extent;
   }
   *data = view.buf;
-  fits = fits && aligned(*data, spec->bytes);
   /* The caller keeps a reference to the array, which therefore does not move. */
   PyBuffer_Release(&view);
-  return fits;
+  if (!fits) return FIT_NOT;
+  return aligned(*data, spec->bytes) ? FIT_READY : FIT_UNALIGNED;
 }
 
-bool tensor_fits(PyObject* object, tensor_kind kind, const tensor_spec* spec, void** data) {
+tensor_fit tensor_fits(PyObject* object, tensor_kind kind, const tensor_spec* spec, void** data) {
   switch (kind) {
     case KIND_TORCH:
       return torch_fits(object, spec, data);
     case KIND_NUMPY:
       return numpy_fits(object, spec, data);
     default:
-      return false;
+      return FIT_NOT;
   }
 }
 

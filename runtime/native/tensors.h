@@ -34,8 +34,14 @@ PyObject* tensors_adopt_numpy(PyObject* module, PyObject* args);
 /* The framework an object belongs to, when it is exactly one of the adopted classes. */
 tensor_kind tensor_kind_of(PyObject* object);
 
-/* Whether `object` can be passed as it stands: shape, dtype, device, density and alignment. Sets *data; never raises. */
-bool tensor_fits(PyObject* object, tensor_kind kind, const tensor_spec* spec, void** data);
+typedef enum {
+  FIT_NOT = 0,   /* another shape, dtype or device, strided, or not to be read this simply */
+  FIT_READY,     /* can be passed as it stands */
+  FIT_UNALIGNED, /* dense, but must be copied to aligned memory */
+} tensor_fit;
+
+/* How `object` fits the spec. Sets *data unless FIT_NOT; never raises. */
+tensor_fit tensor_fits(PyObject* object, tensor_kind kind, const tensor_spec* spec, void** data);
 
 /* A new tensor of the given framework; sets *data. NULL with an exception set. */
 PyObject* tensor_new(tensor_kind kind, tensor_spec* spec, void** data);

@@ -1,0 +1,135 @@
+"""Reports: what a compiled program consists of and where its time goes. As objects, as JSON-like data, as text."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class KernelReport:
+    """One kernel call. ``flops`` and ``bytes`` are its work by the IR's cost model; ``seconds`` None: not measured."""
+
+    symbol: str
+    label: str
+    location: str
+    task: str
+    config: str
+    flops: int
+    bytes: int
+    seconds: float | None = None
+
+    @property
+    def gflops(self) -> float | None:
+        """Reached GFLOP/s."""
+        return self.flops / self.seconds * 1e-9 if self.seconds else None
+
+    @property
+    def gbytes(self) -> float | None:
+        """Reached GB/s."""
+        return self.bytes / self.seconds * 1e-9 if self.seconds else None
+
+
+@dataclass(frozen=True)
+class ProgramReport:
+    """One compiled signature. Sizes in bytes; ``arena_lower_bound`` is the largest sum of buffers alive at once."""
+
+    name: str
+    signature: str
+    target: str
+    threads: int
+    arena_bytes: int
+    arena_lower_bound: int
+    weights_bytes: int
+    kernels: tuple[KernelReport, ...]
+
+    @property
+    def seconds(self) -> float | None:
+        """Sum of the kernels' times; None when they were not measured."""
+        times = [kernel.seconds for kernel in self.kernels if kernel.seconds is not None]
+        return sum(times) if len(times) == len(self.kernels) else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-like data, derived figures included."""
+        data = asdict(self)
+        data["seconds"] = self.seconds
+        data["kernels"] = [
+            {**asdict(kernel), "share": self.share(kernel), "gflops": kernel.gflops, "gbytes": kernel.gbytes} for kernel in self.kernels
+        ]
+        return data
+
+    def share(self, kernel: KernelReport) -> float | None:
+        """The kernel's part of the measured time, 0 to 1."""
+        total = self.seconds
+        return kernel.seconds / total if total and kernel.seconds is not None else None
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.name} {self.signature}",
+            f"  target {self.target}, {self.threads} threads, {len(self.kernels)} kernels, weights {_size(self.weights_bytes)}, "
+            f"arena {_size(self.arena_bytes)} (at least {_size(self.arena_lower_bound)})",
+        ]
+        measured = self.seconds is not None and bool(self.kernels)
+        if measured:
+            lines.append(f"  {(self.seconds or 0.0) * 1e6:.1f} us in kernels")
+        rows = [("kernel", "us", "share", "GFLOP/s", "GB/s", "MFLOP", "KB", "location")]
+        order = sorted(self.kernels, key=lambda kernel: -(kernel.seconds or 0.0)) if measured else self.kernels
+        for kernel in order:
+            share = self.share(kernel)
+            rows.append(
+                (
+                    kernel.label,
+                    _number(kernel.seconds and kernel.seconds * 1e6, ".2f"),
+                    _number(share and share * 100, ".1f", "%"),
+                    _number(kernel.gflops, ".1f"),
+                    _number(kernel.gbytes, ".1f"),
+                    f"{kernel.flops * 1e-6:.3f}",
+                    f"{kernel.bytes / 1024:.1f}",
+                    kernel.location,
+                )
+            )
+        if not measured:
+            rows = [(row[0], *row[5:]) for row in rows]
+        return "\n".join(lines + _table(rows))
+
+
+@dataclass(frozen=True)
+class Report:
+    """All compiled signatures of a model."""
+
+    name: str
+    programs: tuple[ProgramReport, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-like data."""
+        return {"name": self.name, "programs": [program.to_dict() for program in self.programs]}
+
+    def __str__(self) -> str:
+        if not self.programs:
+            return f"{self.name}: nothing compiled yet; call it once, or compile it with example_inputs"
+        return "\n\n".join(map(str, self.programs))
+
+
+def _size(count: int) -> str:
+    amount = float(count)
+    for unit in ("B", "KB", "MB", "GB"):
+        if amount < 1024 or unit == "GB":
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    raise AssertionError
+
+
+def _number(value: float | None, form: str, suffix: str = "") -> str:
+    return "-" if value is None else format(value, form) + suffix
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    """Columns side by side: the first and the last to the left, numbers to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    last = len(widths) - 1
+    return [
+        "  "
+        + "  ".join(cell.ljust(width) if column in (0, last) else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        .rstrip()
+        for row in rows
+    ]
