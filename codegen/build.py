@@ -64,11 +64,11 @@ def lower_module(function: Any, symbol: str, target: Target) -> tuple[Any, Any]:
         [
             transform.BindTarget(device.with_host(device)),
             transform.FlattenBuffer(),
-            transform.VectorizeLoop(),
-            transform.UnrollLoop(),
             # No StmtSimplify or common subexpression elimination: they substitute bound variables, and the expressions of
             # vector mathematics then grow exponentially. The emitter simplifies indices; LLVM does the rest.
             transform.LowerIntrin(),
+            transform.VectorizeLoop(),
+            transform.UnrollLoop(),
         ]
     )
     with tvm.transform.PassContext(opt_level=3, config={"tirx.UnrollLoop": {"auto_max_step": 0, "explicit_unroll": True}}):

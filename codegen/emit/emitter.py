@@ -26,6 +26,11 @@ def index(value: int) -> Expr:
     return tirx.IntImm(INDEX, value)
 
 
+def truth_as(value: Expr, dtype: str) -> Expr:
+    """1 or 0 of ``dtype`` for a truth value (a cast, which TVM's code generator lacks for vectors of them)."""
+    return tirx.Select(value, tirx.const(1, dtype), tirx.const(0, dtype))
+
+
 class Emitter:
     """Builds a TIR statement. Statements are appended to the innermost open scope.
 
@@ -68,9 +73,18 @@ class Emitter:
         """A variable that holds ``value`` (evaluated here, once); constants and variables are returned as they are."""
         if isinstance(value, tirx.Var | tirx.IntImm | tirx.FloatImm):
             return value
+        if value.ty.dtype == "bool":
+            return self._bind_truth(value, name)
         variable = tirx.Var(self.fresh(name), value.ty)
         self.emit(tirx.Bind(variable, value))
         return variable
+
+    def _bind_truth(self, value: Expr, name: str) -> Expr:
+        """Truth values are bound as bytes: TVM's code generator cannot hold vectors of them."""
+        if isinstance(value, tirx.NE) and isinstance(value.a, tirx.Var) and isinstance(value.b, tirx.IntImm):
+            return value
+        byte = self.bind(truth_as(value, "uint8"), name)
+        return tirx.NE(byte, tirx.const(0, "uint8"))
 
     @contextlib.contextmanager
     def loop(self, extent: int | Expr, kind: Any = SERIAL, name: str = "i", start: int | Expr = 0) -> Iterator[Expr]:

@@ -11,7 +11,7 @@ from tvm.ir import PointerType, PrimType
 from ...errors import LoweringError
 from ...ir import DType, Graph, Layout, TensorType, Value
 from .access import layout_offset
-from .emitter import Emitter, Expr
+from .emitter import Emitter, Expr, truth_as
 
 _STORAGE = {
     DType.BOOL: "uint8",
@@ -133,4 +133,4 @@ def from_storage(value: Expr, dtype: DType) -> Expr:
 
 def to_storage(value: Expr, dtype: DType) -> Expr:
     """A computed element as it is stored."""
-    return tirx.Cast("uint8", value) if dtype is DType.BOOL else value
+    return truth_as(value, "uint8") if dtype is DType.BOOL else value

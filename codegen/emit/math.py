@@ -1,7 +1,7 @@
 """Elementary functions in fp32 as branch-free expressions, so that they vectorise (LLVM would call libm for each lane).
 
 Each function takes ``bind``, which gives a variable that holds an expression (so that it is evaluated once), and an fp32
-expression. Finite arguments never give NaN; NaN arguments do. Results that would be subnormal may be zero.
+expression. Finite arguments never give NaN; NaN arguments do. Results below 2^-125 may be zero.
 
 Polynomials are near-minimax fits on the reduced range (least squares at Chebyshev nodes, reweighted after Lawson 1961). Range
 reductions follow Cody and Waite (1980); exp and log split off powers of two by integer arithmetic on the representation.
@@ -76,14 +76,15 @@ def _float(bits: Expr) -> Expr:
 
 
 def _split_exponent(bind: Bind, x: Expr) -> tuple[Expr, Expr, Expr]:
-    """(r, r^2 q(r), s) with exp(x) = (1 + r + r^2 q(r)) * s, for -88 <= x <= 88.73."""
+    """(r, r^2 q(r), s) with exp(x) = 2 s (1 + r + r^2 q(r)), for -87.3 <= x <= 88.73; s is 0 below -87.
+
+    The factor 2 stands apart because exp(88.7) needs 2^128, which is no fp32 number.
+    """
     shifted = bind(x * f32(_LOG2_E) + f32(_ROUNDER))
-    # Beyond 127 there is no power of two; the polynomial bears the larger remainder.
-    shifted = bind(select(shifted > f32(_ROUNDER + 127.0), f32(_ROUNDER + 127.0), shifted))
     n = bind(shifted - f32(_ROUNDER))
     r = bind(n * f32(-_LN2_LOW) + (n * f32(-_LN2_HIGH) + x))
     tail = bind(r * r * horner(bind, r, _EXP))
-    scale = bind(_float((_bits(shifted) << i32(23)) + i32(0x3F800000)))
+    scale = bind(_float((_bits(shifted) << i32(23)) + i32(0x3F000000)))
     return r, tail, scale
 
 
@@ -97,9 +98,9 @@ def _clamp(bind: Bind, x: Expr, low: float | None, high: float | None) -> Expr:
 
 
 def exp(bind: Bind, x: Expr) -> Expr:
-    """e to the x; 0 below -87.7, infinity above 88.72."""
-    r, tail, scale = _split_exponent(bind, _clamp(bind, x, -88.0, 88.73))
-    return bind((tail + r + f32(1.0)) * scale)
+    """e to the x; 0 below -87, infinity above 88.72."""
+    r, tail, scale = _split_exponent(bind, _clamp(bind, x, -87.3, 88.73))
+    return bind((tail + r + f32(1.0)) * scale * f32(2.0))
 
 
 def exp_nonpositive(bind: Bind, x: Expr) -> Expr:
@@ -114,8 +115,8 @@ def exp_nonpositive(bind: Bind, x: Expr) -> Expr:
 
 def expm1(bind: Bind, x: Expr) -> Expr:
     """exp(x) - 1 without cancellation near 0."""
-    r, tail, scale = _split_exponent(bind, _clamp(bind, x, -88.0, 88.73))
-    return bind((r + tail) * scale + (scale - f32(1.0)))
+    r, tail, scale = _split_exponent(bind, _clamp(bind, x, -87.3, 88.73))
+    return bind(((r + tail) * scale + (scale - f32(0.5))) * f32(2.0))
 
 
 def log(bind: Bind, x: Expr) -> Expr:

@@ -11,7 +11,7 @@ from tvm import tirx
 from ...errors import LoweringError
 from ...ir import DType, Node
 from . import math
-from .emitter import Expr
+from .emitter import Expr, truth_as
 from .kernel import compute_dtype, computes
 from .math import Bind, select
 
@@ -128,7 +128,7 @@ def _smaller(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype
 def _modulo(bind: Bind, x: Expr, y: Expr, dtype: DType) -> Expr:
     """C's remainder (the sign of x); integer division by zero gives the remainder by one instead of a trap."""
     if dtype.is_float:
-        return bind(tirx.fmod(x, y))
+        return bind(tirx.call_pure_extern(compute_dtype(dtype), "fmod" if dtype is DType.FLOAT64 else "fmodf", x, y))
     return bind(tirx.truncmod(x, bind(select(tirx.EQ(y, _zero(dtype)), _one(dtype), y))))
 
 
@@ -214,7 +214,7 @@ def _bitwise(boolean: Callable[[Expr, Expr], Expr], integer: Callable[[Expr, Exp
 
 
 def _as_bytes(x: Expr, dtype: DType) -> Expr:
-    return tirx.Cast("uint8", x) if dtype is DType.BOOL else x
+    return truth_as(x, "uint8") if dtype is DType.BOOL else x
 
 
 def _comparison(compare: Callable[[Expr, Expr], Expr]) -> Rule:
@@ -307,10 +307,23 @@ def cast(bind: Bind, x: Expr, source: DType, target: DType) -> Expr:
         return tirx.NE(x, _zero(source))
     to = compute_dtype(target)
     if source is DType.BOOL:
-        return tirx.Cast(to, tirx.Cast("uint8", x))
+        return truth_as(x, to)
     if source.is_float and target.is_integer and target.bits < 32:
         return tirx.Cast(to, bind(tirx.Cast("int32", x)))
     return tirx.Cast(to, x)
+
+
+_CALLED_PER_LANE = ("expm1", "log1p", "tanh", "erf", "gelu", "elu", "softplus")
+
+
+def vectorises(node: Node) -> bool:
+    """Whether code for ``node`` may stand in a vectorised loop; not where it calls the C library for each element."""
+    if not node.inputs:
+        return True
+    dtype = node.inputs[0].tensor.dtype
+    if node.op in ("fmod", "remainder", "floor_div"):
+        return dtype.is_integer
+    return dtype is not DType.FLOAT64 or node.op not in _CALLED_PER_LANE
 
 
 def has_rule(node: Node) -> bool:
