@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..errors import TextFormError
-from ..ir import Graph, parse
+from ..ir import Graph, canonicalise, parse
 from .target import Target
 
 
@@ -60,7 +60,7 @@ class Task:
         try:
             fields = json.loads(text)
             return Task(
-                parse(fields["graph"]),
+                canonicalise(parse(fields["graph"])),
                 frozenset(fields["constant_inputs"]),
                 Target.parse(fields["target"]),
                 int(fields["threads"]),
