@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,11 +23,16 @@ def tensors(output: Any) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
 
 
-def reference(model: nn.Module, inputs: Sequence[Any]) -> list[Tensor]:
+def reference(model: Callable[..., Any], inputs: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> list[Tensor]:
     """The outputs of ``model`` computed in float64 by PyTorch; neither the model nor the inputs change."""
-    wide = [x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for x in inputs]
+    wide_inputs, wide_kwargs = pytree.tree_map(_widened, (tuple(inputs), dict(kwargs or {})))
+    wide_model = copy.deepcopy(model).double() if isinstance(model, nn.Module) else model
     with torch.no_grad():
-        return tensors(copy.deepcopy(model).double()(*wide))
+        return tensors(wide_model(*wide_inputs, **wide_kwargs))
+
+
+def _widened(value: Any) -> Any:
+    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def error(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:

@@ -12,6 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 @contextmanager
 def steps(console: Console, total: int) -> Iterator[Callable[[str], None]]:
     """Gives a function to call with each step's name before the step is taken."""
+    if not console.is_terminal:
+        yield lambda name: None
+        return
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, transient=True) as bars:
         task = bars.add_task("", total=total)

@@ -117,7 +117,7 @@ class Report:
         speedups = [ratio for c in self.comparisons if math.isfinite(ratio := c.speedup(system))]
         return statistics.geometric_mean(speedups) if speedups else float("nan")
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The whole report as plain data; what is no finite number is null."""
         plain: dict[str, Any] = _finite(self._plain())
         return plain

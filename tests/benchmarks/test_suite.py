@@ -39,7 +39,7 @@ def test_a_failing_model_is_reported(tmp_path: pathlib.Path) -> None:
     (comparison,) = report.comparisons
     assert not comparison.sound("eager")
     assert "shapes cannot be multiplied" in comparison.timings["eager"].failed
-    assert json.loads(json.dumps(report.as_json(), allow_nan=False))["geometric_mean"] == {"eager": None}
+    assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["geometric_mean"] == {"eager": None}
 
 
 def test_the_table_fits_a_terminal_and_names_what_failed() -> None:

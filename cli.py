@@ -1,0 +1,377 @@
+"""The command line: ``mlc compile | run | tune | bench | report | targets | cache``.
+
+Results go to standard output, as a table or with ``--json`` as one JSON document; progress and errors go to standard error. The
+exit code is 0, 1 for an error that mlc explains or a benchmark that went wrong, 2 for a command that was not understood.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json as json_module
+import pathlib
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from .errors import DatabaseError, Error
+
+if TYPE_CHECKING:
+    from .model_source import ModelSource
+
+app = typer.Typer(
+    name="mlc",
+    help="Compile PyTorch models to tuned native code, run and measure them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console()
+err = Console(stderr=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits; errors of mlc become one message without a traceback."""
+    try:
+        app(args=list(arguments) if arguments is not None else None, prog_name="mlc")
+    except Error as error:
+        err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+def _examples(*lines: str) -> str:
+    return "[bold]Examples[/]\n\n" + "\n\n".join(f"  {line}" for line in lines)
+
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        show_default=False,
+        help="file.py:function or package.module:function that returns (model, example_inputs), or a .pt2 file.",
+    ),
+]
+ModelOrArtifact = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL|FILE.mlc",
+        show_default=False,
+        help="A compiled artifact, or file.py:function, package.module:function (returning (model, example_inputs)), a .pt2 file.",
+    ),
+]
+TargetOption = Annotated[str, typer.Option("--target", "-t", help="What to compile for; 'mlc targets' lists what there is.")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", "-j", min=1, help="Threads to use; all cores unless given.")]
+DatabaseOption = Annotated[
+    pathlib.Path | None, typer.Option("--database", "-d", help="Tuning database to take the best known schedules from.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+
+
+@app.command(
+    epilog=_examples(
+        "mlc compile mlc.benchmarks.models:resnet50 -o resnet50.mlc",
+        "mlc compile my_model.py:make -o my.mlc --threads 4 --database tuning.db",
+        "mlc compile exported.pt2 -o exported.mlc --target 'cpu -mcpu=x86-64-v3 -threads=8'",
+    )
+)
+def compile(
+    model: Model,
+    output: Annotated[pathlib.Path | None, typer.Option("--output", "-o", help="Artifact to write; MODEL's name unless given.")] = None,
+    target: TargetOption = "cpu",
+    threads: ThreadsOption = None,
+    database: DatabaseOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Compile a model into an artifact that runs without PyTorch.
+
+    The artifact is one file: native code, packed weights and the signature. 'mlc run' and mlc.load() take it.
+    """
+    source = _load(model)
+    path = output or pathlib.Path(f"{source.name}.mlc")
+    begin = time.perf_counter()
+    compiled = _compile(source, target, threads, database)
+    with _working(f"writing {path}"):
+        compiled.save(path)
+    seconds = time.perf_counter() - begin
+    if json:
+        _print_json({"artifact": str(path), "bytes": path.stat().st_size, "seconds": seconds, "report": compiled.report().to_dict()})
+    else:
+        out.print(f"compiled [bold]{escape(source.name)}[/] in {seconds:.1f} s: {escape(str(path))}, {_size(path.stat().st_size)}")
+
+
+@app.command(
+    epilog=_examples(
+        "mlc run mlc.benchmarks.models:mobilenet_v2",
+        "mlc run my_model.py:make --repeat 200 --json",
+        "mlc run resnet50.mlc --input image.npy --output logits.npz",
+    )
+)
+def run(
+    model: ModelOrArtifact,
+    inputs: Annotated[
+        list[pathlib.Path] | None,
+        typer.Option("--input", "-i", help="A .npy file per input, in order; the example or random inputs unless given."),
+    ] = None,
+    output: Annotated[pathlib.Path | None, typer.Option("--output", "-o", help="Write the outputs to this .npz file.")] = None,
+    repeat: Annotated[int, typer.Option("--repeat", "-n", min=1, help="Timed calls.")] = 20,
+    check: Annotated[bool, typer.Option("--check/--no-check", help="Compare with PyTorch (not for artifacts).")] = True,
+    target: TargetOption = "cpu",
+    threads: ThreadsOption = None,
+    database: DatabaseOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Run a model or an artifact, time it, and check it against PyTorch.
+
+    A model is compiled first (kernels compiled before come from the cache). An artifact runs without importing PyTorch; without
+    --input it gets random numbers, and zeros for integers.
+    """
+    from .running import run_artifact, run_model
+
+    if _is_artifact(model):
+        with _working(f"running {model}"):
+            result = run_artifact(pathlib.Path(model).stem, _artifact(model), inputs or [], repeat, output)
+    else:
+        source = _load(model)
+        compiled = _compile(source, target, threads, database)
+        with _working(f"running {source.name}"):
+            result = run_model(source, compiled, inputs or [], repeat, output, check)
+    if json:
+        _print_json(result.to_dict())
+    else:
+        out.print(result.table())
+    if not result.sound:
+        err.print("[bold red]error:[/] the outputs differ from PyTorch's by more than the tolerance", highlight=False)
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog=_examples(
+        "mlc report mlc.benchmarks.models:mlp",
+        "mlc report resnet50.mlc --json > resnet50.json",
+    )
+)
+def report(
+    model: ModelOrArtifact,
+    target: TargetOption = "cpu",
+    threads: ThreadsOption = None,
+    database: DatabaseOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show what a compiled model consists of, and where its time goes, kernel by kernel."""
+    compiled = _artifact(model) if _is_artifact(model) else _compile(_load(model), target, threads, database)
+    with _working("profiling"):
+        found = compiled.profile()
+    if json:
+        _print_json(found.to_dict())
+    else:
+        out.print(str(found), highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command(
+    epilog=_examples(
+        "mlc tune mlc.benchmarks.models:resnet50 --database tuning.db --trials 64",
+        "mlc tune my_model.py:make -d tuning.db --seconds 600",
+        "mlc compile my_model.py:make -d tuning.db -o my.mlc   (uses what was found)",
+    )
+)
+def tune(
+    model: Model,
+    database: Annotated[pathlib.Path, typer.Option("--database", "-d", help="Tuning database to add to.")] = pathlib.Path("tuning.db"),
+    trials: Annotated[int, typer.Option(min=1, help="Measurements, over all kernels of the model.")] = 64,
+    seconds: Annotated[float | None, typer.Option(min=0, help="Stop after this time.")] = None,
+    target: TargetOption = "cpu",
+    threads: ThreadsOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Search for faster schedules of a model's kernels by measuring them on this machine."""
+    import mlc
+
+    source = _load(model)
+    with _working(f"tuning {source.name}"):
+        result = mlc.tune(
+            source.model,
+            example_inputs=source.inputs,
+            example_kwargs=dict(source.kwargs) or None,
+            target=_target(target, threads),
+            trials=trials,
+            seconds=seconds,
+            database=database,
+        )
+    if json:
+        _print_json(result.to_dict())
+    else:
+        out.print(result)
+
+
+@app.command(
+    epilog=_examples(
+        "mlc bench                         (eight models, mlc and eager PyTorch)",
+        "mlc bench resnet50 my_model.py:make --rounds 9",
+        "mlc bench kernels --threads 1",
+        "mlc bench gpt2 --systems mlc,eager,inductor --json > gpt2.json",
+    )
+)
+def bench(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME|MODEL]...",
+            show_default=False,
+            help="Models of the zoo (mlc.benchmarks.models), groups of them (models, all, kernels), or MODELs of your own.",
+        ),
+    ] = None,
+    systems: Annotated[str, typer.Option(help="What to time, with commas between: mlc, eager, inductor.")] = "mlc,eager",
+    threads: Annotated[int | None, typer.Option("--threads", "-j", min=1, help="Threads of every system; all cores unless given.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds around the systems.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0, help="Seconds of calls per system and round.")] = 0.5,
+    save: Annotated[pathlib.Path | None, typer.Option("--save", "-o", help="Also write the JSON document to this file.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Time mlc and other systems side by side, each in a process of its own, and check their outputs.
+
+    Every round goes around all systems; figures are medians, the speed-up is over eager PyTorch, and errors are against float64.
+    """
+    from .benchmarks import machine, suite
+    from .benchmarks.models import expand
+    from .benchmarks.progress import steps
+    from .benchmarks.tables import table
+
+    plan = suite.Plan(
+        expand(names or ["models"]),
+        systems=tuple(name.strip() for name in systems.split(",")),
+        threads=threads or machine.usable_cores(),
+        rounds=rounds,
+        seconds=seconds,
+    )
+    with _working("measuring what this machine can do"):
+        here = machine.measure(plan.threads)
+    with steps(err, plan.steps) as progress:
+        result = suite.run(plan, here, progress)
+    if save is not None:
+        save.write_text(json_module.dumps(result.to_dict(), indent=1) + "\n")
+    if json:
+        _print_json(result.to_dict())
+    else:
+        out.print(table(result))
+    if not all(comparison.sound(system) for comparison in result.comparisons for system in comparison.timings):
+        raise typer.Exit(1)
+
+
+@app.command(epilog=_examples("mlc targets", "mlc targets --json", "mlc compile MODEL --target 'cpu -mcpu=znver4 -threads=2'"))
+def targets(json: JsonOption = False) -> None:
+    """List the targets, and what mlc knows about this machine."""
+    from .codegen.platforms import x86
+    from .codegen.target import Target
+
+    here: Target | None = None
+    with contextlib.suppress(Error):  # not an x86-64 machine: it can still compile for one
+        here = Target.parse("cpu")
+    known = [Target.parse(f"cpu -mcpu={processor.mcpu}") for processor in x86.PROCESSORS]
+    if json:
+        _print_json({"host": asdict(here) if here else None, "targets": [asdict(target) for target in known]})
+        return
+    if here is not None:
+        out.print(f"this machine: [bold]{escape(str(here))}[/]", highlight=False)
+    grid = Table(box=None, pad_edge=False)
+    for heading in ("target", "vectors", "L1", "L2", "L3"):
+        grid.add_column(heading, justify="left" if heading == "target" else "right")
+    for target in known:
+        sizes = (_size(size) for size in (target.l1_bytes, target.l2_bytes, target.l3_bytes))
+        grid.add_row(f"cpu -mcpu={target.mcpu}", f"{target.vector_bytes * 8} bit", *sizes)
+    out.print(grid)
+    out.print("further options: -threads=N, -l1=KiB, -l2=KiB, -l3=KiB", highlight=False)
+
+
+@app.command(epilog=_examples("mlc cache", "mlc cache --clear"))
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Delete everything in it.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Show or clear the cache of compiled kernels and extracted artifacts ($MLC_CACHE_DIR, else ~/.cache/mlc)."""
+    from .codegen.build import cache_directory
+
+    folder = cache_directory()
+    files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
+    size = sum(path.stat().st_size for path in files)
+    if clear and folder.is_dir():
+        shutil.rmtree(folder)
+    if json:
+        _print_json({"path": str(folder), "files": len(files), "bytes": size, "cleared": clear})
+    else:
+        out.print(f"{'deleted ' if clear else ''}{escape(str(folder))}: {len(files)} files, {_size(size)}", highlight=False)
+
+
+def _load(text: str) -> ModelSource:
+    with _working(f"loading {text}"):
+        from .model_source import load_model
+
+        return load_model(text)
+
+
+def _compile(source: ModelSource, target: str, threads: int | None, database: pathlib.Path | None) -> Any:
+    import mlc
+
+    if database is not None and not database.exists():
+        raise DatabaseError(f"there is no tuning database '{database}'; 'mlc tune' makes one")
+    with _working(f"compiling {source.name}"):
+        return mlc.compile(
+            source.model,
+            example_inputs=source.inputs,
+            example_kwargs=dict(source.kwargs) or None,
+            target=target,
+            threads=threads,
+            database=database,
+            strict=True,
+        )
+
+
+def _is_artifact(text: str) -> bool:
+    return text.endswith(".mlc")
+
+
+def _artifact(text: str) -> Any:
+    import mlc
+
+    return mlc.load(text)
+
+
+def _target(text: str, threads: int | None) -> str:
+    return text if threads is None else f"{text} -threads={threads}"
+
+
+@contextlib.contextmanager
+def _working(what: str) -> Iterator[None]:
+    """Shows that something goes on, and for how long, while it does."""
+    if not err.is_terminal:
+        yield
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        progress.add_task(escape(what), total=None)
+        yield
+
+
+def _print_json(content: object) -> None:
+    print(json_module.dumps(content, indent=1))
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""The command line as a user types it: results on standard output, one clear message on standard error, an exit code."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlc import cli
+
+TINY = "mlc.benchmarks.models:mlp_tiny"
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class CommandLine:
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+
+    def __call__(self, *arguments: str) -> Done:
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(arguments)
+        captured = self.capsys.readouterr()
+        return Done(int(exit_.value.code or 0), captured.out, captured.err)
+
+
+@pytest.fixture
+def mlc(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+    monkeypatch.setenv("COLUMNS", "200")
+    return CommandLine(capsys)
+
+
+@pytest.mark.parametrize("command", ["compile", "run", "report", "tune", "bench", "targets", "cache"])
+def test_help_teaches_by_example(mlc: CommandLine, command: str) -> None:
+    done = mlc(command, "-h")
+    assert done.code == 0
+    assert "Examples" in done.out and f"mlc {command}" in done.out.partition("Examples")[2]
+
+
+def test_a_wrong_command_is_a_usage_error(mlc: CommandLine) -> None:
+    assert mlc("compile").code == 2
+    assert mlc("fly").code == 2
+    assert mlc("run", TINY, "--repeat", "0").code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "resnet50"), "does not name a model"),
+        (("compile", TINY, "--target", "abacus"), "'abacus' names no target"),
+        (("compile", TINY, "--database", "nowhere.db"), "there is no tuning database 'nowhere.db'; 'mlc tune' makes one"),
+        (("run", "nowhere.mlc"), "nowhere.mlc"),
+        (("run", TINY, "--input", "nowhere.npy"), "input 'nowhere.npy' cannot be read"),
+        (("bench", "mlp_tiny", "--systems", "abacus"), "no system is called abacus"),
+    ],
+)
+def test_errors_are_one_message_without_traceback(mlc: CommandLine, arguments: tuple[str, ...], message: str) -> None:
+    done = mlc(*arguments)
+    assert done.code == 1
+    assert done.err.startswith("error: ") and message in done.err
+    assert "Traceback" not in done.err
+    assert done.out == ""
+
+
+def test_targets(mlc: CommandLine) -> None:
+    assert "cpu -mcpu=x86-64-v3" in mlc("targets").out
+    listed = mlc("targets", "--json").json["targets"]
+    assert {"znver4", "sapphirerapids", "x86-64-v3"} <= {target["mcpu"] for target in listed}
+
+
+def test_cache(mlc: CommandLine, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLC_CACHE_DIR", str(tmp_path / "cache"))
+    assert mlc("cache", "--json").json["files"] == 0
+    (tmp_path / "cache" / "objects").mkdir(parents=True)
+    (tmp_path / "cache" / "objects" / "kernel.o").write_bytes(b"1234")
+    assert mlc("cache", "--json").json == {"path": str(tmp_path / "cache"), "files": 1, "bytes": 4, "cleared": False}
+    assert mlc("cache", "--clear").code == 0
+    assert not (tmp_path / "cache").exists()
+
+
+def test_run_compares_with_pytorch(mlc: CommandLine, tmp_path: pathlib.Path) -> None:
+    outputs = tmp_path / "out.npz"
+    done = mlc("run", TINY, "--repeat", "3", "--json", "--output", str(outputs))
+    assert done.code == 0
+    assert done.json["error"] <= done.json["allowed_error"]
+    assert done.json["outputs"][0]["shape"] == [1, 16]
+    assert np.load(outputs)["output0"].shape == (1, 16)
+
+
+def test_an_artifact_runs_on_a_file_of_inputs(mlc: CommandLine, tmp_path: pathlib.Path) -> None:
+    artifact, image = tmp_path / "tiny.mlc", tmp_path / "x.npy"
+    done = mlc("compile", TINY, "-o", str(artifact), "--json")
+    assert done.code == 0 and done.json["bytes"] == artifact.stat().st_size
+    np.save(image, np.zeros((1, 16), np.float32))
+    done = mlc("run", str(artifact), "--input", str(image), "--repeat", "2")
+    assert done.code == 0 and "f32" in done.out.replace("float32", "f32")
+    assert mlc("run", str(artifact), "--input", str(image), "--input", str(image)).code == 1
+
+
+def test_report_lists_kernels_with_times(mlc: CommandLine) -> None:
+    done = mlc("report", TINY, "--json")
+    (program,) = done.json["programs"]
+    assert program["kernels"] and all(kernel["seconds"] > 0 for kernel in program["kernels"])
+    assert "GFLOP/s" in mlc("report", TINY).out
+
+
+def test_bench_times_a_model_of_the_user(mlc: CommandLine, tmp_path: pathlib.Path) -> None:
+    save = tmp_path / "bench.json"
+    done = mlc("bench", "mlp_tiny", "--rounds", "2", "--seconds", "0", "--save", str(save), "--json")
+    assert done.code == 0, done.err
+    assert done.json["models"][0]["systems"]["mlc"]["speedup"] > 0
+    assert json.loads(save.read_text())["models"] == done.json["models"]
+
+
+def test_running_an_artifact_imports_neither_torch_nor_tvm(mlc: CommandLine, tmp_path: pathlib.Path) -> None:
+    artifact = tmp_path / "tiny.mlc"
+    assert mlc("compile", TINY, "-o", str(artifact)).code == 0
+    check = (
+        "import sys\nfrom mlc import cli\n"
+        f"try:\n    cli.main(['run', {str(artifact)!r}])\n"
+        "except SystemExit as done:\n    assert not done.code\n"
+        "assert not {'torch', 'tvm', 'tvm_ffi'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
