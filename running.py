@@ -135,7 +135,8 @@ def _arrays(files: Sequence[pathlib.Path]) -> list[np.ndarray[Any, Any]]:
 
 def _save(path: pathlib.Path | None, arrays: Sequence[np.ndarray[Any, Any]]) -> None:
     if path is not None:
-        np.savez(path, **{f"output{position}": array for position, array in enumerate(arrays)})
+        named: dict[str, Any] = {f"output{position}": array for position, array in enumerate(arrays)}
+        np.savez(path, **named)
 
 
 def _median_seconds(call: Callable[..., Any], inputs: Sequence[Any], kwargs: Mapping[str, Any], repeat: int) -> float:

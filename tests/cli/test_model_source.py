@@ -87,5 +87,5 @@ def test_a_file_that_does_not_load(tmp_path: pathlib.Path) -> None:
 def test_a_file_that_is_no_exported_program(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "text.pt2"
     path.write_text("hello")
-    with pytest.raises(ModelSourceError, match="no program that torch.export.save wrote"):
+    with pytest.raises(ModelSourceError, match="no program that torch"):
         load_model(str(path))
