@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from tvm import tirx
 from tvm.ir import PointerType, PrimType
 
@@ -87,7 +88,7 @@ class Kernel:
 
         LoweringError when it does not fit.
         """
-        nbytes = count * (PrimType(dtype).bits // 8)
+        nbytes = count * np.dtype(dtype).itemsize
         if self._workspace is None or byte_offset + nbytes > self.workspace_bytes or byte_offset % 64:
             raise LoweringError(f"{nbytes} bytes at {byte_offset} do not fit a workspace of {self.workspace_bytes} bytes")
         return self._view(self._workspace, "float32", byte_offset // 4, count, dtype, name)

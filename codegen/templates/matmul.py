@@ -1,0 +1,375 @@
+"""Matrix products and linear layers on the CPU: packed panels of the second operand against register tiles.
+
+``b`` is stored as panels of ``nr`` columns, ``[columns / nr][K][nr]``: a constant is packed once at compile time, anything else by
+the kernel itself. Each thread takes some panels and some rows; for each panel it walks over its rows in register tiles that run
+through all of K, and the fused operations are applied to a tile before it leaves the registers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+
+from ...errors import LoweringError
+from ...ir import Graph, Layout, Node, Value
+from ..emit import PARALLEL, SERIAL, VECTORIZED, Emitter, Expr, Kernel, index, unflatten
+from ..space import Config, Space
+from ..target import Target
+from ..task import Task
+from ..template import LoweredKernel, Template
+from .region import AnchoredRegion, Epilogue, broadcast_row
+from .register_tile import ReductionLoop, RegisterTile, merge_loops
+from .tiling import (
+    EvenSplit,
+    aliases,
+    distinct_splits,
+    divisors,
+    fits_registers,
+    panel_candidates,
+    round_up,
+    share,
+    threads,
+    tile_cycles,
+    useful_threads,
+)
+
+_FLOAT = 4
+_ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class Product:
+    """The product ``[batch, rows, depth] x [batch, depth, columns]`` that an anchor is, and the logical shapes around it.
+
+    ``batch_shape`` are the leading axes of the result that stay apart because ``b`` differs along them, ``row_shape`` those axes
+    of the result that together are the rows.
+    """
+
+    anchor: Node
+    batch_shape: tuple[int, ...]
+    row_shape: tuple[int, ...]
+    columns: int
+    depth: int
+
+    @staticmethod
+    def of(anchor: Node) -> Product:
+        shape = anchor.output.tensor.static_shape
+        b = anchor.inputs[1].tensor.static_shape
+        if anchor.op == "linear":
+            return Product(anchor, (), shape[:-1], b[0], b[1])
+        if math.prod(b[:-2]) == 1:
+            return Product(anchor, (), shape[:-1], b[-1], b[-2])
+        return Product(anchor, shape[:-2], shape[-2:-1], b[-1], b[-2])
+
+    @property
+    def batch(self) -> int:
+        return math.prod(self.batch_shape)
+
+    @property
+    def rows(self) -> int:
+        return math.prod(self.row_shape)
+
+    @property
+    def flops(self) -> float:
+        return 2.0 * self.batch * self.rows * self.columns * self.depth
+
+    @property
+    def bytes_moved(self) -> float:
+        rows, columns, depth = self.rows, self.columns, self.depth
+        return float(_FLOAT * self.batch * (rows * depth + depth * columns + rows * columns))
+
+    def result_indices(self, emitter: Emitter, batch: Expr, row: Expr, column: Expr) -> list[Expr]:
+        """Logical indices of an element of the anchor's result."""
+        return [*unflatten(emitter, self.batch_shape, batch), *unflatten(emitter, self.row_shape, row), column]
+
+    def b_layout(self, panel: int) -> Layout:
+        """The packed layout of a constant ``b``."""
+        rank = self.anchor.inputs[1].tensor.rank
+        if self.anchor.op == "linear":
+            return Layout((0, 1), ((0, panel),))
+        return Layout((*range(rank - 2), rank - 1, rank - 2), ((rank - 1, panel),))
+
+
+class MatmulTemplate(Template):
+    """Regions around one ``matmul`` or ``linear`` with elementwise operations and views before and after it.
+
+    Knobs: ``rows`` and ``vectors`` of the register tile, ``unroll`` of the reduction loop, ``row_groups``: into how many groups
+    the threads are split along the rows (the others split the columns).
+    """
+
+    name = "matmul"
+    revision = 1
+
+    def takes(self, graph: Graph) -> bool:
+        region = AnchoredRegion.find(graph, ("matmul", "linear"))
+        return region is not None and region.anchor.inputs[0].tensor.rank >= 1
+
+    def space(self, task: Task) -> Space:
+        product = Product.of(_region(task).anchor)
+        target = task.target
+        parallel = useful_threads(target, task.threads, product.flops, product.bytes_moved)
+        panels = panel_candidates(target, product.columns, product.rows)
+        most_rows = max(1, target.vector_registers // 2)
+        rows = distinct_splits(product.rows, most_rows)
+        groups = tuple(count for count in divisors(parallel) if count <= product.rows)
+
+        def cost(knobs: Mapping[str, int]) -> float:
+            return predicted_cycles(product, target, parallel, knobs)
+
+        points = [
+            {"row_groups": group, "rows": row, "unroll": 4, "vectors": vectors}
+            for group in groups
+            for row in rows
+            for vectors in panels
+            if fits_registers(target, row, vectors)
+        ]
+        ranked = sorted(points, key=cost)
+        best = [ranked[0], *(p for group in groups for p in [q for q in ranked if q["row_groups"] == group][:_CHOSEN])]
+        chosen = {tuple(sorted(point.items())) for point in best}
+
+        def allows(knobs: Mapping[str, int]) -> bool:
+            return tuple(sorted({**knobs, "unroll": 4}.items())) in chosen
+
+        choices = {name: tuple(sorted({point[name] for point in best})) for name in ("row_groups", "rows", "vectors")}
+        choices["unroll"] = (2, 4, 8)
+        return Space(self.name, tuple(sorted(choices.items())), Config.of(self.name, best[0]), allows)
+
+    def lower(self, task: Task, config: Config) -> LoweredKernel:
+        if config not in self.space(task):
+            raise LoweringError(f"config {config} is not in the space of this task; take one of Template.space(task).configs")
+        return _Lowering(task, config).lower()
+
+
+_CHOSEN = 8
+"""Register tiles kept for each way of sharing the rows, so that spaces have a few dozen points."""
+
+
+def _region(task: Task) -> AnchoredRegion:
+    region = AnchoredRegion.find(task.graph, ("matmul", "linear"))
+    if region is None:
+        raise LoweringError("the matmul template takes regions with one matmul or linear; ask takes() first")
+    return region
+
+
+def predicted_cycles(product: Product, target: Target, parallel: int, knobs: Mapping[str, int]) -> float:
+    """Estimated cycles of the slowest thread."""
+    vectors, groups = knobs["vectors"], knobs["row_groups"]
+    split = EvenSplit(product.rows, knobs["rows"])
+    panel = vectors * target.vector_lanes
+    full, tail = divmod(product.columns, panel)
+    tail_vectors = -(-tail // target.vector_lanes)
+
+    def panel_cycles(width: int) -> float:
+        total = sum(run.count * tile_cycles(target, run.size, width, product.depth) for run in split.runs)
+        return total * -(-split.tiles // groups) / split.tiles
+
+    costs = [panel_cycles(vectors)] * full + ([panel_cycles(tail_vectors)] if tail else [])
+    parts = parallel // groups
+    count = product.batch * len(costs)
+    share_sizes = [((part + 1) * count // parts) - (part * count // parts) for part in range(parts)]
+    if product.batch == 1 and len(costs) <= 4096:
+        starts = [part * count // parts for part in range(parts)]
+        slowest = max(sum(costs[start : start + size]) for start, size in zip(starts, share_sizes, strict=True))
+    else:
+        slowest = max(share_sizes) * sum(costs) / len(costs)
+    if aliases(target, product.depth * _FLOAT, split.largest):
+        slowest *= 1.08
+    return slowest
+
+
+class _Lowering:
+    """One kernel in the making."""
+
+    def __init__(self, task: Task, config: Config) -> None:
+        self.task = task
+        self.target = task.target
+        self.lanes = task.target.vector_lanes
+        self.region = _region(task)
+        self.product = product = Product.of(self.region.anchor)
+        self.parallel = useful_threads(self.target, task.threads, product.flops, product.bytes_moved)
+        self.vectors = config["vectors"]
+        self.panel = self.vectors * self.lanes
+        self.unroll = config["unroll"]
+        self.groups = config["row_groups"]
+        self.split = EvenSplit(product.rows, config["rows"])
+        self.panels = -(-product.columns // self.panel)
+        self.a_value, self.b_value = self.region.anchor.inputs[:2]
+        self.a_source = self._plain_a()
+        self.b_packed = self._packed_b()
+        self.a_stride = product.depth
+        a_bytes = 0
+        if self.a_source is None:
+            if aliases(self.target, product.depth * _FLOAT, self.split.largest):
+                self.a_stride = product.depth + self.lanes
+            a_bytes = round_up(product.batch * product.rows * self.a_stride * _FLOAT, _ALIGNMENT)
+        b_bytes = 0 if self.b_packed is not None else product.batch * self.panels * product.depth * self.panel * _FLOAT
+        layouts = {} if self.b_packed is None else {self.b_packed: product.b_layout(self.panel)}
+        self.kernel = Kernel(self.region.graph, workspace_bytes=a_bytes + b_bytes, layouts=layouts)
+        self.emitter = self.kernel.emitter
+        self.epilogue = Epilogue(self.kernel, self.region)
+        self.layouts = layouts
+        if self.a_source is not None:
+            self.a: Any = self.kernel.inputs[self.a_source]
+        else:
+            self.a = self.kernel.workspace(a_bytes // _FLOAT, "float32", 0, "rows")
+        if self.b_packed is not None:
+            self.b: Any = self.kernel.inputs[self.b_value]
+        else:
+            self.b = self.kernel.workspace(b_bytes // _FLOAT, "float32", a_bytes, "panels")
+
+    def _plain_a(self) -> Value | None:
+        """The graph input that already is ``[batch, rows, depth]`` in memory."""
+        shape = self.a_value.tensor.static_shape
+        if math.prod(shape) != self.product.batch * self.product.rows * self.product.depth:
+            return None
+        return self.region.source(self.a_value)
+
+    def _packed_b(self) -> int | None:
+        """The position of the constant input that is ``b``, if it can be stored in panels."""
+        inputs = self.region.graph.inputs
+        batched = math.prod(self.b_value.tensor.static_shape[:-2]) if self.region.anchor.op == "matmul" else 1
+        if self.b_value not in inputs or batched != self.product.batch:
+            return None
+        users = self.region.graph.users[self.b_value]
+        position = inputs.index(self.b_value)
+        return position if position in self.task.constant_inputs and len(users) == 1 else None
+
+    def lower(self) -> LoweredKernel:
+        if self.a_source is None:
+            self._stage_a()
+        if self.b_packed is None:
+            self._stage_b()
+        emitter, product = self.emitter, self.product
+        column_groups = self.parallel // self.groups
+        tail = product.columns % self.panel
+        with threads(emitter, self.parallel) as thread:
+            row_part = emitter.simplify(thread // column_groups)
+            column_part = emitter.simplify(thread % column_groups)
+            with share(emitter, column_part, column_groups, product.batch * self.panels) as (low, high):
+                count = emitter.simplify(high - low)
+                with emitter.loop(count, name="panel", start=low) as item:
+                    batch = emitter.bind(emitter.simplify(item // self.panels)) if product.batch > 1 else index(0)
+                    number = emitter.bind(emitter.simplify(item % self.panels)) if product.batch > 1 else item
+                    if not tail:
+                        self._panel(row_part, batch, number, self.panel)
+                    elif self.panels == 1:
+                        self._panel(row_part, batch, index(0), tail)
+                    else:
+                        with emitter.when(number < self.panels - 1):
+                            self._panel(row_part, batch, number, self.panel)
+                        with emitter.when(tirx.EQ(number, index(self.panels - 1))):
+                            self._panel(row_part, batch, index(self.panels - 1), tail)
+        return LoweredKernel(self.kernel.finish(), self.layouts, self.kernel.workspace_bytes)
+
+    def _panel(self, row_part: Expr, batch: Expr, number: Expr, columns: int) -> None:
+        """All register tiles of this thread's rows against one panel, of which ``columns`` columns exist."""
+        emitter = self.emitter
+        for run in self.split.runs:
+            if self.groups == 1:
+                with self.split.loop(emitter, run) as row:
+                    self._tile(batch, number, row, run.size, columns)
+                continue
+            with (
+                share(emitter, row_part, self.groups, self.split.tiles) as (low, high),
+                self.split.loop(emitter, run, low, high) as row,
+            ):
+                self._tile(batch, number, row, run.size, columns)
+
+    def _tile(self, batch: Expr, number: Expr, row: Expr, rows: int, columns: int) -> None:
+        emitter, product = self.emitter, self.product
+        vectors = -(-columns // self.lanes)
+        tile = RegisterTile(emitter, self.target, rows, vectors)
+        a_offset = emitter.bind(emitter.simplify((batch * product.rows + row) * self.a_stride), "a_at")
+        b_offset = emitter.bind(
+            emitter.simplify((batch * self.panels + number) * (product.depth * self.panel)), "b_at"
+        )
+        nest = merge_loops([ReductionLoop(product.depth, 1, self.panel)])
+        row_offsets = [number * self.a_stride for number in range(rows)]
+        tile.accumulate(self.a, a_offset, row_offsets, self.b, b_offset, nest, self.unroll)
+        for step in range(rows):
+            for vector in range(vectors):
+                width = min(self.lanes, columns - vector * self.lanes)
+                with emitter.loop(width, VECTORIZED, "lane") as lane:
+                    column = number * self.panel + (vector * self.lanes + lane)
+                    indices = product.result_indices(emitter, batch, row + step, column)
+                    element = tile.element(step, vector, lane)
+                    self.epilogue.store(indices, self._with_bias(element, column))
+
+    def _with_bias(self, element: Expr, column: Expr) -> Expr:
+        anchor = self.region.anchor
+        if anchor.op != "linear" or len(anchor.inputs) < 3:
+            return element
+        return element + self.epilogue.evaluator.value_at(anchor.inputs[2], [column])
+
+    def _stage_a(self) -> None:
+        """Evaluates ``a`` into rows of ``a_stride`` elements in the workspace."""
+        product, emitter = self.product, self.emitter
+        count = product.batch * product.rows
+        with emitter.loop(count, self._loop_kind(count), "row") as row:
+            leading = self._a_indices(row)
+
+            def element(k: Expr) -> Expr:
+                return self.epilogue.evaluator.value_at(self.a_value, [*leading, k])
+
+            self._copy_row(self.a, row * self.a_stride, product.depth, element)
+
+    def _a_indices(self, row: Expr) -> list[Expr]:
+        """Leading indices into ``a`` of a row of ``[batch, rows]``."""
+        shape = self.a_value.tensor.static_shape
+        if self.product.batch == 1 and not self.product.batch_shape:
+            return broadcast_row(self.kernel, shape[:-1], self.product.row_shape, row)
+        result = (*self.product.batch_shape, *self.product.row_shape)
+        return broadcast_row(self.kernel, shape[:-1], result, row)
+
+    def _stage_b(self) -> None:
+        """Evaluates ``b`` into panels in the workspace; lanes beyond the last column stay undefined and are never stored."""
+        product, emitter = self.product, self.emitter
+        tail = product.columns % self.panel
+        count = product.batch * self.panels
+        with emitter.loop(count, self._loop_kind(count), "panel") as item:
+            batch, number = unflatten(emitter, (product.batch, self.panels), item)
+            full = self.panels - 1 if tail else self.panels
+            if full:
+                with emitter.when(number < full) if tail else emitter.scope():
+                    self._stage_panel(batch, number, item, self.panel)
+            if tail:
+                with emitter.when(tirx.EQ(number, index(full))) if full else emitter.scope():
+                    self._stage_panel(batch, index(full), item, tail)
+
+    def _stage_panel(self, batch: Expr, number: Expr, item: Expr, columns: int) -> None:
+        product, emitter = self.product, self.emitter
+        with emitter.loop(product.depth, name="k") as k:
+
+            def element(column: Expr) -> Expr:
+                return self.epilogue.evaluator.value_at(self.b_value, self._b_indices(batch, k, number * self.panel + column))
+
+            self._copy_row(self.b, (item * product.depth + k) * self.panel, columns, element)
+
+    def _b_indices(self, batch: Expr, k: Expr, column: Expr) -> list[Expr]:
+        if self.region.anchor.op == "linear":
+            return [column, k]
+        shape = self.b_value.tensor.static_shape
+        leading: Sequence[Expr] = [index(0)] * (len(shape) - 2)
+        if self.product.batch_shape:
+            leading = broadcast_row(self.kernel, shape[:-2], self.product.batch_shape, batch)
+        return [*leading, k, column]
+
+    def _copy_row(self, buffer: Any, offset: Expr, count: int, element: Any) -> None:
+        """``buffer[offset + i] = element(i)`` for i < count, in vectors."""
+        emitter = self.emitter
+        whole, rest = divmod(count, self.lanes)
+        if whole:
+            with emitter.loop(whole, name="vector") as vector, emitter.loop(self.lanes, VECTORIZED, "lane") as lane:
+                place = vector * self.lanes + lane
+                emitter.store(buffer, element(place), offset + place)
+        if rest:
+            with emitter.loop(rest, VECTORIZED, "lane") as lane:
+                place = whole * self.lanes + lane
+                emitter.store(buffer, element(place), offset + place)
+
+    def _loop_kind(self, count: int) -> Any:
+        return PARALLEL if self.parallel > 1 and count > 1 else SERIAL

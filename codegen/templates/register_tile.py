@@ -1,0 +1,121 @@
+"""The innermost computation of contractions: a tile of accumulators that stays in vector registers.
+
+``rows`` output rows (matrix rows, pixels) by ``vectors`` vectors of output columns (channels) accumulate
+``a[row, r] * b[r, column]`` over a nest of reduction loops. Elements of ``a`` are broadcast, ``b`` is read in whole vectors from
+packed panels (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+
+from ..emit import Emitter, Expr, index
+from ..target import Target
+
+
+@dataclass(frozen=True)
+class ReductionLoop:
+    """One loop of a reduction nest: its extent, and what a step adds to the offsets into ``a`` and ``b`` (elements)."""
+
+    extent: int
+    a_stride: int
+    b_stride: int
+
+
+def merge_loops(nest: Sequence[ReductionLoop]) -> tuple[ReductionLoop, ...]:
+    """The same nest (outermost first) without loops of one iteration, and with loops joined that walk contiguously."""
+    merged: list[ReductionLoop] = []
+    for loop in nest:
+        if loop.extent == 1:
+            continue
+        if merged:
+            outer = merged[-1]
+            if outer.a_stride == loop.extent * loop.a_stride and outer.b_stride == loop.extent * loop.b_stride:
+                merged[-1] = ReductionLoop(outer.extent * loop.extent, loop.a_stride, loop.b_stride)
+                continue
+        merged.append(loop)
+    return tuple(merged)
+
+
+class RegisterTile:
+    """Accumulators of ``rows`` x ``vectors`` vectors, all zero at first."""
+
+    def __init__(self, emitter: Emitter, target: Target, rows: int, vectors: int) -> None:
+        self.rows = rows
+        self.vectors = vectors
+        self.lanes = target.vector_lanes
+        self._emitter = emitter
+        self._fused = "fma" in target.features
+        self._dtype = f"float32x{self.lanes}"
+        self.accumulators = emitter.allocate(rows * vectors * self.lanes, "float32", "acc")
+        zero = tirx.Broadcast(tirx.const(0.0, "float32"), self.lanes)
+        for number in range(rows * vectors):
+            emitter.emit(tirx.BufferStore(self.accumulators, zero, [self._ramp(number * self.lanes)]))
+
+    def accumulate(
+        self,
+        a: Any,
+        a_offset: Expr,
+        row_offsets: Sequence[int],
+        b: Any,
+        b_offset: Expr,
+        nest: Sequence[ReductionLoop],
+        unroll: int,
+    ) -> None:
+        """Adds the products of the whole reduction ``nest`` (outermost loop first).
+
+        ``a`` and ``b`` are flat buffers; row ``i`` of ``a`` starts at ``a_offset + row_offsets[i]``; vectors of ``b`` follow each
+        other. The innermost loop is unrolled ``unroll`` times.
+        """
+        if not nest:
+            self._step(a, a_offset, row_offsets, b, b_offset)
+            return
+        loop, inner = nest[0], nest[1:]
+        if inner:
+            with self._emitter.loop(loop.extent, name="r") as r:
+                a_next = self._emitter.bind(a_offset + r * loop.a_stride, "a_at")
+                b_next = self._emitter.bind(b_offset + r * loop.b_stride, "b_at")
+                self.accumulate(a, a_next, row_offsets, b, b_next, inner, unroll)
+            return
+        # A short loop is unrolled whole, so that it has no remainder.
+        times = loop.extent if loop.extent <= 2 * unroll else unroll
+        trips = loop.extent // times
+        with self._emitter.loop(trips, name="k") as k:
+            a_next = self._emitter.bind(a_offset + k * (loop.a_stride * times), "a_at")
+            b_next = self._emitter.bind(b_offset + k * (loop.b_stride * times), "b_at")
+            for step in range(times):
+                self._step(a, a_next + step * loop.a_stride, row_offsets, b, b_next + step * loop.b_stride)
+        for step in range(trips * times, loop.extent):
+            self._step(a, a_offset + step * loop.a_stride, row_offsets, b, b_offset + step * loop.b_stride)
+
+    def element(self, row: Expr | int, vector: Expr | int, lane: Expr) -> Expr:
+        """The accumulated element: vectorised over ``lane``, it is a register."""
+        return tirx.BufferLoad(self.accumulators, [(row * self.vectors + vector) * self.lanes + lane])
+
+    def _step(self, a: Any, a_offset: Expr, row_offsets: Sequence[int], b: Any, b_offset: Expr) -> None:
+        columns = []
+        for vector in range(self.vectors):
+            columns.append(self._bound(tirx.BufferLoad(b, [self._ramp(b_offset + vector * self.lanes)]), "b"))
+        for row, offset in enumerate(row_offsets):
+            scalar = self._bound(tirx.BufferLoad(a, [a_offset + offset]), "a")
+            broadcast = tirx.Broadcast(scalar, self.lanes)
+            for vector, column in enumerate(columns):
+                place = self._ramp((row * self.vectors + vector) * self.lanes)
+                total = tirx.BufferLoad(self.accumulators, [place])
+                if self._fused:
+                    total = tirx.call_llvm_pure_intrin(self._dtype, "llvm.fma", broadcast, column, total)
+                else:
+                    total = total + broadcast * column
+                self._emitter.emit(tirx.BufferStore(self.accumulators, total, [place]))
+
+    def _bound(self, value: Expr, name: str) -> Expr:
+        variable = tirx.Var(self._emitter.fresh(name), value.ty)
+        self._emitter.emit(tirx.Bind(variable, value))
+        return variable
+
+    def _ramp(self, offset: Expr | int) -> Expr:
+        return tirx.Ramp(index(offset) if isinstance(offset, int) else offset, index(1), self.lanes)

@@ -1,0 +1,135 @@
+"""How contractions are cut into register tiles and shared among threads, and what a cut costs by the target's facts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from ..emit import PARALLEL, SERIAL, Emitter, Expr, index
+from ..target import Target
+
+PARALLEL_SECONDS = 20e-6
+"""Work below this stays on one thread: starting a parallel region costs a tenth of it."""
+
+_FMA_LATENCY = 4
+_LOADS_PER_CYCLE = 2
+_L2_BYTES_PER_CYCLE = 32
+_WAYS = 8
+_PAGE = 4096
+
+
+@dataclass(frozen=True)
+class Run:
+    """``count`` tiles of ``size`` each, the first one at ``start``."""
+
+    start: int
+    count: int
+    size: int
+
+
+@dataclass(frozen=True)
+class EvenSplit:
+    """``extent`` cut into the fewest tiles of at most ``most``, as equal as can be: two sizes at most, the larger first."""
+
+    extent: int
+    most: int
+
+    @property
+    def tiles(self) -> int:
+        return -(-self.extent // self.most)
+
+    @property
+    def largest(self) -> int:
+        return -(-self.extent // self.tiles)
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        small = self.extent // self.tiles
+        large_count = self.extent - small * self.tiles
+        runs = (Run(0, large_count, small + 1), Run(large_count * (small + 1), self.tiles - large_count, small))
+        return tuple(run for run in runs if run.count)
+
+    @contextmanager
+    def loop(self, emitter: Emitter, run: Run, low: Expr | None = None, high: Expr | None = None) -> Iterator[Expr]:
+        """A loop over the tiles of ``run`` (those numbered in [low, high) of the whole split); yields where the tile starts."""
+        if low is None or high is None:
+            with emitter.loop(run.count, name="tile") as tile:
+                yield emitter.bind(tile * run.size + run.start, "row")
+            return
+        first = 0 if run.start == 0 else self.runs[0].count
+        begin = emitter.bind(tirx.Max(low, index(first)), "begin")
+        count = tirx.Max(tirx.Min(high, index(first + run.count)) - begin, index(0))
+        with emitter.loop(emitter.bind(count, "count"), name="tile", start=begin) as tile:
+            yield emitter.bind((tile - first) * run.size + run.start, "row")
+
+
+def distinct_splits(extent: int, most: int) -> tuple[int, ...]:
+    """Tile sizes up to ``most`` that cut ``extent`` in different ways, largest first."""
+    return tuple(sorted({EvenSplit(extent, size).largest for size in range(1, min(most, extent) + 1)}, reverse=True))
+
+
+@contextmanager
+def share(emitter: Emitter, part: Expr, parts: int, count: int) -> Iterator[tuple[Expr, Expr]]:
+    """The range [low, high) of ``count`` items that is ``part``'s, of ``parts`` equal shares."""
+    low = emitter.bind(emitter.simplify(part * count // parts), "low")
+    high = emitter.bind(emitter.simplify((part + 1) * count // parts), "high")
+    yield low, high
+
+
+@contextmanager
+def threads(emitter: Emitter, count: int) -> Iterator[Expr]:
+    """A parallel loop over ``count`` threads; for one, the thread number 0."""
+    with emitter.loop(count, PARALLEL if count > 1 else SERIAL, "thread") as thread:
+        yield thread
+
+
+def useful_threads(target: Target, available: int, flops: float, bytes_moved: float) -> int:
+    """``available``, or 1 when the work takes less than :data:`PARALLEL_SECONDS` on one thread."""
+    seconds = max(flops / target.peak_flops, bytes_moved * available / target.memory_bandwidth)
+    return available if seconds >= PARALLEL_SECONDS else 1
+
+
+def fits_registers(target: Target, rows: int, vectors: int) -> bool:
+    """Whether accumulators, one row of ``b`` and a broadcast element fit the vector registers."""
+    return rows * vectors + vectors + 1 <= target.vector_registers
+
+
+def aliases(target: Target, row_bytes: int, rows: int) -> bool:
+    """Whether ``rows`` that lie ``row_bytes`` apart compete for the same few sets of the first-level cache."""
+    sets = math.gcd(row_bytes, _PAGE)
+    return rows * sets // _PAGE > _WAYS
+
+
+def tile_cycles(target: Target, rows: int, vectors: int, depth: int) -> float:
+    """Estimated cycles of a register tile with ``depth`` steps of reduction: arithmetic, loads, streaming of ``b``, and store."""
+    multiply_adds = rows * vectors
+    step = max(
+        multiply_adds / target.fma_units,
+        (rows + vectors) / _LOADS_PER_CYCLE,
+        _FMA_LATENCY,
+        vectors * target.vector_bytes / _L2_BYTES_PER_CYCLE,
+    )
+    return depth * step + 2.0 * multiply_adds + 20.0
+
+
+def panel_candidates(target: Target, columns: int, rows: int) -> tuple[int, ...]:
+    """Numbers of vectors a panel may have: as many as ``columns`` fill, and as leave room for some of ``rows``."""
+    widest = -(-columns // target.vector_lanes)
+    return tuple(vectors for vectors in (1, 2, 3, 4, 6, 8) if vectors <= max(widest, 1) and fits_registers(target, 1, vectors))
+
+
+def columns_of(vectors: int, target: Target) -> int:
+    """Columns of a panel."""
+    return vectors * target.vector_lanes
+
+
+def round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def divisors(number: int) -> tuple[int, ...]:
+    return tuple(value for value in range(1, number + 1) if number % value == 0)
