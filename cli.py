@@ -168,9 +168,12 @@ def report(
     json: JsonOption = False,
 ) -> None:
     """Show what a compiled model consists of, and where its time goes, kernel by kernel."""
+    from .runtime import Report
+
     compiled = _artifact(model) if _is_artifact(model) else _compile(_load(model), target, threads, database)
     with _working("profiling"):
-        found = compiled.profile()
+        programs = tuple(executable.profile() for executable in compiled.executables)
+        found = Report(compiled.report().name, programs)
     if json:
         _print_json(found.to_dict())
     else:
