@@ -215,13 +215,15 @@ def _view_of(node: Node, operand: Constant) -> Constant:
 def _compile(kernels: Sequence[KernelNode], choose: Choose, progress: Progress | None) -> dict[str, tuple[Config, CompiledKernel]]:
     """The chosen config and the compiled kernel of every task, by task key."""
     distinct = {kernel.task.key: kernel for kernel in kernels}
+    # One after the other: a database connection and a cost model belong to one thread.
+    configs = {key: choose(kernel.task, kernel.template, kernel.template.space(kernel.task)) for key, kernel in distinct.items()}
     done = 0
 
     def compile_one(kernel: KernelNode) -> tuple[Config, CompiledKernel]:
         nonlocal done
         task, template = kernel.task, kernel.template
+        config = configs[task.key]
         try:
-            config = choose(task, template, template.space(task))
             key = f"{task.key}|{config}|{template.name}|{template.revision}"
             compiled = compile_kernel(key, task.target, lambda: template.lower(task, config))
         except Error as error:

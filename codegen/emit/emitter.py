@@ -139,6 +139,10 @@ class Emitter:
             return value
         return self.analyzer.simplify(value)
 
+    def bind_range(self, variable: Expr, extent: int) -> None:
+        """Tells the simplifier that ``variable`` lies in [0, extent)."""
+        self.analyzer.bind(variable, tvm.ir.Range.from_min_extent(index(0), index(extent)))
+
     def proves(self, condition: Expr | bool) -> bool:
         """Whether ``condition`` holds for all values of the loop variables."""
         if isinstance(condition, bool):

@@ -1,1 +1,5 @@
-"""Templates: each takes fused graphs of one shape of computation and generates kernels for them."""
+"""The templates: which fused graphs they take, and the kernels they make of them."""
+
+from .registry import template_for, template_named, templates
+
+__all__ = ["template_for", "template_named", "templates"]

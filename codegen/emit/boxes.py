@@ -1,0 +1,71 @@
+"""Cuts an output into boxes within which no border of a concatenation or padding is crossed, so that no loop tests for it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+from ...ir import Graph, Value
+from .affine import Box
+
+# More boxes than this cost more code than their loops save tests.
+MOST_BOXES = 9
+
+
+def boxes(graph: Graph, value: Value, most: int = MOST_BOXES) -> list[Box]:
+    """The boxes of ``value``: one if there is nothing to cut or if the cuts would make more than ``most``."""
+    shape = value.tensor.static_shape
+    cuts: list[set[int]] = [set() for _ in shape]
+    for axis, position in _borders(graph, value, tuple(range(len(shape)))):
+        if 0 < position < shape[axis]:
+            cuts[axis].add(position)
+    edges = [[0, *sorted(positions), extent] for positions, extent in zip(cuts, shape, strict=True)]
+    count = 1
+    for edge in edges:
+        count *= len(edge) - 1
+    if count > most:
+        edges = [[0, extent] for extent in shape]
+    ranges = [list(itertools.pairwise(edge)) for edge in edges]
+    return [
+        Box(tuple(low for low, _ in choice), tuple(high - low for low, high in choice)) for choice in itertools.product(*ranges)
+    ]
+
+
+def _borders(graph: Graph, value: Value, axes: tuple[int, ...], offsets: tuple[int, ...] | None = None) -> Iterator[tuple[int, int]]:
+    """(axis of the output, position) of each border; ``axes`` and ``offsets`` map the axes of ``value`` to the output's.
+
+    Walks down through elementwise operations, permutations and unit-step slices; -1 stands for an axis that the output lacks.
+    """
+    node = value.node
+    shifts = offsets or (0,) * len(axes)
+    if node is None:
+        return
+    if node.op == "concat":
+        axis = int(node.attributes["axis"])  # type: ignore[call-overload]
+        start = 0
+        for operand in node.inputs:
+            yield axes[axis], start + shifts[axis]
+            moved = tuple(shift + start if number == axis else shift for number, shift in enumerate(shifts))
+            yield from _borders(graph, operand, axes, moved)
+            start += operand.tensor.static_shape[axis]
+    elif node.op == "pad":
+        pads = node.attributes["pads"]
+        shape = node.inputs[0].tensor.static_shape
+        for axis, (low, _) in enumerate(pads):  # type: ignore[arg-type]
+            yield axes[axis], low + shifts[axis]
+            yield axes[axis], low + shape[axis] + shifts[axis]
+        moved = tuple(shift + low for shift, (low, _) in zip(shifts, pads, strict=True))  # type: ignore[arg-type]
+        yield from _borders(graph, node.inputs[0], axes, moved)
+    elif node.op == "permute":
+        order: tuple[int, ...] = node.attributes["order"]  # type: ignore[assignment]
+        inverse = [order.index(axis) for axis in range(len(order))]
+        yield from _borders(graph, node.inputs[0], tuple(axes[i] for i in inverse), tuple(shifts[i] for i in inverse))
+    elif node.op == "slice" and node.attributes["step"] == 1:
+        axis, start = int(node.attributes["axis"]), int(node.attributes["start"])  # type: ignore[call-overload]
+        moved = tuple(shift - start if number == axis else shift for number, shift in enumerate(shifts))
+        yield from _borders(graph, node.inputs[0], axes, moved)
+    elif node.op not in ("reshape", "flip", "slice", "take", "take_along", "take_nd", "resample", "iota", "full", "constant"):
+        for operand in node.inputs:
+            if operand.tensor.rank <= len(axes):
+                skipped = len(axes) - operand.tensor.rank
+                yield from _borders(graph, operand, axes[skipped:], shifts[skipped:])

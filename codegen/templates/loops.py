@@ -1,0 +1,128 @@
+"""Loop nests over boxes of an output: merged, vectorised along memory, parallel over the outer part."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from ...ir import Graph, TensorType, graph_cost
+from ..emit import PARALLEL, SERIAL, VECTORIZED, Emitter, Expr, index, unflatten
+from ..emit.affine import Box
+from ..target import Target
+from ..task import Task
+
+PARALLEL_THRESHOLD = 20e-6
+"""Seconds of work below which a kernel stays on one thread: starting a parallel loop costs a few microseconds."""
+
+
+def estimated_seconds(graph: Graph, target: Target) -> float:
+    """A rough time of ``graph`` on one core: arithmetic at a third of the peak, or its bytes at a cache's pace."""
+    cost = graph_cost(graph)
+    return max(cost.flops / (0.3 * target.peak_flops), (cost.bytes_read + cost.bytes_written) / 30e9)
+
+
+def worth_parallel(task: Task) -> bool:
+    """Whether a parallel loop pays for ``task``."""
+    return task.threads > 1 and estimated_seconds(task.graph, task.target) > PARALLEL_THRESHOLD
+
+
+def physical_axes(type: TensorType, box: Box) -> list[int]:
+    """The logical axes of ``box`` that are longer than 1, in the order of memory."""
+    return [axis for axis in type.layout.order if box.extents[axis] != 1]
+
+
+@dataclass(frozen=True)
+class LoopGroup:
+    """Adjacent axes that one loop runs over, outermost first."""
+
+    axes: tuple[int, ...]
+    extents: tuple[int, ...]
+
+    @property
+    def extent(self) -> int:
+        return math.prod(self.extents)
+
+    def indices(self, emitter: Emitter, position: Expr) -> dict[int, Expr]:
+        """The axis indices of a position of the loop."""
+        if len(self.axes) == 1:
+            return {self.axes[0]: position}
+        return dict(zip(self.axes, unflatten(emitter, self.extents, position), strict=True))
+
+
+def groups_of(axes: Sequence[int], extents: Sequence[int], merged: Sequence[Sequence[int]]) -> list[LoopGroup]:
+    """Loop groups from indices into ``axes`` and their ``extents``."""
+    return [LoopGroup(tuple(axes[i] for i in group), tuple(extents[i] for i in group)) for group in merged]
+
+
+def largest_power_of_two(limit: int) -> int:
+    """The largest power of two that does not exceed ``limit`` (at least 1)."""
+    return 1 << (max(limit, 1).bit_length() - 1)
+
+
+def vector_loop(emitter: Emitter, extent: int, lanes: int, vectorised: bool, body: Callable[[Expr], None]) -> None:
+    """Runs ``body(position)`` for each of ``extent`` positions, ``lanes`` at once.
+
+    What is left at the end is done by one more vector that overlaps the last: ``body`` must bear to run twice for a position.
+    """
+    if not vectorised:
+        with emitter.loop(extent) as position:
+            body(position)
+        return
+    lanes = min(lanes, largest_power_of_two(extent))
+    with emitter.loop(extent // lanes) as block, emitter.loop(lanes, VECTORIZED) as lane:
+        body(block * lanes + lane)
+    if extent % lanes:
+        with emitter.scope(), emitter.loop(lanes, VECTORIZED) as lane:
+            body(lane + (extent - lanes))
+
+
+@contextlib.contextmanager
+def outer_loops(emitter: Emitter, groups: Sequence[LoopGroup], parallel: bool, wanted: int) -> Iterator[dict[int, Expr]]:
+    """Loops over ``groups``; yields the axis indices.
+
+    With ``parallel`` the outermost loops are fused into one parallel loop, as many as it takes for ``wanted`` iterations.
+    """
+    with contextlib.ExitStack() as stack:
+        indices: dict[int, Expr] = {}
+        taken = 0
+        if parallel and groups:
+            count = 1
+            while taken < len(groups) and count < wanted:
+                count *= groups[taken].extent
+                taken += 1
+            position = stack.enter_context(emitter.loop(count, PARALLEL if count > 1 else SERIAL, "task"))
+            for group, value in zip(groups[:taken], unflatten(emitter, [group.extent for group in groups[:taken]], position), strict=True):
+                indices.update(group.indices(emitter, emitter.bind(value)))
+        for group in groups[taken:]:
+            position = stack.enter_context(emitter.loop(group.extent))
+            indices.update(group.indices(emitter, position))
+        yield indices
+
+
+def chunked_vector_loop(
+    emitter: Emitter, extent: int, lanes: int, parallel_tasks: int, body: Callable[[Expr], None]
+) -> None:
+    """Like :func:`vector_loop` over a long extent, its vectors shared among ``parallel_tasks`` parallel tasks."""
+    lanes = min(lanes, largest_power_of_two(extent))
+    vectors = extent // lanes
+    with emitter.loop(vectors, PARALLEL if parallel_tasks > 1 else SERIAL, "task") as block, emitter.loop(lanes, VECTORIZED) as lane:
+        body(block * lanes + lane)
+    if extent % lanes:
+        with emitter.scope(), emitter.loop(lanes, VECTORIZED) as lane:
+            body(lane + (extent - lanes))
+
+
+def box_indices(box: Box, positions: dict[int, Expr]) -> list[Expr]:
+    """Logical indices from positions within the box (0 where there is none)."""
+    return [
+        positions[axis] + start if axis in positions else index(start) for axis, start in enumerate(box.starts)
+    ]
+
+
+def is_int(value: object) -> bool:
+    """Whether an expression is a constant."""
+    return isinstance(value, tirx.IntImm)
