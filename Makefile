@@ -45,10 +45,10 @@ demo: $(STAMP)
 	@$(VENV)/bin/python -m mlc.benchmarks.demo $(ARGS)
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest tests --cov --cov-config=pyproject.toml --cov-report=term:skip-covered $(ARGS)
+	$(VENV)/bin/pytest tests --cov --cov-config=pyproject.toml --cov-report=term:skip-covered $(ARGS)
 
 test-full: $(STAMP)
-	$(VENV)/bin/python -m pytest tests -m full $(ARGS)
+	$(VENV)/bin/pytest tests -m full $(ARGS)
 
 bench: $(STAMP)
 	@$(VENV)/bin/mlc bench $(ARGS)
