@@ -1,0 +1,58 @@
+"""Our decomposition table: PyTorch's default one, except for the composites that mlc keeps whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch._decomp import decomposition_table
+from torch._ops import OpOverload
+from torch.export import default_decompositions
+
+aten = torch.ops.aten
+
+KEPT: tuple[OpOverload, ...] = (
+    # By default attention and linear layers dissolve into bmm, softmax, expand and view.
+    aten.scaled_dot_product_attention.default,
+    aten.linear.default,
+    aten.matmul.default,
+    aten.layer_norm.default,
+    aten.rms_norm.default,
+    aten.silu.default,
+    aten.hardswish.default,
+    aten.hardsigmoid.default,
+    aten.softplus.default,
+    aten.square.default,
+    aten.all.default,
+    aten.all.dim,
+    aten.all.dims,
+    aten.split.Tensor,
+    aten.unbind.int,
+    aten.roll.default,
+    aten.upsample_nearest1d.vec,
+    aten.upsample_nearest2d.vec,
+    aten.upsample_nearest3d.vec,
+    aten.upsample_linear1d.vec,
+    aten.upsample_bilinear2d.vec,
+    aten.upsample_trilinear3d.vec,
+    # Resampling by fixed weights is one matrix product per axis; by default it becomes hundreds of gathers.
+    aten.upsample_bicubic2d.vec,
+    aten._upsample_bicubic2d_aa.vec,
+    aten._upsample_bilinear2d_aa.vec,
+)
+
+ADDED: tuple[OpOverload, ...] = (
+    # Decompositions that PyTorch has but does not use by default.
+    aten.grid_sampler_2d.default,
+)
+
+
+def our_decompositions() -> dict[OpOverload, Callable[..., Any]]:
+    """A fresh table for ``ExportedProgram.run_decompositions`` (which may change it)."""
+    table = dict(default_decompositions().items())
+    for operation in KEPT:
+        table.pop(operation, None)
+    for operation in ADDED:
+        table[operation] = decomposition_table[operation]
+    return table

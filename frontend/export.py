@@ -1,0 +1,118 @@
+"""From a model to an exported program in our operation set."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.export import ExportedProgram
+
+from ..errors import ExportError
+from .decompositions import our_decompositions
+from .location import source_line
+
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+def export_model(
+    model: nn.Module | Callable[..., Any] | fx.GraphModule | ExportedProgram,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    dynamic_shapes: Any = None,
+) -> ExportedProgram:
+    """``model`` as an exported program whose graph is functional and uses our decomposition table.
+
+    ExportError when the model is in training mode where that matters, or torch.export or the decomposition fails.
+    """
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if isinstance(model, ExportedProgram):
+            exported = model
+        else:
+            module = as_module(model)
+            _check_mode(module)
+            try:
+                exported = torch.export.export(module, tuple(args), dict(kwargs), dynamic_shapes=dynamic_shapes)
+            except Exception as error:
+                raise ExportError(_explanation("torch.export cannot turn the model into a graph", error)) from error
+        try:
+            return exported.run_decompositions(our_decompositions())
+        except Exception as error:
+            raise ExportError(_explanation("PyTorch cannot decompose the exported model", error)) from error
+
+
+class _Function(nn.Module):
+    """A function as a module. A method's module is registered, so that its parameters are parameters."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self._function = function
+        owner = getattr(function, "__self__", None)
+        if isinstance(owner, nn.Module):
+            self.owner = owner
+        # torch.export binds arguments and dynamic shapes by the signature of forward.
+        self.forward = function  # type: ignore[method-assign]
+
+
+def as_module(model: nn.Module | Callable[..., Any]) -> nn.Module:
+    """``model`` itself if it is a module (an fx.GraphModule is), else a module that calls it. ExportError if it cannot be called."""
+    if isinstance(model, nn.Module):
+        return model
+    if not callable(model):
+        raise ExportError(f"a {type(model).__name__} is not a model: pass an nn.Module, a function or an ExportedProgram")
+    try:
+        inspect.signature(model)
+    except (TypeError, ValueError) as error:
+        raise ExportError(f"{model!r} has no Python signature: wrap it in a function that names its arguments") from error
+    wrapper = _Function(model)
+    return wrapper.train(getattr(getattr(model, "__self__", None), "training", False))
+
+
+def _check_mode(module: nn.Module) -> None:
+    """ExportError when a submodule behaves as in training: its results would be random or change its buffers."""
+    for name, part in module.named_modules():
+        if not part.training:
+            continue
+        if isinstance(part, _DROPOUTS) and part.p > 0:
+            what = f"the dropout '{name}' (p={part.p}) would be random"
+        elif isinstance(part, _BATCH_NORMS):
+            what = f"the batch norm '{name}' would normalise by the batch and change its buffers"
+        else:
+            continue
+        raise ExportError(f"the model is in training mode: {what}. Call model.eval() before compiling it")
+
+
+def _explanation(what: str, error: Exception) -> str:
+    """The problem, its cause in one paragraph, the user's line, and what usually helps."""
+    cause = str(error).strip().split("\n\n")[0].strip() or type(error).__name__
+    line = _user_line(error)
+    remedies = [
+        "a branch or loop on tensor values: replace it by torch.where or masks, or compile the parts around it",
+        "arguments that are neither tensors, numbers, strings nor containers of them: pass tensors, or register the class as a pytree",
+        "state created inside forward (caches, .to(), .item()): move it to __init__ or pass it as an argument",
+    ]
+    return "\n".join(
+        [
+            f"{what}: {type(error).__name__}: {cause}",
+            *([f"  at {line}"] if line else []),
+            "  Usual reasons, and what to do:",
+            *(f"    {remedy}" for remedy in remedies),
+        ]
+    )
+
+
+def _user_line(error: BaseException) -> str:
+    """The innermost frame of the error that is not torch's, mlc's or the standard library's."""
+    import traceback
+
+    trace = "".join(
+        f'File "{frame.filename}", line {frame.lineno}, in {frame.name}\n    {frame.line}\n'
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(("<", inspect.getfile(inspect).rpartition("/")[0])) and frame.filename != __file__
+    )
+    return source_line(trace)

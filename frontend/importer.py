@@ -1,0 +1,282 @@
+"""The import of a whole model: export, then one pass over the exported graph."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import fx, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, InputSpec, OutputKind
+from torch.fx.node import map_aggregate
+
+from ..errors import Error, ExportError
+from ..ir import DType, Graph, GraphBuilder, Location, SymbolRange, TensorType, Value
+from ..ir.program import Signature, TensorSpec
+from . import ops as _ops  # noqa: F401  registers the converters
+from . import signature as trees
+from .constants import ConstantPool
+from .conversion import Conversion, dimension, tensor_type
+from .export import export_model
+from .location import location_of, operation_name
+from .registry import Result, converter_of
+from .unsupported import NO_CONVERTER, Unsupported, UnsupportedOps
+
+Entry: TypeAlias = "Value | Sequence[Value | None] | Any"
+"""What a node of the exported graph stands for: a value, several, or (symbolic sizes, specialised arguments) a plain object."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """An imported model: the graph, and the arguments and results its inputs and outputs stand for."""
+
+    graph: Graph
+    signature: Signature
+
+
+def import_model(
+    model: nn.Module | Callable[..., Any] | fx.GraphModule | ExportedProgram,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic_shapes: Any = None,
+) -> Imported:
+    """``model``, traced on example arguments, as a graph of the IR. An ExportedProgram needs no arguments.
+
+    Weights become constants that share the model's memory: they must not change while the graph lives. ``dynamic_shapes`` is
+    torch.export's; dimensions it does not name are fixed to those of the examples. Raises ExportError when PyTorch cannot export
+    the model, and UnsupportedOpError, listing every place, when it uses operations that the IR cannot express.
+    """
+    exported = export_model(model, args, kwargs or {}, dynamic_shapes)
+    return _Importer(exported).run()
+
+
+class _Importer:
+    """State of one import."""
+
+    def __init__(self, exported: ExportedProgram) -> None:
+        self.exported = exported
+        self.builder = GraphBuilder(symbols=_symbols(exported))
+        self.constants = ConstantPool()
+        self.unsupported = UnsupportedOps()
+        self.entries: dict[fx.Node, Entry] = {}
+        self.scalars: dict[tuple[str, DType], Value] = {}
+        self.input_leaves: list[trees.Leaf] = []
+        self.input_specs: list[TensorSpec] = []
+
+    def run(self) -> Imported:
+        nodes = list(self.exported.graph.nodes)
+        placeholders = [node for node in nodes if node.op == "placeholder"]
+        for node, spec in zip(placeholders, self.exported.graph_signature.input_specs, strict=True):
+            self.placeholder(node, spec)
+        self.check_mutations()
+        self.convert_all(self.exported.graph_module, [node for node in nodes if node.op in ("call_function", "get_attr")])
+        if self.unsupported:
+            raise self.unsupported.error()
+        return self.finish(nodes[-1])
+
+    # Inputs
+
+    def placeholder(self, node: fx.Node, spec: InputSpec) -> None:
+        """An argument becomes an input, a weight or lifted tensor a constant."""
+        if spec.kind is InputKind.USER_INPUT:
+            self.user_input(node)
+            return
+        location = Location(module=str(spec.target or node.name), origin=spec.kind.name.lower())
+        if spec.kind not in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
+            self.unsupported.add(f"{spec.kind.name.lower()} input", location, "the graph takes objects that are not tensors: remove them")
+            return
+        if not node.users:
+            return
+        try:
+            tensor = self.tensor_of(spec)
+            self.builder.location = location
+            value = self.builder.constant(self.constants.constant(tensor))
+        except Unsupported as reason:
+            self.unsupported.add(location.origin, location, str(reason))
+            value = self.stand_in(node.meta["val"])
+        value.name = value.name or node.name
+        self.entries[node] = value
+
+    def tensor_of(self, spec: InputSpec) -> torch.Tensor:
+        """A weight: persistent ones are in the state dict, other buffers and lifted tensors among the constants."""
+        target = str(spec.target)
+        if target in self.exported.state_dict and not (spec.kind is InputKind.BUFFER and spec.persistent is False):
+            return self.exported.state_dict[target]
+        return self.exported.constants[target]
+
+    def user_input(self, node: fx.Node) -> None:
+        example = node.meta.get("val")
+        if not isinstance(example, torch.Tensor):
+            if isinstance(example, torch.SymInt | torch.SymFloat | torch.SymBool):
+                self.unsupported.add(
+                    "symbolic number", Location(origin=node.name), f"argument '{node.name}' is dynamic: leave it out of dynamic_shapes"
+                )
+            self.entries[node] = example
+            self.input_leaves.append(trees.value(example))
+            return
+        try:
+            value = self.builder.input(tensor_type(example), node.name)
+        except Unsupported as reason:
+            self.unsupported.add("input", Location(origin=node.name), f"argument '{node.name}': {reason}")
+            value = self.stand_in(example)
+        self.entries[node] = value
+        self.input_leaves.append(trees.leaf(len(self.input_specs)))
+        self.input_specs.append(_spec(value, node.name))
+
+    def check_mutations(self) -> None:
+        """State that the call changes is not expressible yet."""
+        for spec in self.exported.graph_signature.output_specs:
+            if spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION):
+                remedy = "the model changes this state when called: pass it as an argument and return the new one instead"
+            elif spec.kind is OutputKind.USER_INPUT_MUTATION:
+                remedy = "the model changes this argument in place: work on a clone and return it instead"
+            elif spec.kind is OutputKind.USER_OUTPUT:
+                continue
+            else:
+                remedy = "compile the forward pass only"
+            self.unsupported.add(spec.kind.name.lower().replace("_", " "), Location(module=str(spec.target or "")), remedy)
+
+    # Operations
+
+    def convert_all(self, module: fx.GraphModule, nodes: Sequence[fx.Node]) -> None:
+        """Converts ``nodes`` of ``module`` in order; what cannot be converted is recorded, a stand-in takes its place."""
+        for node in nodes:
+            self.builder.location = location_of(node)
+            example = node.meta.get("val")
+            try:
+                self.entries[node] = self.convert(module, node)
+            except Unsupported as reason:
+                self.unsupported.add(operation_name(node), self.builder.location, str(reason))
+                self.entries[node] = self.stand_in(example)
+            except Error:
+                # Behind a stand-in types may no longer fit; the first reason is the one that counts.
+                if not self.unsupported:
+                    raise
+                self.entries[node] = self.stand_in(example)
+
+    def convert(self, module: fx.GraphModule, node: fx.Node) -> Entry:
+        if node.op == "get_attr":
+            return getattr(module, str(node.target))
+        example = node.meta.get("val")
+        if isinstance(example, torch.SymInt):
+            return dimension(example)
+        if isinstance(example, bool | int | float) or not node.users:
+            return example
+        if isinstance(example, torch.SymBool | torch.SymFloat):
+            raise Unsupported("the result is a number that depends on symbolic dimensions: compile with static shapes")
+        arguments = map_aggregate(node.args, self.argument)
+        keywords = map_aggregate(node.kwargs, self.argument)
+        if node.target is operator.getitem:
+            return _pick(node, arguments)  # type: ignore[arg-type]
+        if isinstance(node.target, torch._ops.HigherOrderOperator) and str(node.target).startswith("wrap_with_"):
+            return self.inline(arguments)  # type: ignore[arg-type]
+        converter = converter_of(node.target)
+        if converter is None:
+            raise Unsupported(NO_CONVERTER)
+        results = tuple(example) if isinstance(example, list | tuple) else (example,)
+        result = converter(Conversion(self.builder, results, self.scalars), *arguments, **keywords)  # type: ignore[misc]
+        _check_types(node, result, results)
+        if isinstance(result, Value) and not result.name:
+            result.name = node.name
+        return result
+
+    def argument(self, item: Any) -> Any:
+        """What an argument in the exported graph stands for here."""
+        if isinstance(item, fx.Node):
+            return self.entries[item]
+        return dimension(item) if isinstance(item, torch.SymInt) else item
+
+    def inline(self, arguments: Sequence[Any]) -> Sequence[Entry]:
+        """The results of a wrapped sub-graph (grad mode, autocast): its mode has already acted, or has no effect on values."""
+        position = next(i for i, argument in enumerate(arguments) if isinstance(argument, fx.GraphModule))
+        body: fx.GraphModule = arguments[position]
+        nodes = list(body.graph.nodes)
+        for inner, outer in zip([node for node in nodes if node.op == "placeholder"], arguments[position + 1 :], strict=True):
+            self.entries[inner] = outer
+        self.convert_all(body, [node for node in nodes if node.op in ("call_function", "get_attr")])
+        return [self.argument(result) for result in nodes[-1].args[0]]  # type: ignore[union-attr]
+
+    def stand_in(self, example: Any) -> Entry:
+        """A value of the right type, so that the import can go on to find more that is unsupported."""
+        if isinstance(example, list | tuple):
+            return [self.stand_in(item) for item in example]
+        if not isinstance(example, torch.Tensor):
+            return None
+        try:
+            type = tensor_type(example)
+        except Unsupported:
+            type = TensorType(DType.FLOAT32, (1,) * example.dim())
+        return self.builder.input(type)
+
+    # Outputs
+
+    def finish(self, output: fx.Node) -> Imported:
+        """The graph, and the signature with the pytrees of arguments and results."""
+        values: list[Value] = []
+        index_of: dict[fx.Node, int] = {}
+        leaves: list[trees.Leaf] = []
+        for result in output.args[0]:  # type: ignore[union-attr]
+            entry = self.argument(result)
+            if not isinstance(entry, Value):
+                leaves.append(trees.value(entry))
+                continue
+            assert isinstance(result, fx.Node)
+            # The same tensor returned twice is one output; equal values of different tensors are two.
+            if result not in index_of:
+                index_of[result] = len(values)
+                values.append(entry)
+            leaves.append(trees.leaf(index_of[result]))
+        call = self.exported.call_spec
+        if call.in_spec is None or call.out_spec is None:
+            raise ExportError("the exported program has no record of its arguments: export it again with torch.export.export")
+        input_tree = trees.describe(call.in_spec, self.input_leaves)
+        output_tree = trees.describe(call.out_spec, leaves)
+        paths = trees.leaf_paths(output_tree)
+        graph = self.builder.finish(values)
+        outputs = tuple(_spec(value, _output_name(paths[index], index)) for index, value in enumerate(values))
+        return Imported(graph, Signature(tuple(self.input_specs), outputs, input_tree, output_tree))
+
+
+def _symbols(exported: ExportedProgram) -> dict[str, SymbolRange]:
+    """The symbolic dimensions of an exported program with their bounds."""
+    ranges = {}
+    for symbol, bounds in exported.range_constraints.items():
+        upper = int(bounds.upper) if bounds.upper.is_finite else None
+        ranges[str(symbol)] = SymbolRange(int(bounds.lower), upper)
+    return ranges
+
+
+def _spec(value: Value, name: str) -> TensorSpec:
+    # Symbolic extents are written as -1: a program's specification holds numbers only.
+    shape = tuple(extent if isinstance(extent, int) else -1 for extent in value.tensor.shape)
+    return TensorSpec(name, value.tensor.dtype.text, shape)
+
+
+def _output_name(path: str, index: int) -> str:
+    return f"output{index}" if not path or path.replace(".", "").isdigit() else path
+
+
+def _pick(node: fx.Node, arguments: tuple[Any, int]) -> Entry:
+    """One result of an operation with several."""
+    results, index = arguments
+    if results[index] is None:
+        producer = node.args[0]
+        name = operation_name(producer) if isinstance(producer, fx.Node) else "the operation"
+        raise Unsupported(f"mlc does not compute result {index} of {name}: use its other results only")
+    return results[index]
+
+
+def _check_types(node: fx.Node, result: Result, examples: Sequence[Any]) -> None:
+    """Holds a converter to what PyTorch says of the results: a mistake here would surface far away."""
+    results = [result] if isinstance(result, Value) else list(result)
+    for value, example in zip(results, examples, strict=False):
+        if value is None or not isinstance(example, torch.Tensor):
+            continue
+        expected = tensor_type(example)
+        same = value.tensor.dtype is expected.dtype and value.tensor.rank == expected.rank
+        if not same or (expected.is_static and value.tensor.shape != expected.shape):
+            raise ExportError(f"the conversion of {operation_name(node)} yields {value.type} where PyTorch has {expected}: a defect of mlc")

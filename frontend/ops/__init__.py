@@ -1,0 +1,35 @@
+"""The converters, one function for each ATen operation or family; importing this package registers them."""
+
+from . import (
+    activation,
+    arithmetic,
+    comparison,
+    contraction,
+    creation,
+    indexing,
+    movement,
+    no_effect,
+    normalisation,
+    ordering,
+    pooling,
+    reduction,
+    resampling,
+    transcendental,
+)
+
+__all__ = [
+    "activation",
+    "arithmetic",
+    "comparison",
+    "contraction",
+    "creation",
+    "indexing",
+    "movement",
+    "no_effect",
+    "normalisation",
+    "ordering",
+    "pooling",
+    "reduction",
+    "resampling",
+    "transcendental",
+]

@@ -1,0 +1,86 @@
+"""Tensors made from nothing but their shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ...ir import Dim, DType, Value
+from ..conversion import Conversion, Number
+from ..registry import converts
+
+aten = torch.ops.aten
+
+
+def _filled(c: Conversion, value: Number) -> Value:
+    """``value``, converted to the result's dtype, everywhere in the result's shape."""
+    number = float(value) if c.dtype.is_float else bool(value) if c.dtype is DType.BOOL else int(value)
+    return c.call("full", shape=c.shape, value=number, dtype=c.dtype) if c.shape else c.scalar(number, c.dtype)
+
+
+@converts(aten.full.default, aten.full_like.default, aten.new_full.default)
+def full(c: Conversion, like_or_size: Any, size_or_value: Any, value: Number | None = None, **options: Any) -> Value:
+    """full(size, value), full_like(x, value) or new_full(x, size, value)."""
+    return _filled(c, size_or_value if value is None else value)
+
+
+@converts(aten.scalar_tensor.default)
+def scalar_tensor(c: Conversion, value: Number, **options: Any) -> Value:
+    return _filled(c, value)
+
+
+@converts(
+    aten.zeros.default,
+    aten.zeros_like.default,
+    aten.new_zeros.default,
+    # What an empty tensor contains is undefined; zeros are reproducible.
+    aten.empty.memory_format,
+    aten.empty_like.default,
+    aten.empty_permuted.default,
+    aten.empty_strided.default,
+    aten.new_empty.default,
+    aten.new_empty_strided.default,
+)
+def zeros(c: Conversion, *arguments: Any, **options: Any) -> Value:
+    return _filled(c, 0)
+
+
+@converts(aten.ones.default, aten.ones_like.default, aten.new_ones.default)
+def ones(c: Conversion, *arguments: Any, **options: Any) -> Value:
+    return _filled(c, 1)
+
+
+@converts(aten.fill.Scalar)
+def fill(c: Conversion, x: Value, value: Number) -> Value:
+    return _filled(c, value)
+
+
+@converts(aten.fill.Tensor)
+def fill_tensor(c: Conversion, x: Value, value: Value) -> Value:
+    return c.broadcast(c.cast(value, c.dtype), c.shape)
+
+
+def _iota(c: Conversion, start: Dim | float, step: Dim | float) -> Value:
+    kind = float if c.dtype.is_float else lambda number: number
+    return c.call("iota", size=c.shape[0], start=kind(start), step=kind(step), dtype=c.dtype)  # type: ignore[arg-type]
+
+
+@converts(aten.arange.start_step)
+def arange_step(c: Conversion, start: Number, end: Number, step: Number = 1, **options: Any) -> Value:
+    return _iota(c, start, step)
+
+
+@converts(aten.arange.start)
+def arange_start(c: Conversion, start: Number, end: Number, **options: Any) -> Value:
+    return _iota(c, start, 1)
+
+
+@converts(aten.arange.default)
+def arange(c: Conversion, end: Number, **options: Any) -> Value:
+    return _iota(c, 0, 1)
+
+
+@converts(torch.ops.prims.iota.default)
+def iota(c: Conversion, length: Dim, *, start: int, step: int, **options: Any) -> Value:
+    return _iota(c, start, step)

@@ -1,0 +1,79 @@
+"""The pytrees of a model's arguments and results, as the JSON-like trees of :class:`mlc.ir.program.Signature`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch.utils._pytree import TreeSpec
+
+from ..errors import ExportError
+
+Leaf = dict[str, Any]
+
+
+def leaf(index: int) -> Leaf:
+    """A tensor: number ``index`` of the flat inputs or outputs."""
+    return {"kind": "leaf", "index": index}
+
+
+def value(scalar: bool | int | float | str | None) -> Leaf:
+    """A non-tensor that is part of the signature."""
+    return {"kind": "value", "value": scalar}
+
+
+def describe(spec: TreeSpec, leaves: Sequence[Leaf]) -> dict[str, Any]:
+    """The description of ``spec`` with ``leaves`` at its leaves, in order; ExportError for a class that cannot be rebuilt."""
+    remaining = iter(leaves)
+    tree = _describe(spec, remaining)
+    assert next(remaining, None) is None, "there are more leaves than the tree has"
+    return tree
+
+
+def _describe(spec: TreeSpec, leaves: Iterator[Leaf]) -> dict[str, Any]:
+    if spec.is_leaf():
+        return next(leaves)
+    items = [_describe(child, leaves) for child in spec.children()]
+    kind, context = spec.type, spec.context
+    if kind is tuple:
+        return {"kind": "tuple", "items": items}
+    if kind is list:
+        return {"kind": "list", "items": items}
+    if kind in (dict, OrderedDict):
+        return {"kind": "dict", "keys": list(context), "items": items}
+    if kind is defaultdict:
+        return {"kind": "dict", "keys": list(context[1]), "items": items}
+    keys = _field_names(kind, context)
+    if keys is None or len(keys) != len(items):
+        raise ExportError(
+            f"the model takes or returns a {kind.__module__}.{kind.__qualname__}, which cannot be rebuilt from its tensors: "
+            "use tuples, dicts or dataclasses (for a cache of a Hugging Face model: pass or configure use_cache=False)"
+        )
+    return {"kind": "object", "type": f"{kind.__module__}.{kind.__qualname__}", "keys": keys, "items": items}
+
+
+def _field_names(kind: Any, context: Any) -> list[str] | None:
+    """Names under which the class takes its items, None if it is not known to be built by keywords."""
+    if hasattr(kind, "_fields"):  # a named tuple
+        return list(kind._fields)
+    if not dataclasses.is_dataclass(kind):
+        return None
+    # torch.export.register_dataclass keeps (names, names of fields that are None), Hugging Face's ModelOutput the names.
+    names = context[0] if context and isinstance(context[0], list | tuple) else context
+    return [str(name) for name in names]
+
+
+def leaf_paths(tree: dict[str, Any], prefix: str = "") -> dict[int, str]:
+    """For each tensor the dotted path of keys to it, '' where it has none; the first place of a repeated tensor counts."""
+    if tree["kind"] == "leaf":
+        return {tree["index"]: prefix}
+    if tree["kind"] == "value":
+        return {}
+    names = tree["keys"] if "keys" in tree else range(len(tree["items"]))
+    paths: dict[int, str] = {}
+    for name, item in zip(names, tree["items"], strict=True):
+        for index, path in leaf_paths(item, f"{prefix}.{name}" if prefix else str(name)).items():
+            paths.setdefault(index, path)
+    return paths
