@@ -12,6 +12,9 @@ from rich.text import Text
 from .suite import Comparison, Report, Timing
 from .systems import BASELINE
 
+BUSY = 0.1
+"""Share of the processor's time taken by others from which on a report warns."""
+
 
 def duration(seconds: float) -> str:
     """Three significant digits in the unit that suits: ``41.3 ms``, ``9.81 us``."""
@@ -31,7 +34,9 @@ def table(report: Report) -> RenderableType:
     """
     grid = Table(title=str(report.machine), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0))
     for heading in ("model", "system", "median", "spread", "speed-up", "GFLOP/s", "of peak", "error", "ready in"):
-        grid.add_column(heading, justify="left" if heading in ("model", "system") else "right", no_wrap=True)
+        # only a model's name may be broken to fit a narrow terminal
+        left = heading in ("model", "system")
+        grid.add_column(heading, justify="left" if left else "right", no_wrap=heading != "model", overflow="fold")
     for comparison in report.comparisons:
         for position, (system, timing) in enumerate(comparison.timings.items()):
             name = f"{comparison.model}" if position == 0 else ""
@@ -48,7 +53,11 @@ def table(report: Report) -> RenderableType:
         for system, timing in c.timings.items()
         if timing.failed
     ]
-    return Group(grid, *means, *failures)
+    notes: list[RenderableType] = [*means, *failures]
+    if report.machine.busy > BUSY:
+        share = f"{100 * report.machine.busy:.0f}%"
+        notes.append(Text(f"other programs kept the processor {share} busy before the start: trust no figure here", style="yellow"))
+    return Group(grid, *notes)
 
 
 def _cells(comparison: Comparison, system: str, timing: Timing, peak: float) -> tuple[str | Text, ...]:

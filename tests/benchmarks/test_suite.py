@@ -72,6 +72,18 @@ def test_durations_read_well(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
+def test_a_busy_machine_is_mentioned() -> None:
+    def text(busy: float) -> str:
+        console = Console(width=120)
+        here = machine.Machine("a processor", cores=2, threads=2, flops=1e12, bandwidth=1e11, busy=busy)
+        with console.capture() as capture:
+            console.print(table(suite.Report(here, suite.Plan(()), {}, ())))
+        return capture.get()
+
+    assert "kept the processor 40% busy" in text(0.4)
+    assert "busy" not in text(0.02)
+
+
 def test_an_unknown_system_is_named() -> None:
     with pytest.raises(MeasurementError, match="no system is called tensorflow; there are mlc"):
         suite.Plan(("mlp",), systems=("tensorflow",))
