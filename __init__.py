@@ -1,1 +1,73 @@
-"""mlc: compiles PyTorch models to tuned native code."""
+"""mlc: compiles PyTorch models to tuned native code.
+
+Names are imported when they are first used, so that ``import mlc`` is quick and a process that only loads and runs programs imports
+neither torch nor TVM.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .errors import (
+    ArtifactError,
+    BuildError,
+    DeviceUnavailableError,
+    Error,
+    ExportError,
+    KernelError,
+    LoweringError,
+    SignatureError,
+    TargetError,
+    UnsupportedOpError,
+)
+
+if TYPE_CHECKING:
+    from .driver import compile, estimate, tune
+    from .module import CompiledModel
+    from .runtime import LoadedModel, load
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "CompiledModel": ".module",
+    "LoadedModel": ".runtime",
+    "compile": ".driver",
+    "estimate": ".driver",
+    "load": ".runtime",
+    "tune": ".driver",
+}
+"""Public names and the modules they live in."""
+
+__all__ = [
+    "ArtifactError",
+    "BuildError",
+    "CompiledModel",
+    "DeviceUnavailableError",
+    "Error",
+    "ExportError",
+    "KernelError",
+    "LoadedModel",
+    "LoweringError",
+    "SignatureError",
+    "TargetError",
+    "UnsupportedOpError",
+    "__version__",
+    "compile",
+    "estimate",
+    "load",
+    "tune",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'mlc' has no attribute '{name}'")
+    value = getattr(importlib.import_module(home, __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,7 @@
+"""Loading, calling and profiling compiled programs. Needs neither torch nor TVM."""
+
+from .executable import Executable
+from .model import LoadedModel, Model, load
+from .report import KernelReport, ProgramReport, Report
+
+__all__ = ["Executable", "KernelReport", "LoadedModel", "Model", "ProgramReport", "Report", "load"]

@@ -14,7 +14,7 @@ from ..errors import ArtifactError, SignatureError
 from ..ir.program import ALIGNMENT, Program, Signature
 from . import _native, trees
 from .features import require_features
-from .frameworks import describe, framework_of, native_spec, numpy_framework, torch_framework
+from .frameworks import describe_signature, framework_of, native_spec, random_inputs
 from .report import KernelReport, ProgramReport
 
 _LOCKED_SECONDS = 10e-6
@@ -100,18 +100,13 @@ class Executable:
         """SignatureError unless every flat input has the spec's dtype, shape and device."""
         framework = framework_of(leaves)
         for spec, leaf in zip(self.signature.inputs, leaves, strict=True):
-            framework.prepare(spec, leaf)
-
-    def example_inputs(self, *, torch: bool = False, seed: int = 0) -> list[Any]:
-        """Flat inputs to time the program with: normally distributed floats, zeros elsewhere."""
-        framework = torch_framework() if torch else numpy_framework()
-        return [framework.random(spec, seed + index) for index, spec in enumerate(self.signature.inputs)]
+            framework.check(spec, leaf)
 
     def profile(self, leaves: Sequence[Any] | None = None, *, calls: int = 20, warmup: int = 3) -> ProgramReport:
         """Runs the program ``calls`` times after ``warmup`` and reports the median time of each kernel."""
         if calls < 1:
             raise ValueError("profile needs at least one call")
-        leaves = self.example_inputs() if leaves is None else leaves
+        leaves = random_inputs(self.signature) if leaves is None else leaves
         framework = framework_of(leaves)
         inputs = [framework.prepare(spec, leaf) for spec, leaf in zip(self.signature.inputs, leaves, strict=True)]
         outputs = [framework.empty(spec) for spec in self.signature.outputs]
@@ -140,8 +135,7 @@ class Executable:
     @property
     def signature_text(self) -> str:
         """The signature on one line: ``(x: f32[1,3]) -> f32[1,2]``."""
-        inputs = ", ".join(f"{spec.name}: {describe(spec)}" for spec in self.signature.inputs)
-        return f"({inputs}) -> {', '.join(describe(spec) for spec in self.signature.outputs)}"
+        return describe_signature(self.signature)
 
 
 def choose(executables: Sequence[Executable], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Executable, list[Any]]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import SignatureError
-from ..ir.program import ALIGNMENT, TensorSpec
+from ..ir.program import ALIGNMENT, Signature, TensorSpec
 from ..ir.types import DType, Kind
 from . import _native
 
@@ -41,10 +41,14 @@ class Framework(ABC):
     """One kind of tensor."""
 
     @abstractmethod
+    def check(self, spec: TensorSpec, value: Any) -> Any:
+        """``value`` as a tensor of this kind; SignatureError when dtype, shape or device are not the spec's."""
+
+    @abstractmethod
     def prepare(self, spec: TensorSpec, value: Any) -> tuple[Any, int]:
         """A tensor with the content of ``value`` as a program can read it, and its address; the same tensor when it fits.
 
-        SignatureError when dtype, shape or device are not the spec's.
+        SignatureError as :meth:`check`.
         """
 
     @abstractmethod
@@ -62,11 +66,15 @@ class NumpyFramework(Framework):
     def __init__(self) -> None:
         _native.adopt_numpy(np.ndarray, {dtype.numpy.name: dtype.numpy for dtype in DType})
 
-    def prepare(self, spec: TensorSpec, value: Any) -> tuple[Any, int]:
+    def check(self, spec: TensorSpec, value: Any) -> np.ndarray:
         array = _as_array(spec, value)
         expected = DType.parse(spec.dtype).numpy
         _check(spec, array.dtype == expected, f"dtype {array.dtype}", f"dtype {expected}", f"{spec.name}.astype('{expected}')")
         _check_shape(spec, array.shape)
+        return array
+
+    def prepare(self, spec: TensorSpec, value: Any) -> tuple[Any, int]:
+        array = self.check(spec, value)
         address = array.__array_interface__["data"][0]
         if array.flags.c_contiguous and (address % ALIGNMENT == 0 or array.nbytes == 0):
             return array, address
@@ -100,11 +108,12 @@ class TorchFramework(Framework):
             torch.Tensor,
             torch.nn.Parameter,
             torch.empty_strided,
+            torch.is_grad_enabled,
             {str(dtype).removeprefix("torch."): dtype for dtype in self.dtypes.values()},
             torch.Tensor.__dlpack_c_exchange_api__,  # type: ignore[attr-defined]  # since torch 2.10
         )
 
-    def prepare(self, spec: TensorSpec, value: Any) -> tuple[Any, int]:
+    def check(self, spec: TensorSpec, value: Any) -> Any:
         torch = self.torch
         if not isinstance(value, torch.Tensor):
             value = torch.from_numpy(np.array(_as_array(spec, value)))
@@ -113,6 +122,11 @@ class TorchFramework(Framework):
         _check_shape(spec, tuple(value.shape))
         _check(spec, value.device.type == "cpu", f"device {value.device}", "device cpu", f"{spec.name}.cpu()")
         _check(spec, value.layout == torch.strided, f"layout {value.layout}", "a dense layout", f"{spec.name}.to_dense()")
+        return value
+
+    def prepare(self, spec: TensorSpec, value: Any) -> tuple[Any, int]:
+        torch = self.torch
+        value = self.check(spec, value)
         plain = not (value.is_conj() or value.is_neg()) and type(value) in (torch.Tensor, torch.nn.Parameter)
         if plain and value.is_contiguous() and (value.data_ptr() % ALIGNMENT == 0 or value.numel() == 0):
             return value, value.data_ptr()
@@ -149,6 +163,11 @@ def is_torch_tensor(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
+def needs_gradient(value: Any) -> bool:
+    """Whether autograd, as it is set now, would record what is done with ``value``."""
+    return is_torch_tensor(value) and value.requires_grad and sys.modules["torch"].is_grad_enabled()
+
+
 def framework_of(values: Sequence[Any]) -> Framework:
     """What the outputs of a call on ``values`` shall be: torch's if any of them is."""
     return torch_framework() if any(is_torch_tensor(value) for value in values) else numpy_framework()
@@ -170,6 +189,18 @@ def _as_array(spec: TensorSpec, value: Any) -> np.ndarray:
 def describe(spec: TensorSpec) -> str:
     """A spec as IR text writes it: ``f32[1,3]``."""
     return f"{spec.dtype}[{','.join(map(str, spec.shape))}]"
+
+
+def describe_signature(signature: Signature) -> str:
+    """A signature on one line: ``(x: f32[1,3]) -> f32[1,2]``."""
+    inputs = ", ".join(f"{spec.name}: {describe(spec)}" for spec in signature.inputs)
+    return f"({inputs}) -> {', '.join(describe(spec) for spec in signature.outputs)}"
+
+
+def random_inputs(signature: Signature, *, torch: bool = False, seed: int = 0) -> list[Any]:
+    """Flat inputs to run a program with: normally distributed floats, zeros elsewhere (valid as indices and masks)."""
+    framework = torch_framework() if torch else numpy_framework()
+    return [framework.random(spec, seed + index) for index, spec in enumerate(signature.inputs)]
 
 
 def _check(spec: TensorSpec, holds: bool, got: str, expected: str, remedy: str) -> None:

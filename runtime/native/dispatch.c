@@ -21,14 +21,12 @@ typedef struct {
   PyObject_HEAD
   vectorcallfunc vectorcall;
   PyObject* runners;      /* list of Runner, most recently used first */
-  PyObject* fallback;     /* fallback(args, kwargs) when no runner fits */
-  PyObject* grad_enabled; /* callable, NULL or None: while it is true, tensors that require gradients lead to the fallback */
+  PyObject* fallback;     /* fallback(args, kwargs) when no runner fits, watched state changed or autograd would record */
   watched* watch;
   Py_ssize_t watch_count;
 } Dispatch;
 
 static PyObject* version_name;
-static PyObject* requires_grad_name;
 
 /* The tensor's version counter; -1 when it has none. */
 static long long version_of(PyObject* tensor) {
@@ -56,25 +54,14 @@ static bool changed(Dispatch* self) {
   return false;
 }
 
-static bool requires_grad(PyObject* object) {
-  if (tensor_kind_of(object) != KIND_TORCH) return false;
-  PyObject* answer = PyObject_GetAttr(object, requires_grad_name);
-  if (answer == NULL) PyErr_Clear();
-  Py_XDECREF(answer);
-  return answer != Py_False;
-}
-
 /* Whether autograd would record this call: 1, 0, or -1 with an exception set. */
 static int needs_grad(Dispatch* self, PyObject* const* args, Py_ssize_t count) {
-  if (self->grad_enabled == NULL || self->grad_enabled == Py_None) return 0;
-  PyObject* enabled = PyObject_CallNoArgs(self->grad_enabled);
-  if (enabled == NULL) return -1;
-  Py_DECREF(enabled);
-  if (enabled != Py_True) return 0;
+  const int enabled = torch_grad_enabled();
+  if (enabled <= 0) return enabled;
   for (Py_ssize_t i = 0; i < count; ++i)
-    if (requires_grad(args[i])) return 1;
+    if (torch_requires_grad(args[i])) return 1;
   for (Py_ssize_t i = 0; i < self->watch_count; ++i)
-    if (requires_grad(self->watch[i].value)) return 1;
+    if (torch_requires_grad(self->watch[i].value)) return 1;
   return 0;
 }
 
@@ -150,7 +137,6 @@ static void clear_watch(Dispatch* self) {
 static int dispatch_traverse(Dispatch* self, visitproc visit, void* arg) {
   Py_VISIT(self->runners);
   Py_VISIT(self->fallback);
-  Py_VISIT(self->grad_enabled);
   for (Py_ssize_t i = 0; i < self->watch_count; ++i) {
     Py_VISIT(self->watch[i].dictionary);
     Py_VISIT(self->watch[i].key);
@@ -163,7 +149,6 @@ static int dispatch_clear(Dispatch* self) {
   clear_watch(self);
   Py_CLEAR(self->runners);
   Py_CLEAR(self->fallback);
-  Py_CLEAR(self->grad_enabled);
   return 0;
 }
 
@@ -239,14 +224,13 @@ static PyMethodDef dispatch_methods[] = {
 
 static PyMemberDef dispatch_members[] = {
     {"__vectorcalloffset__", T_PYSSIZET, offsetof(Dispatch, vectorcall), READONLY, NULL},
-    {"grad_enabled", T_OBJECT, offsetof(Dispatch, grad_enabled), 0,
-     "torch.is_grad_enabled, or None: while it is true, arguments and watched tensors that require gradients lead to the fallback."},
     {NULL, 0, 0, 0, NULL},
 };
 
 PyTypeObject DispatchType = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "mlc.runtime._native.Dispatch",
-    .tp_doc = "Dispatch(fallback): calls the first runner whose flat signature fits the arguments, else fallback(args, kwargs).",
+    .tp_doc = "Dispatch(fallback): calls the first runner whose flat signature fits the arguments. It calls fallback(args, kwargs) instead when "
+              "none fits, when watched state has changed, and when gradients are enabled and an argument or a watched tensor requires one.",
     .tp_basicsize = sizeof(Dispatch),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL,
     .tp_vectorcall_offset = offsetof(Dispatch, vectorcall),
@@ -261,6 +245,5 @@ PyTypeObject DispatchType = {
 
 int dispatch_setup(void) {
   version_name = PyUnicode_InternFromString("_version");
-  requires_grad_name = PyUnicode_InternFromString("requires_grad");
-  return version_name != NULL && requires_grad_name != NULL && PyType_Ready(&DispatchType) == 0 ? 0 : -1;
+  return version_name != NULL && PyType_Ready(&DispatchType) == 0 ? 0 : -1;
 }

@@ -12,6 +12,7 @@ static struct {
   PyTypeObject* tensor;
   PyTypeObject* parameter;
   PyObject* empty_strided;
+  PyObject* is_grad_enabled;
   PyObject* dtypes;
   PyObject* dtype_keyword;
   const dlpack_exchange* exchange;
@@ -131,10 +132,10 @@ void tensor_spec_clear(tensor_spec* spec) {
 /* ---- frameworks ---- */
 
 PyObject* tensors_adopt_torch(PyObject* module, PyObject* args) {
-  PyObject *tensor, *parameter, *empty_strided, *dtypes, *capsule;
+  PyObject *tensor, *parameter, *empty_strided, *is_grad_enabled, *dtypes, *capsule;
   (void)module;
-  if (!PyArg_ParseTuple(args, "O!O!OO!O", &PyType_Type, &tensor, &PyType_Type, &parameter, &empty_strided, &PyDict_Type, &dtypes,
-                        &capsule))
+  if (!PyArg_ParseTuple(args, "O!O!OOO!O", &PyType_Type, &tensor, &PyType_Type, &parameter, &empty_strided, &is_grad_enabled,
+                        &PyDict_Type, &dtypes, &capsule))
     return NULL;
   const dlpack_exchange* exchange = PyCapsule_GetPointer(capsule, "dlpack_exchange_api");
   if (exchange == NULL) return NULL;
@@ -147,6 +148,7 @@ PyObject* tensors_adopt_torch(PyObject* module, PyObject* args) {
     torch.tensor = (PyTypeObject*)Py_NewRef(tensor);
     torch.parameter = (PyTypeObject*)Py_NewRef(parameter);
     torch.empty_strided = Py_NewRef(empty_strided);
+    torch.is_grad_enabled = Py_NewRef(is_grad_enabled);
     torch.dtypes = Py_NewRef(dtypes);
     torch.dtype_keyword = Py_BuildValue("(s)", "dtype");
     torch.exchange = exchange;
@@ -279,6 +281,25 @@ void* torch_address(PyObject* tensor) {
     return NULL;
   }
   return (char*)view.data + view.byte_offset;
+}
+
+int torch_grad_enabled(void) {
+  if (torch.is_grad_enabled == NULL) return 0;
+  PyObject* enabled = PyObject_CallNoArgs(torch.is_grad_enabled);
+  if (enabled == NULL) return -1;
+  Py_DECREF(enabled);
+  return enabled == Py_True;
+}
+
+static PyObject* requires_grad_name;
+
+bool torch_requires_grad(PyObject* object) {
+  if (tensor_kind_of(object) != KIND_TORCH) return false;
+  if (requires_grad_name == NULL) requires_grad_name = PyUnicode_InternFromString("requires_grad");
+  PyObject* answer = requires_grad_name != NULL ? PyObject_GetAttr(object, requires_grad_name) : NULL;
+  if (answer == NULL) PyErr_Clear();
+  Py_XDECREF(answer);
+  return answer != Py_False;
 }
 
 /* ---- new tensors ---- */

@@ -26,8 +26,8 @@ void tensor_spec_clear(tensor_spec* spec);
 
 typedef enum { KIND_UNKNOWN = 0, KIND_NUMPY, KIND_TORCH } tensor_kind;
 
-/* Makes the classes of a framework known: (torch.Tensor, torch.nn.Parameter, torch.empty_strided, {dtype name: dtype},
- * exchange table capsule) or (numpy.ndarray, {dtype name: dtype}). */
+/* Makes the classes of a framework known: (torch.Tensor, torch.nn.Parameter, torch.empty_strided, torch.is_grad_enabled,
+ * {dtype name: dtype}, exchange table capsule) or (numpy.ndarray, {dtype name: dtype}). */
 PyObject* tensors_adopt_torch(PyObject* module, PyObject* args);
 PyObject* tensors_adopt_numpy(PyObject* module, PyObject* args);
 
@@ -48,6 +48,12 @@ PyObject* tensor_new(tensor_kind kind, tensor_spec* spec, void** data);
 
 /* Address of a torch tensor's first element, NULL when that cannot be told. Never raises. */
 void* torch_address(PyObject* tensor);
+
+/* Whether autograd records at the moment: 1, 0 (also while torch is not known), or -1 with an exception set. */
+int torch_grad_enabled(void);
+
+/* Whether an object is a torch tensor that requires a gradient. Never raises. */
+bool torch_requires_grad(PyObject* object);
 
 /* Bytes with the alignment programs ask for, exported through the buffer protocol: Buffer(nbytes). */
 extern PyTypeObject BufferType;

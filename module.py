@@ -1,0 +1,276 @@
+"""CompiledModel: what :func:`mlc.compile` returns, callable like the model it came from."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from .errors import SignatureError
+from .ir.program import Signature
+from .runtime import Executable, Model, ProgramReport, Report, trees
+from .runtime.executable import choose
+from .runtime.frameworks import needs_gradient, random_inputs
+
+CompileSignature: TypeAlias = Callable[[tuple[Any, ...], dict[str, Any]], Executable]
+"""Compiles the model for the arguments of one call. The executable's signature must describe those arguments as they were spelled:
+what was positional stays positional, what was a keyword stays a keyword."""
+
+_RETURNING_SELF = frozenset(
+    {"train", "eval", "to", "to_empty", "cpu", "cuda", "half", "float", "double", "bfloat16", "type", "apply", "requires_grad_", "share_memory"}
+)
+"""Methods of a module that return the module: here they return the compiled model."""
+
+
+class CompiledModel(Model):
+    """A model that compiles itself for each new signature and runs the compiled programs.
+
+    - A call under autograd (gradients enabled, and an argument or a parameter requires one) runs the original model, with one
+      warning, because a compiled program computes no gradients. Call it under ``torch.inference_mode()`` or ``torch.no_grad()``.
+    - Changes of parameters, buffers and of ``training`` are noticed at the next call and compiled in: assignment, optimizer steps,
+      ``load_state_dict``, ``to``, in-place operations. Writes through ``.data`` or NumPy views do not count versions and cannot be
+      noticed: call :meth:`refresh` after them.
+    - Attributes that it does not have itself are those of the original model (``.config``, submodules).
+
+    Calls from several threads are safe; one signature is compiled once.
+    """
+
+    def __init__(
+        self, original: Callable[..., Any], compile_signature: CompileSignature, executables: Sequence[Executable] = (), name: str | None = None
+    ) -> None:
+        """``executables``: what was compiled from example inputs already."""
+        self._original = original
+        self._compile_signature: CompileSignature | None = compile_signature
+        self._stale: list[Signature] = []
+        self._lock = threading.RLock()
+        self._warned: set[str] = set()
+        self._parameter_names = _positional_names(original)
+        super().__init__((), name or getattr(original, "__name__", type(original).__name__))
+        for executable in executables:
+            self._adopt(executable)
+
+    # ---- calling ----
+
+    def _call_generally(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        if self._is_recorded(args, kwargs):
+            return self._call_original(args, kwargs)
+        with self._lock:
+            if self._dispatch.changed():
+                self._warn_once("the model's weights, buffers or training mode changed since it was compiled; it is compiled again", level=4)
+                self.refresh()
+            executable, leaves = self._find(args, kwargs)
+        return executable.run(leaves)
+
+    def _find(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Executable, list[Any]]:
+        """The executable for a call and the call's flat inputs; compiles one when none fits."""
+        if self._executables:
+            try:
+                return self._choose(args, kwargs)
+            except SignatureError as error:
+                if self._compile_signature is None:
+                    raise SignatureError(f"{error}\nThe model's weights were released, so no further signature can be compiled") from None
+        elif self._compile_signature is None:
+            raise SignatureError("the model's weights were released before anything was compiled; load the model anew")
+        given = _map_arrays((args, dict(kwargs)))
+        self._adopt(self._compile_signature(*given))
+        return self._choose(args, kwargs)
+
+    def _choose(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Executable, list[Any]]:
+        try:
+            return choose(self._executables, args, kwargs)
+        except SignatureError:
+            for executable in self._executables:
+                spelled = self._spell(executable, args, kwargs)
+                if spelled is not None:
+                    try:
+                        return choose([executable], *spelled)
+                    except SignatureError:
+                        continue
+            raise
+
+    def _spell(
+        self, executable: Executable, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """The arguments with the same ones positional as in the executable's signature; None when that cannot be."""
+        positional, keywords = trees.input_tree(executable.signature)["items"]
+        names = self._parameter_names[: len(positional["items"])]
+        values = dict(zip(self._parameter_names, args, strict=False))
+        if len(args) > len(self._parameter_names) or values.keys() & kwargs.keys():
+            return None
+        values |= kwargs
+        if values.keys() != {*names, *keywords["keys"]} or len(names) != len(positional["items"]):
+            return None
+        return tuple(values[name] for name in names), {key: values[key] for key in keywords["keys"]}
+
+    def _adopt(self, executable: Executable) -> None:
+        first = not self._executables
+        self._add(executable)
+        if first and self._compile_signature is not None:
+            self._dispatch.watch(list(_state(self._original)))
+
+    # ---- autograd ----
+
+    def _is_recorded(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        if any(needs_gradient(value) for value in _tensors((args, kwargs))):
+            return True
+        import torch
+
+        return (
+            torch.is_grad_enabled()
+            and isinstance(self._original, torch.nn.Module)
+            and self._compile_signature is not None
+            and any(isinstance(value, torch.Tensor) for value in _tensors((args, kwargs)))
+            and any(parameter.requires_grad for parameter in self._original.parameters())
+        )
+
+    def _call_original(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        if self._compile_signature is None:
+            raise SignatureError(
+                "an input requires a gradient, but the original model's weights were released; "
+                "call under torch.inference_mode() or torch.no_grad()"
+            )
+        self._warn_once(
+            "gradients are enabled and an input or a parameter requires them, so the original PyTorch model runs and not the compiled one; "
+            "call under torch.inference_mode() or torch.no_grad() to run the compiled one",
+            level=5,
+        )
+        return self._original(*args, **kwargs)
+
+    def _warn_once(self, text: str, level: int) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            warnings.warn(f"{self._name}: {text}", stacklevel=level)
+
+    # ---- weights ----
+
+    def refresh(self) -> None:
+        """Forgets the compiled programs, so that the next call compiles the model as it is now."""
+        with self._lock:
+            if self._compile_signature is None:
+                return
+            self._stale += self.signatures
+            self._executables = []
+            self._dispatch.reset()
+
+    def release_weights(self) -> None:
+        """Frees the original model's parameters and buffers; the signatures compiled so far keep working on their own copy.
+
+        The module stays as an empty shell for its attributes: it can neither run nor be compiled for further signatures.
+        """
+        import torch
+
+        with self._lock:
+            self._update()
+            if not self._executables:
+                raise SignatureError("nothing is compiled yet; call the model once, or compile it with example_inputs, before releasing its weights")
+            self._compile_signature = None
+            self._dispatch.watch([])
+            if isinstance(self._original, torch.nn.Module):
+                self._original.to("meta")
+
+    def _update(self) -> None:
+        """Compiles again, with random inputs, the signatures that a change of the weights made stale."""
+        if self._dispatch.changed():
+            self.refresh()
+        stale, self._stale = self._stale, []
+        for signature in stale:
+            if self._compile_signature is not None and signature not in self.signatures:
+                args, kwargs = trees.unflatten(trees.input_tree(signature), random_inputs(signature, torch=True))
+                self._adopt(self._compile_signature(args, kwargs))
+
+    # ---- what Model offers, on the weights as they are ----
+
+    def save(self, path: str | Path) -> None:
+        """Writes all compiled signatures into one artifact, atomically. ArtifactError when nothing is compiled yet."""
+        with self._lock:
+            self._update()
+            super().save(path)
+
+    def report(self) -> Report:
+        """What the compiled programs consist of: kernels, work, memory. Print it, or take ``to_dict()``."""
+        with self._lock:
+            self._update()
+            return super().report()
+
+    def profile(self, *args: Any, calls: int = 20, **kwargs: Any) -> ProgramReport:
+        """The median time of each kernel over ``calls`` calls with these arguments, compiling for them first if need be; without
+        any, of the first signature with random inputs (normally distributed floats, zeros elsewhere)."""
+        with self._lock:
+            self._update()
+            if args or kwargs:
+                executable, leaves = self._find(args, kwargs)
+                return executable.profile(leaves, calls=calls)
+            return super().profile(calls=calls)
+
+    # ---- the original's attributes ----
+
+    def __getattr__(self, name: str) -> Any:
+        original = self.__dict__.get("_original")
+        if original is None:
+            raise AttributeError(name)
+        value = getattr(original, name)
+        if name in _RETURNING_SELF and callable(value):
+
+            def method(*args: Any, **kwargs: Any) -> Any:
+                result = value(*args, **kwargs)
+                return self if result is original else result
+
+            return method
+        return value
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a compiled model cannot be pickled or copied; use save() and mlc.load(), or compile a copy of the original model")
+
+    def __repr__(self) -> str:
+        lines = "".join(f"\n  {executable.signature_text}" for executable in self._executables)
+        return f"CompiledModel '{self._name}':{lines or ' nothing compiled yet'}"
+
+
+def _positional_names(model: Callable[..., Any]) -> tuple[str, ...]:
+    """The names of the parameters that may be given by position."""
+    try:
+        parameters = inspect.signature(getattr(model, "forward", model)).parameters.values()
+    except (TypeError, ValueError):
+        return ()
+    return tuple(each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD))
+
+
+def _state(model: Callable[..., Any]) -> Iterator[tuple[dict[str, Any], str, bool]]:
+    """What a compiled program takes from a module: (dictionary, key, is tensor) of each parameter, buffer and training flag."""
+    import torch
+
+    if not isinstance(model, torch.nn.Module):
+        return
+    for module in model.modules():
+        yield vars(module), "training", False
+        for tensors in (module._parameters, module._buffers):
+            for name, value in tensors.items():
+                yield tensors, name, value is not None
+
+
+def _tensors(value: Any) -> Iterator[Any]:
+    """The leaves of nested tuples, lists and mappings."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (tuple, list)):
+        for part in value:
+            yield from _tensors(part)
+    else:
+        yield value
+
+
+def _map_arrays(value: Any) -> Any:
+    """The same structure with torch tensors for NumPy arrays, for export to look at."""
+    import numpy as np
+    import torch
+
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(np.array(value))
+    if isinstance(value, dict):
+        return {key: _map_arrays(part) for key, part in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(_map_arrays(part) for part in value)
+    return value

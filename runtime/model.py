@@ -1,0 +1,98 @@
+"""Several executables behind one callable, and the model that comes out of an artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import SignatureError
+from ..ir.program import Signature
+from . import _native, artifact
+from .executable import Executable, choose
+from .frameworks import needs_gradient
+from .report import ProgramReport, Report
+
+
+class Model:
+    """Calls the executable whose signature fits the arguments.
+
+    Calls from several threads run at the same time, each with an arena of its own. Outputs are torch tensors if any input is
+    one, else NumPy arrays; they are the caller's and never reused.
+    """
+
+    def __init__(self, executables: Sequence[Executable], name: str = "model") -> None:
+        self._name = name
+        self._executables: list[Executable] = []
+        self._dispatch = _native.Dispatch(self._call_generally)
+        for executable in executables:
+            self._add(executable)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._dispatch(*args, **kwargs)
+
+    @property
+    def signatures(self) -> tuple[Signature, ...]:
+        """The compiled signatures."""
+        return tuple(executable.signature for executable in self._executables)
+
+    @property
+    def executables(self) -> tuple[Executable, ...]:
+        """The compiled programs, one per signature."""
+        return tuple(self._executables)
+
+    def save(self, path: str | Path) -> None:
+        """Writes all compiled signatures into one artifact, atomically. ArtifactError when nothing is compiled yet."""
+        artifact.save(path, self._executables, self._name)
+
+    def report(self) -> Report:
+        """What the compiled programs consist of: kernels, work, memory. Print it, or take ``to_dict()``."""
+        return Report(self._name, tuple(executable.report() for executable in self._executables))
+
+    def profile(self, *args: Any, calls: int = 20, **kwargs: Any) -> ProgramReport:
+        """The median time of each kernel over ``calls`` calls with these arguments; without any, of the first signature with
+        random inputs (normally distributed floats, zeros elsewhere)."""
+        if not self._executables:
+            raise SignatureError("nothing is compiled yet, so there is nothing to profile; call the model once, or compile it with example_inputs")
+        if not args and not kwargs:
+            return self._executables[0].profile(calls=calls)
+        executable, leaves = choose(self._executables, args, kwargs)
+        return executable.profile(leaves, calls=calls)
+
+    def _add(self, executable: Executable) -> None:
+        """Makes an executable part of the model; it is tried first."""
+        self._executables.append(executable)
+        self._dispatch.add(executable.runner)
+
+    def _call_generally(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """A call that the native dispatch passed on: the first of its kind, or one that needs copies, structure or explanation."""
+        executable, leaves = choose(self._executables, args, kwargs)
+        return executable.run(leaves)
+
+
+class LoadedModel(Model):
+    """A model from an artifact. It has no parameters and no gradients."""
+
+    def _call_generally(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        executable, leaves = choose(self._executables, args, kwargs)
+        for spec, leaf in zip(executable.signature.inputs, leaves, strict=True):
+            if needs_gradient(leaf):
+                raise SignatureError(
+                    f"input '{spec.name}' requires a gradient, which a compiled program does not compute; call it under "
+                    f"torch.inference_mode() or torch.no_grad(), or pass {spec.name}.detach()"
+                )
+        return executable.run(leaves)
+
+    def __repr__(self) -> str:
+        lines = "".join(f"\n  {executable.signature_text}" for executable in self._executables)
+        return f"LoadedModel '{self._name}':{lines}"
+
+
+def load(path: str | Path, *, threads: int | None = None) -> LoadedModel:
+    """The model of an artifact written by ``save``. Needs neither torch nor TVM.
+
+    ``threads`` bounds the threads a call uses. ArtifactError when the file is damaged, foreign or newer than this version;
+    DeviceUnavailableError when this machine's processor lacks what the program needs.
+    """
+    name, executables = artifact.load(path, threads=threads)
+    return LoadedModel(executables, name)
