@@ -76,3 +76,7 @@ class DatabaseError(Error):
 
 class MeasurementError(Error):
     """A candidate kernel could not be built, run or verified."""
+
+
+class CostModelError(Error):
+    """A cost model's file is missing, damaged, or made for other features; compilation works without it."""

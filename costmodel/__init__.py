@@ -1,0 +1,36 @@
+"""What a task costs: analytic bounds, features, a learned ranking, and the oracle that passes ask.
+
+Importing this package loads neither xgboost nor tvm; :func:`pretrained` and :class:`GradientBoostedModel` load xgboost when used.
+"""
+
+from .estimate import Estimate, OperationEstimate, estimate
+from .features import FEATURE_NAMES, feature_matrix
+from .gradient_boosting import GradientBoostedModel
+from .model import CostModel, Prediction, RooflineModel
+from .oracle import CostOracle
+from .pretrained import pretrained
+from .roofline import Bound, Rates, Roofline, lower_bound, roofline
+from .workload import Anchor, AnchorKind, Workload, workload
+
+__all__ = [
+    "FEATURE_NAMES",
+    "Anchor",
+    "AnchorKind",
+    "Bound",
+    "CostModel",
+    "CostOracle",
+    "Estimate",
+    "GradientBoostedModel",
+    "OperationEstimate",
+    "Prediction",
+    "Rates",
+    "Roofline",
+    "RooflineModel",
+    "Workload",
+    "estimate",
+    "feature_matrix",
+    "lower_bound",
+    "pretrained",
+    "roofline",
+    "workload",
+]

@@ -1,0 +1,174 @@
+"""Estimates for whole graphs without compiling them: latency, memory, and what limits each operation."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..codegen.target import Target
+from ..errors import TargetError
+from ..ir import Graph, Node, TensorType, Trait, Value, lookup
+from .roofline import LAUNCH_SECONDS, Bound, Rates, Roofline, roofs
+from .workload import Workload, workload
+
+
+@dataclass(frozen=True)
+class OperationEstimate:
+    """One top-level operation: seconds, what bounds it, its arithmetic and bytes, and where it comes from."""
+
+    name: str
+    location: str
+    seconds: float
+    bound: Bound
+    operations: float
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a graph needs on a target. Seconds are a roofline: a good implementation comes within some tens of per cent.
+
+    ``activation_bytes`` is the most that is alive at once, constants and the graph's own inputs and outputs left out.
+    """
+
+    target: str
+    threads: int
+    operations: tuple[OperationEstimate, ...]
+    constant_bytes: int
+    activation_bytes: int
+    io_bytes: int
+
+    @cached_property
+    def seconds(self) -> float:
+        """Latency of one call."""
+        return sum(operation.seconds for operation in self.operations)
+
+    @property
+    def memory_bytes(self) -> int:
+        return self.constant_bytes + self.activation_bytes + self.io_bytes
+
+    @cached_property
+    def by_bound(self) -> Mapping[Bound, float]:
+        """Seconds by what limits them, the largest first."""
+        total: dict[Bound, float] = {}
+        for operation in self.operations:
+            total[operation.bound] = total.get(operation.bound, 0.0) + operation.seconds
+        return dict(sorted(total.items(), key=lambda item: -item[1]))
+
+    def json(self) -> str:
+        """The estimate as a JSON document."""
+        return json.dumps(
+            {
+                "target": self.target,
+                "threads": self.threads,
+                "seconds": self.seconds,
+                "constant_bytes": self.constant_bytes,
+                "activation_bytes": self.activation_bytes,
+                "io_bytes": self.io_bytes,
+                "operations": [
+                    {
+                        "name": operation.name,
+                        "location": operation.location,
+                        "seconds": operation.seconds,
+                        "bound": operation.bound.value,
+                        "operations": operation.operations,
+                        "bytes": operation.nbytes,
+                    }
+                    for operation in self.operations
+                ],
+            }
+        )
+
+    def __str__(self) -> str:
+        """A table of the ten longest operations and the totals."""
+        lines = [f"estimate for '{self.target}' on {self.threads} threads: {1e3 * self.seconds:.3f} ms"]
+        lines.append(
+            f"memory: {_mebibytes(self.constant_bytes)} constants, {_mebibytes(self.activation_bytes)} activations, "
+            f"{_mebibytes(self.io_bytes)} inputs and outputs"
+        )
+        shares = (f"{bound.value} {100 * part / max(self.seconds, 1e-30):.0f}%" for bound, part in self.by_bound.items())
+        lines.append("limited by: " + ", ".join(shares))
+        lines.append(f"{'ms':>9} {'GFLOP':>8} {'MiB':>8}  {'limited by':<17} operation")
+        for operation in sorted(self.operations, key=lambda operation: -operation.seconds)[:10]:
+            lines.append(
+                f"{1e3 * operation.seconds:9.3f} {operation.operations / 1e9:8.3f} {operation.nbytes / 2**20:8.2f}  "
+                f"{operation.bound.value:<17} {operation.name} {operation.location}".rstrip()
+            )
+        return "\n".join(lines)
+
+
+def estimate(graph: Graph, target: Target, threads: int | None = None) -> Estimate:
+    """What ``graph`` (statically shaped) needs on ``target``, whether or not that device is present.
+
+    Elementwise operations and views whose operand is computed by the node before them cost no memory traffic of their own: they
+    will be fused. Constants come from the level of the hierarchy that holds all of them. TargetError for a target without rates.
+    """
+    count = threads or target.threads
+    rates = Rates.sustained(target, count)
+    if min(rates.operations, rates.memory) <= 0:
+        raise TargetError(f"the target '{target}' has no peak rates, which estimates need")
+    constants = {value: value.tensor.nbytes for node in graph.nodes if node.op == "constant" for value in node.outputs}
+    total_constants = sum(constants.values())
+    cold = total_constants > rates.capacity[2]
+    rows = []
+    for node in graph.nodes:
+        if node.op == "constant" or lookup(node.op).has(Trait.VIEW):
+            continue
+        work = _work_of(node, fused=_fuses(graph, node))
+        cold_bytes = sum(constants.get(value, 0) for value in dict.fromkeys(node.inputs)) if cold else 0
+        roof = roofs(work, rates, cold_bytes=min(cold_bytes, work.nbytes), launch=0.0 if _fuses(graph, node) else LAUNCH_SECONDS)
+        rows.append(_row(node, work, roof))
+    ends = {value: value.tensor.nbytes for value in (*graph.inputs, *graph.outputs) if isinstance(value.type, TensorType)}
+    return Estimate(str(target), count, tuple(rows), total_constants, _peak_activations(graph), sum(ends.values()))
+
+
+def _row(node: Node, work: Workload, roof: Roofline) -> OperationEstimate:
+    name = node.op
+    if node.op == "fusion":
+        name = "+".join(inner.op for inner in node.regions[0].nodes if not lookup(inner.op).has(Trait.VIEW)) or "fusion"
+    return OperationEstimate(name, node.location.module, roof.seconds, roof.bound, work.operations, work.nbytes)
+
+
+def _fuses(graph: Graph, node: Node) -> bool:
+    """Whether ``node`` will probably be computed together with the producer of its first computed operand."""
+    if not lookup(node.op).has(Trait.ELEMENTWISE):
+        return False
+    return any(value.node is not None and value.op != "constant" and len(graph.users.get(value, ())) == 1 for value in node.inputs)
+
+
+def _work_of(node: Node, fused: bool) -> Workload:
+    if node.op == "fusion":
+        return workload(node.regions[0])
+    inputs = tuple(Value(value.type, f"p{position}", None, position) for position, value in enumerate(node.inputs))
+    alone = Node(node.op, inputs, node.attributes, [value.type for value in node.outputs])
+    work = workload(Graph(inputs, (alone,), alone.outputs))
+    if not fused:
+        return work
+    return Workload(work.anchor, work.operations, 0, 0, 0, work.transcendental, work.nodes, work.inner)
+
+
+def _peak_activations(graph: Graph) -> int:
+    """The largest sum of intermediate values alive at once; a reshape shares its operand's memory."""
+    owner: dict[Value, Value] = {}
+    last_use: dict[Value, int] = {}
+    for position, node in enumerate(graph.nodes):
+        for value in node.inputs:
+            last_use[owner.get(value, value)] = position
+        for value in node.outputs:
+            owner[value] = owner.get(node.inputs[0], node.inputs[0]) if node.op == "reshape" else value
+    outputs = {owner.get(value, value) for value in graph.outputs}
+    change = [0] * (len(graph.nodes) + 1)
+    for position, node in enumerate(graph.nodes):
+        for value in node.outputs:
+            if node.op == "constant" or owner[value] is not value or value in outputs or not isinstance(value.type, TensorType):
+                continue
+            change[position] += value.tensor.nbytes
+            change[last_use.get(value, position) + 1] -= value.tensor.nbytes
+    return max(itertools.accumulate(change), default=0)
+
+
+def _mebibytes(nbytes: int) -> str:
+    return f"{nbytes / 2**20:.1f} MiB"

@@ -1,0 +1,183 @@
+"""A gradient-boosted ranking of configs, with an ensemble for its uncertainty (Chen and Guestrin, "XGBoost", 2016).
+
+Several boosters with a pairwise objective, each grown on its own sample of the tasks, score configs against each other within a
+task; pairs between tasks mean nothing. One more booster regresses the logarithm of time over roofline, for absolute times.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..codegen.record import Record
+from ..codegen.space import Config
+from ..codegen.task import Task
+from ..errors import CostModelError
+from .features import FEATURE_NAMES, feature_matrix
+from .model import CostModel, Floats, Prediction, read_json
+from .roofline import roofline
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """Of each booster. ``task_share`` is the part of the tasks that one member of the ensemble sees."""
+
+    members: int = 4
+    rounds: int = 120
+    depth: int = 6
+    learning_rate: float = 0.12
+    task_share: float = 0.8
+    seed: int = 0
+
+
+class GradientBoostedModel(CostModel):
+    """Ranks configs of tasks that it never saw. ``trusted`` says that a held-out evaluation found it better than defaults."""
+
+    def __init__(self, hyperparameters: Hyperparameters | None = None) -> None:
+        self.hyperparameters = hyperparameters or Hyperparameters()
+        self.trusted = False
+        self.notes: dict[str, Any] = {}
+        """Where the model comes from: data, evaluation. Saved with it."""
+        self._rankers: list[Any] = []
+        self._regressor: Any = None
+
+    def fit(self, records: Sequence[Record], tasks: Mapping[str, Task]) -> None:
+        """Trains from scratch; CostModelError when fewer than two tasks have two different configs measured."""
+        groups = group_by_task(records, tasks)
+        if len(groups) < 2:
+            raise CostModelError(f"{len(groups)} tasks with several measured configs are too few to learn a ranking from; collect more")
+        sizes = [len(group.configs) for group in groups]
+        features = np.concatenate([group.features for group in groups])
+        relative = np.concatenate([group.seconds.min() / group.seconds for group in groups])
+        slowdown = np.concatenate([np.log(group.seconds / roofline(group.task).seconds) for group in groups])
+        number = np.repeat(np.arange(len(groups)), sizes)
+        generator = np.random.default_rng(self.hyperparameters.seed)
+        self._rankers = []
+        for member in range(self.hyperparameters.members):
+            chosen = generator.permutation(len(groups))[: max(2, math.ceil(self.hyperparameters.task_share * len(groups)))]
+            seen = np.isin(number, chosen)
+            self._rankers.append(self._train(features[seen], relative[seen], member, number[seen]))
+        self._regressor = self._train(features, slowdown, 0, None)
+
+    def _train(self, features: Floats, labels: Floats, seed: int, groups: Any) -> Any:
+        import xgboost
+
+        data = xgboost.DMatrix(features, label=labels, qid=groups)
+        options: dict[str, Any] = {
+            "max_depth": self.hyperparameters.depth,
+            "eta": self.hyperparameters.learning_rate,
+            "subsample": 0.8,
+            "colsample_bytree": 0.8,
+            "seed": self.hyperparameters.seed + seed,
+            "nthread": 1,
+            "verbosity": 0,
+        }
+        if groups is None:
+            options["objective"] = "reg:squarederror"
+        else:
+            # Labels are best time over time: pairs that differ more weigh more.
+            options |= {"objective": "rank:pairwise", "lambdarank_pair_method": "mean", "lambdarank_num_pair_per_sample": 8}
+        return xgboost.train(options, data, self.hyperparameters.rounds)
+
+    @property
+    def fitted(self) -> bool:
+        return bool(self._rankers)
+
+    @property
+    def confident(self) -> bool:
+        return self.trusted and self.fitted
+
+    def predict(self, task: Task, configs: Sequence[Config]) -> Prediction:
+        """See :meth:`CostModel.predict`; CostModelError before :meth:`fit` or :meth:`load`."""
+        if not self.fitted:
+            raise CostModelError("this cost model has learned nothing yet; fit it or load one")
+        import xgboost
+
+        data = xgboost.DMatrix(feature_matrix(task, configs))
+        scores = np.stack([np.asarray(ranker.predict(data), dtype=np.float64) for ranker in self._rankers])
+        slowdown = np.asarray(self._regressor.predict(data), dtype=np.float64)
+        return Prediction(roofline(task).seconds * np.exp(slowdown), scores)
+
+    def save(self, path: pathlib.Path) -> None:
+        """Writes boosters and notes as one JSON document."""
+        boosters = [json.loads(booster.save_raw("json")) for booster in (*self._rankers, self._regressor)]
+        contents = {
+            "format": "mlc-cost-model",
+            "kind": "gradient-boosted",
+            "version": VERSION,
+            "features": list(FEATURE_NAMES),
+            "trusted": self.trusted,
+            "notes": self.notes,
+            "rankers": boosters[:-1],
+            "regressor": boosters[-1],
+        }
+        path.write_text(json.dumps(contents, separators=(",", ":")))
+
+    @staticmethod
+    def load(path: pathlib.Path) -> GradientBoostedModel:
+        """See :meth:`CostModel.load`."""
+        contents = read_json(path, "gradient-boosted")
+        if contents.get("version") != VERSION or contents.get("features") != list(FEATURE_NAMES):
+            raise CostModelError(f"the cost model {path} was trained for other features than this version computes; train it anew")
+        model = GradientBoostedModel()
+        try:
+            model._rankers = [_booster(tree) for tree in contents["rankers"]]
+            model._regressor = _booster(contents["regressor"])
+            model.trusted = bool(contents["trusted"])
+            model.notes = dict(contents["notes"])
+        except Exception as error:
+            raise CostModelError(f"the cost model {path} is damaged: {error}; train it anew or delete the file") from error
+        if not model._rankers:
+            raise CostModelError(f"the cost model {path} holds no ranking; train it anew or delete the file")
+        return model
+
+    def explain(self) -> Mapping[str, float]:
+        """Share of the boosters' total gain by feature, averaged over the ranking members."""
+        total: dict[str, float] = {}
+        for ranker in self._rankers:
+            for name, gain in ranker.get_score(importance_type="total_gain").items():
+                feature = FEATURE_NAMES[int(name.removeprefix("f"))]
+                total[feature] = total.get(feature, 0.0) + float(gain)
+        whole = sum(total.values()) or 1.0
+        return {name: gain / whole for name, gain in sorted(total.items(), key=lambda item: -item[1])}
+
+
+def _booster(document: Any) -> Any:
+    import xgboost
+
+    booster = xgboost.Booster({"nthread": 1})
+    booster.load_model(bytearray(json.dumps(document).encode()))
+    return booster
+
+
+@dataclass(frozen=True)
+class TaskGroup:
+    """The measured configs of one task: features [configs, F] and median seconds [configs]."""
+
+    task: Task
+    configs: tuple[Config, ...]
+    features: Floats
+    seconds: Floats
+
+
+def group_by_task(records: Sequence[Record], tasks: Mapping[str, Task]) -> list[TaskGroup]:
+    """Successful records by task, one entry a config (its latest record), tasks with a single config left out."""
+    latest: dict[str, dict[Config, Record]] = {}
+    for record in sorted(records, key=lambda record: record.timestamp):
+        if record.times and record.task in tasks:
+            latest.setdefault(record.task, {})[record.config] = record
+    groups = []
+    for key, by_config in latest.items():
+        if len(by_config) > 1:
+            configs = tuple(by_config)
+            seconds = np.asarray([by_config[config].median for config in configs])
+            groups.append(TaskGroup(tasks[key], configs, feature_matrix(tasks[key], configs), seconds))
+    return groups

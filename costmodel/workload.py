@@ -1,0 +1,247 @@
+"""What a fused graph has to do, whatever the schedule: its dominating operation, arithmetic, and the bytes it must touch.
+
+Figures here are *lower* limits, so that a bound built on them holds: taps of a convolution that fall on padding are not
+counted, nor the rows of an embedding table that nothing reads.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ..ir import Graph, Kind, Node, TensorType, Trait, Value, lookup
+from ..ir.ops.elementwise import TRANSCENDENTAL_FLOPS
+
+
+class AnchorKind(enum.Enum):
+    """The family of the operation that dominates a fused graph, the heaviest first."""
+
+    MATMUL = "matmul"
+    CONV = "conv"
+    DEPTHWISE = "depthwise"
+    ATTENTION = "attention"
+    POOLING = "pooling"
+    NORMALISATION = "normalisation"
+    REDUCTION = "reduction"
+    GATHER = "gather"
+    ELEMENTWISE = "elementwise"
+    MOVEMENT = "movement"
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """The dominating operation written as a batch of products [rows, depth] x [depth, columns].
+
+    For a convolution rows are output positions, columns output channels of a group, depth input channels of a group times
+    ``taps``, batch the groups. For a reduction or normalisation depth is the reduced extent. Otherwise columns is the innermost
+    stored extent, rows the rest.
+    """
+
+    kind: AnchorKind
+    batch: int
+    rows: int
+    columns: int
+    depth: int
+    taps: int = 1
+    stride: int = 1
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Work of a fused graph.
+
+    ``operations`` counts fp32-equivalent arithmetic (a multiply-add is two; narrower types count for less, since a vector holds
+    more of them). Bytes are touched ones: of inputs known at compile time, of other inputs, of outputs. ``transcendental``
+    counts evaluations of exp and the like, ``nodes`` the operations that compute, ``inner`` is the innermost stored extent
+    of the first output.
+    """
+
+    anchor: Anchor
+    operations: float
+    constant_bytes: int
+    activation_bytes: int
+    output_bytes: int
+    transcendental: int
+    nodes: int
+    inner: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.constant_bytes + self.activation_bytes + self.output_bytes
+
+    @property
+    def intensity(self) -> float:
+        """Operations per byte."""
+        return self.operations / max(self.nbytes, 1)
+
+
+@lru_cache(maxsize=512)
+def workload(graph: Graph, constant_inputs: frozenset[int] = frozenset()) -> Workload:
+    """The work of the statically shaped ``graph`` (the region of a fusion, or any graph without nested regions)."""
+    computing = [node for node in graph.nodes if node.op != "constant" and not lookup(node.op).has(Trait.VIEW)]
+    touched = [_touched_bytes(graph, value) for value in graph.inputs]
+    constant_bytes = sum(nbytes for position, nbytes in enumerate(touched) if position in constant_inputs)
+    first = graph.outputs[0].tensor if graph.outputs else None
+    return Workload(
+        anchor=_anchor(graph, computing),
+        operations=sum(operations(node) for node in computing),
+        constant_bytes=constant_bytes,
+        activation_bytes=sum(touched) - constant_bytes,
+        output_bytes=sum(value.tensor.nbytes for value in dict.fromkeys(graph.outputs)),
+        transcendental=sum(_transcendental(node) for node in computing),
+        nodes=len(computing),
+        inner=first.physical_shape[-1] if first is not None and first.rank else 1,
+    )
+
+
+def operations(node: Node) -> float:
+    """Arithmetic that every kernel for ``node`` has to do, in fp32 operations."""
+    inputs = [value.tensor for value in node.inputs]
+    outputs = [value.tensor for value in node.outputs]
+    flops: float = lookup(node.op).flops(inputs, node.attributes, outputs)
+    if node.op in ("conv", "window_reduce") and outputs[0].elements:
+        flops *= _share_of_real_taps(node, inputs, outputs[0])
+    widest = max((type.dtype for type in (*inputs, *outputs)), key=lambda dtype: dtype.nbytes, default=None)
+    if widest is not None and widest.kind is not Kind.FLOAT and widest.nbytes < 4:
+        flops *= widest.nbytes / 4
+    return flops
+
+
+def _share_of_real_taps(node: Node, inputs: Sequence[TensorType], output: TensorType) -> float:
+    """The part of all (position, tap) pairs of a sliding window whose tap falls on data rather than padding."""
+    window = inputs[1].static_shape[2:] if node.op == "conv" else _integers(node, "window")
+    stride, dilation = _integers(node, "stride"), _integers(node, "dilation")
+    padding = node.attributes["padding"]
+    assert isinstance(padding, tuple)
+    share = 1.0
+    for axis, size in enumerate(window):
+        extent, positions = inputs[0].static_shape[2 + axis], output.static_shape[2 + axis]
+        pair = padding[axis]
+        assert isinstance(pair, tuple)
+        low = pair[0]
+        assert isinstance(low, int)
+        real = 0
+        for tap in range(size):
+            # 0 <= position * stride + tap * dilation - low < extent
+            first = max(0, -(-(low - tap * dilation[axis]) // stride[axis]))
+            last = min(positions - 1, (extent - 1 + low - tap * dilation[axis]) // stride[axis])
+            real += max(0, last - first + 1)
+        share *= real / (positions * size)
+    return share
+
+
+def _touched_bytes(graph: Graph, value: Value) -> int:
+    """Bytes of ``value`` that a kernel must read at least."""
+    tensor = value.tensor
+    elements = 0.0
+    for node in set(graph.users.get(value, ())):
+        elements += _touched_elements(graph, node, value)
+    if value in graph.output_set:
+        elements = tensor.elements
+    return int(min(elements, tensor.elements) * tensor.dtype.nbytes)
+
+
+def _touched_elements(graph: Graph, node: Node, value: Value) -> float:
+    total = float(value.tensor.elements)
+    if node.op == "slice" or (node.op in ("take", "take_nd", "take_along") and node.inputs[0] is value and node.inputs[1] is not value):
+        return min(total, float(node.outputs[0].tensor.elements))
+    if node.op in ("reshape", "permute", "flip", "relayout"):
+        return min(total, _touched_bytes(graph, node.output) / node.output.tensor.dtype.nbytes)
+    if node.op in ("conv", "window_reduce") and node.inputs[0] is value:
+        window = node.inputs[1].tensor.static_shape[2:] if node.op == "conv" else _integers(node, "window")
+        for size, stride in zip(window, _integers(node, "stride"), strict=True):
+            total *= min(1.0, size / stride)
+    return total
+
+
+def _transcendental(node: Node) -> int:
+    op = lookup(node.op)
+    if op.has(Trait.CONTRACTION):
+        return node.inputs[0].tensor.elements // max(node.inputs[0].tensor.static_shape[-1], 1) if node.op == "attention" else 0
+    outputs = [value.tensor for value in node.outputs]
+    elements = outputs[0].elements
+    if not elements:
+        return 0
+    return elements if op.flops([value.tensor for value in node.inputs], node.attributes, outputs) >= TRANSCENDENTAL_FLOPS * elements else 0
+
+
+def _integers(node: Node, name: str) -> tuple[int, ...]:
+    value = node.attributes[name]
+    assert isinstance(value, tuple)
+    return tuple(item for item in value if isinstance(item, int))
+
+
+def _anchor(graph: Graph, computing: Sequence[Node]) -> Anchor:
+    """The heaviest computing node; a graph that only moves data is described by its first output."""
+    if not computing:
+        if not graph.outputs:
+            return Anchor(AnchorKind.MOVEMENT, 1, 1, 1, 1)
+        return _elementwise_anchor(AnchorKind.MOVEMENT, graph.outputs[0].tensor)
+    order = {kind: position for position, kind in enumerate(AnchorKind)}
+    anchors = [(node, _kind(node)) for node in computing]
+    node, kind = min(anchors, key=lambda pair: (order[pair[1]], -operations(pair[0]), -pair[0].outputs[0].tensor.elements))
+    return _describe(node, kind)
+
+
+def _kind(node: Node) -> AnchorKind:
+    op = lookup(node.op)
+    if node.op in ("matmul", "linear"):
+        return AnchorKind.MATMUL
+    if node.op in ("conv", "conv_transpose"):
+        groups = node.attributes["groups"]
+        assert isinstance(groups, int)
+        return AnchorKind.DEPTHWISE if groups > 1 and groups == node.inputs[0].tensor.static_shape[1] else AnchorKind.CONV
+    if node.op == "attention":
+        return AnchorKind.ATTENTION
+    if node.op in ("window_reduce", "resample"):
+        return AnchorKind.POOLING
+    if op.has(Trait.NORMALISATION):
+        return AnchorKind.NORMALISATION
+    if op.has(Trait.REDUCTION) or node.op == "sort":
+        return AnchorKind.REDUCTION
+    if node.op in ("take", "take_along", "take_nd"):
+        return AnchorKind.GATHER
+    return AnchorKind.ELEMENTWISE if op.has(Trait.ELEMENTWISE) else AnchorKind.MOVEMENT
+
+
+def _describe(node: Node, kind: AnchorKind) -> Anchor:
+    output = node.outputs[0].tensor
+    shape = output.static_shape
+    if kind is AnchorKind.MATMUL:
+        depth = node.inputs[0].tensor.static_shape[-1]
+        if node.op == "linear":
+            return Anchor(kind, 1, math.prod(shape[:-1]), shape[-1], depth)
+        return Anchor(kind, math.prod(shape[:-2]), shape[-2], shape[-1], depth)
+    if kind in (AnchorKind.CONV, AnchorKind.DEPTHWISE):
+        weight = node.inputs[1].tensor.static_shape
+        groups = node.attributes["groups"]
+        assert isinstance(groups, int)
+        taps = math.prod(weight[2:])
+        channels = shape[1] if kind is AnchorKind.DEPTHWISE else shape[1] // groups
+        batch = 1 if kind is AnchorKind.DEPTHWISE else groups
+        inside = 1 if kind is AnchorKind.DEPTHWISE else node.inputs[0].tensor.static_shape[1] // groups
+        positions, stride = shape[0] * math.prod(shape[2:]), max(_integers(node, "stride"), default=1)
+        return Anchor(kind, batch, positions, channels, inside * taps, taps, stride)
+    if kind is AnchorKind.ATTENTION:
+        batch, heads, queries, width = shape
+        return Anchor(kind, batch * heads, queries, node.inputs[1].tensor.static_shape[2], width)
+    source = node.inputs[0].tensor if node.inputs else output
+    if kind is AnchorKind.POOLING:
+        taps = math.prod(_integers(node, "window")) if node.op == "window_reduce" else 1
+        stride = max(_integers(node, "stride"), default=1) if node.op == "window_reduce" else 1
+        return Anchor(kind, 1, max(output.elements // max(shape[1], 1), 1), shape[1], taps, taps, stride)
+    if kind is AnchorKind.NORMALISATION:
+        axis = node.attributes.get("axis")
+        depth = source.static_shape[axis] if isinstance(axis, int) and source.rank else source.static_shape[-1] if source.rank else 1
+        return Anchor(kind, 1, max(source.elements // max(depth, 1), 1), 1, depth)
+    if kind is AnchorKind.REDUCTION:
+        return Anchor(kind, 1, output.elements, 1, max(source.elements // max(output.elements, 1), 1))
+    return _elementwise_anchor(kind, output)
+
+
+def _elementwise_anchor(kind: AnchorKind, output: TensorType) -> Anchor:
+    inner = output.physical_shape[-1] if output.rank else 1
+    return Anchor(kind, 1, max(output.elements // max(inner, 1), 1), inner, 1)
