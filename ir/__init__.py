@@ -1,21 +1,52 @@
-"""The graph IR: types, operations, graphs, programs, text form, verifier, interpreter."""
+"""The graph IR: types, operations, graphs, programs, text form, verifier, interpreter.
 
-from .alias import is_alias, normal_layout, permuted_layout, reshaped_layout, same_bytes
-from .canonical import canonicalise
-from .constant import ArrayConstant, Constant, DerivedConstant
-from .cost import graph_cost, node_cost
-from .graph import UNKNOWN, Attribute, Graph, GraphBuilder, Location, Node, Rewriter, Value
-from .interpreter import Interpreter, interpret
-from .layout import Layout, Padding
-from .ops import FUSION, REQUIRED, Cost, Op, Trait, lookup, register, registry
-from .parser import parse, parse_type
-from .printer import print_graph
-from .side_file import load_text, save_text
-from .types import DENSE, Dim, DType, Encoding, Kind, Shape, SymbolRange, TensorType, TokenType, Type
-from .verifier import verify
+Names are imported when first used, so that a process which only runs programs (:mod:`mlc.ir.program`) loads nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .alias import is_alias, normal_layout, permuted_layout, reshaped_layout, same_bytes
+    from .canonical import canonicalise
+    from .constant import ArrayConstant, Constant, DerivedConstant
+    from .cost import graph_cost, node_cost
+    from .encoding import DENSE, ENCODING_KINDS, Encoding
+    from .graph import UNKNOWN, Attribute, Graph, GraphBuilder, Location, Node, Rewriter, Value
+    from .interpreter import Interpreter, interpret
+    from .layout import Layout, Padding
+    from .networkx_view import to_networkx
+    from .ops import FUSION, REQUIRED, Cost, Op, Trait, lookup, register, registry
+    from .parser import parse, parse_type
+    from .printer import print_graph
+    from .side_file import load_text, save_text
+    from .types import Dim, DType, Kind, Shape, SymbolRange, TensorType, TokenType, Type, symbol
+    from .verifier import verify
+
+_HOMES = {
+    "alias": ("is_alias", "normal_layout", "permuted_layout", "reshaped_layout", "same_bytes"),
+    "canonical": ("canonicalise",),
+    "constant": ("ArrayConstant", "Constant", "DerivedConstant"),
+    "cost": ("graph_cost", "node_cost"),
+    "encoding": ("DENSE", "ENCODING_KINDS", "Encoding"),
+    "graph": ("UNKNOWN", "Attribute", "Graph", "GraphBuilder", "Location", "Node", "Rewriter", "Value"),
+    "interpreter": ("Interpreter", "interpret"),
+    "layout": ("Layout", "Padding"),
+    "networkx_view": ("to_networkx",),
+    "ops": ("FUSION", "REQUIRED", "Cost", "Op", "Trait", "lookup", "register", "registry"),
+    "parser": ("parse", "parse_type"),
+    "printer": ("print_graph",),
+    "side_file": ("load_text", "save_text"),
+    "types": ("DType", "Dim", "Kind", "Shape", "SymbolRange", "TensorType", "TokenType", "Type", "symbol"),
+    "verifier": ("verify",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "DENSE",
+    "ENCODING_KINDS",
     "FUSION",
     "REQUIRED",
     "UNKNOWN",
@@ -61,5 +92,21 @@ __all__ = [
     "reshaped_layout",
     "same_bytes",
     "save_text",
+    "symbol",
+    "to_networkx",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """The public names of the submodules (PEP 562)."""
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..errors import VerificationError
 from .types import DType, TensorType
 
 if TYPE_CHECKING:
@@ -35,16 +37,15 @@ class Constant(ABC):
     def __hash__(self) -> int:
         return hash(self.digest)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.type}, #{self.digest[:12]})"
+
 
 class ArrayConstant(Constant):
     """A constant held as an array. The array is not copied: it must not change afterwards."""
 
     def __init__(self, array: np.ndarray) -> None:
-        view = np.ascontiguousarray(array).reshape(array.shape)
-        if view is array:
-            view = array.view()
-        view.flags.writeable = False
-        self._array = view
+        self._array = _read_only(array)
         self.type = TensorType(DType.from_numpy(array.dtype), tuple(array.shape))
 
     @cached_property
@@ -60,7 +61,8 @@ class ArrayConstant(Constant):
 class DerivedConstant(Constant):
     """The result of an operation over constants, evaluated when its data is first asked for.
 
-    Its digest hashes the expression, not the data, so that identical foldings are shared without evaluating them.
+    Its digest hashes the expression, not the data, so that identical foldings are shared without evaluating them. ``evaluate`` must
+    yield an array of ``type``'s shape and dtype; it is called at most once, whichever thread asks first.
     """
 
     def __init__(
@@ -78,14 +80,36 @@ class DerivedConstant(Constant):
         self.type = type
         self._evaluate: Callable[[], np.ndarray] | None = evaluate
         self._array: np.ndarray | None = None
-        text = f"{op}|{attributes!r}|{result}|{type}|" + "|".join(constant.digest for constant in inputs)
+        self._lock = threading.Lock()
+        text = f"{op}|{_attribute_text(attributes)}|{result}|{type}|" + "|".join(constant.digest for constant in inputs)
         self.digest = hashlib.sha256(text.encode()).hexdigest()
 
     def array(self) -> np.ndarray:
-        if self._array is None:
-            assert self._evaluate is not None
-            array = np.ascontiguousarray(self._evaluate())
-            array.flags.writeable = False
-            self._array = array
-            self._evaluate = None
-        return self._array
+        with self._lock:
+            if self._array is None:
+                assert self._evaluate is not None
+                array = np.asarray(self._evaluate())
+                if array.shape != self.type.static_shape or array.dtype != self.type.dtype.numpy:
+                    raise VerificationError(
+                        f"the constant folded by {self.op} is {array.dtype}{list(array.shape)}, its type says {self.type}; "
+                        "round and shape the result before it becomes a constant"
+                    )
+                self._array = _read_only(array)
+                self._evaluate = None
+            return self._array
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    """A contiguous view (a copy if ``array`` is strided) that cannot be written through; ``ascontiguousarray`` turns 0-d into 1-d."""
+    view = np.ascontiguousarray(array).reshape(array.shape)
+    view.flags.writeable = False
+    return view
+
+
+def _attribute_text(value: object) -> str:
+    """Text that is equal for equal attributes only, in every process."""
+    if isinstance(value, tuple):
+        return "(" + ",".join(_attribute_text(item) for item in value) + ")"
+    if isinstance(value, Constant):
+        return f"#{value.digest}"
+    return f"{type(value).__name__}:{value!r}"

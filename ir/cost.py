@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from .graph import Graph, Node
-from .ops import FUSION, Cost, lookup
+from .ops import Cost, lookup
 
 
 def node_cost(node: Node) -> Cost:
-    """The cost of one node of a statically shaped graph; a fusion counts its region's operations and its own operands' bytes."""
-    if node.op == "fusion":
-        return FUSION.cost_of_region(node.regions[0])
-    return lookup(node.op).cost([value.tensor for value in node.inputs], node.attributes, [value.tensor for value in node.outputs])
+    """The cost of one node of a statically shaped graph.
+
+    A fusion counts its region's operations and its own operands' bytes, a cond its dearer region, a while one round.
+    """
+    return lookup(node.op).cost_of_node(node)
 
 
 def graph_cost(graph: Graph) -> Cost:

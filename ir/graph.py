@@ -6,6 +6,7 @@ a pass builds a new one, usually with :class:`Rewriter`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +19,7 @@ from .types import DType, SymbolRange, TensorType, Type
 if TYPE_CHECKING:
     import sympy
 
-Attribute: TypeAlias = "None | bool | int | float | str | DType | Constant | sympy.Expr | tuple[Attribute, ...]"
+Attribute: TypeAlias = "bool | int | float | str | DType | Constant | sympy.Expr | tuple[Attribute, ...] | None"
 """What an attribute of a node may be (expressions: symbolic dimensions). Sequences are tuples, so that nodes hash and compare."""
 
 
@@ -36,6 +37,9 @@ class Location:
 
 
 UNKNOWN = Location()
+
+NAME = re.compile(r"[\w.$-]+", re.ASCII)
+"""What a value or a graph may be called, so that the text form reads back."""
 
 
 class Value:
@@ -66,8 +70,9 @@ class Value:
     @property
     def constant(self) -> Constant | None:
         """The constant this value holds, if its producer is a ``constant`` node."""
-        if self.node is None or self.node.op != "constant":
+        if self.op != "constant":
             return None
+        assert self.node is not None
         value = self.node.attributes["value"]
         assert isinstance(value, Constant)
         return value
@@ -165,7 +170,7 @@ class GraphBuilder:
         """Location given to nodes added without one."""
         self._inputs: list[Value] = []
         self._nodes: list[Node] = []
-        self._constants: dict[Constant, Value] = {}
+        self._constants: dict[tuple[Constant, TensorType], Value] = {}
 
     def input(self, type: Type, name: str = "") -> Value:
         value = Value(type, name or f"arg{len(self._inputs)}", None, len(self._inputs))
@@ -173,10 +178,17 @@ class GraphBuilder:
         return value
 
     def constant(self, value: Constant, type: TensorType | None = None) -> Value:
-        """The value of a constant; the same constant is added once."""
-        if value not in self._constants:
-            self._constants[value] = self.append(Node("constant", (), {"value": value}, (type or value.type,), (), self.location)).output
-        return self._constants[value]
+        """The value of a constant; the same constant, stored the same way, is added once.
+
+        TypeInferenceError when ``type`` is another logical tensor than the constant's.
+        """
+        type = type or value.type
+        if (type.dtype, type.shape) != (value.type.dtype, value.type.shape):
+            raise TypeInferenceError(f"a constant of type {value.type} cannot be used as {type}; convert or reshape it first")
+        key = (value, type)
+        if key not in self._constants:
+            self._constants[key] = self.append(Node("constant", (), {"value": value}, (type,), (), self.location)).output
+        return self._constants[key]
 
     def add(
         self,
@@ -189,14 +201,18 @@ class GraphBuilder:
     ) -> Node:
         """Appends a node of ``op``. ``types`` overrides the inferred result types (for layouts; logical types must agree).
 
+        Attributes are completed with their defaults and normalised (axes counted from the front, sequences as tuples).
         TypeInferenceError when the operation does not take these operands.
         """
         from .ops import lookup
 
         definition = lookup(op)
-        complete = definition.complete_attributes(attributes or {})
-        inferred = definition.infer_types([value.type for value in inputs], complete, regions)
-        return self.append(Node(op, inputs, complete, types or inferred, regions, location or self.location))
+        operands = [value.type for value in inputs]
+        complete = definition.normalise_axes(definition.complete_attributes(attributes or {}), operands)
+        inferred = definition.infer_types(operands, complete, regions)
+        if types is not None:
+            definition.check_results(inferred, types)
+        return self.append(Node(op, inputs, complete, inferred if types is None else types, regions, location or self.location))
 
     def call(self, op: str, *inputs: Value, location: Location | None = None, **attributes: Attribute) -> Value:
         """Like :meth:`add` for an operation with one result: attributes as keywords, the result value returned."""
@@ -208,18 +224,24 @@ class GraphBuilder:
         return node
 
     def finish(self, outputs: Sequence[Value]) -> Graph:
-        """The graph, with unique value names."""
-        graph = Graph(tuple(self._inputs), tuple(self._nodes), tuple(outputs), self.name, dict(self.symbols))
+        """The graph, with unique value names; characters that no name may have become underscores."""
+        graph = Graph(tuple(self._inputs), tuple(self._nodes), tuple(outputs), legal_name(self.name) or "main", dict(self.symbols))
         assign_names(graph)
         return graph
 
 
+def legal_name(name: str) -> str:
+    """``name`` with every character that a name may not have replaced by an underscore."""
+    return name if NAME.fullmatch(name) else re.sub(r"[^\w.$-]", "_", name, flags=re.ASCII)
+
+
 def assign_names(graph: Graph) -> None:
-    """Gives every unnamed or ambiguously named value of ``graph`` a name that is unique in it."""
+    """Gives every unnamed or ambiguously named value of ``graph`` a legal name that is unique in it."""
     taken: set[str] = set()
     counter = 0
     unnamed: list[Value] = []
     for value in graph.values():
+        value.name = legal_name(value.name)
         if value.name and value.name not in taken:
             taken.add(value.name)
         else:
@@ -235,7 +257,8 @@ class Rewriter:
     """Rebuilds a graph node by node; the usual way to write a pass.
 
     ``rules`` maps an op name to a function ``(rewriter, node) -> replacement values or None`` (None: keep the node). Within a rule,
-    ``rewriter[value]`` is the new value of an old one and ``rewriter.builder`` adds nodes.
+    ``rewriter[value]`` is the new value of an old one and ``rewriter.builder`` adds nodes. Regions are kept as they are: a pass that
+    enters them runs a Rewriter on each.
     """
 
     Rule: TypeAlias = "Callable[[Rewriter, Node], Sequence[Value] | None]"
@@ -258,13 +281,18 @@ class Rewriter:
         self._map[old] = new
 
     def copy(self, node: Node) -> Node:
-        """Copies a node as it is, on the new values of its inputs; result types are kept."""
+        """Copies a node as it is, on the new values of its inputs; result types and location are kept. Returns the new node."""
         if node.op == "constant":
             value = node.attributes["value"]
             assert isinstance(value, Constant)
             output = node.output
-            self._map[output] = self.builder.constant(value, output.tensor)
-            return node
+            location, self.builder.location = self.builder.location, node.location
+            constant = self.builder.constant(value, output.tensor)
+            self.builder.location = location
+            constant.name = constant.name or output.name
+            self._map[output] = constant
+            assert constant.node is not None
+            return constant.node
         new = Node(
             node.op,
             [self._map[value] for value in node.inputs],

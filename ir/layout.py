@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -58,15 +59,23 @@ class Layout:
 
     def physical_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Extents of the stored array for a static logical ``shape``, outermost first."""
+        extents = self._block_counts(shape)
+        return tuple(extents[axis] for axis in self.order) + tuple(size for _, size in self.blocks)
+
+    def _block_counts(self, shape: Sequence[int]) -> list[int]:
+        """For each logical axis how many (innermost) blocks, or elements if it has none, it is split into."""
+        if len(shape) != self.rank:
+            raise TypeInferenceError(f"layout {self} has rank {self.rank}, the shape {list(shape)} has {len(shape)}")
         extents = list(shape)
         for axis, size in self.blocks:
             extents[axis] = -(-extents[axis] // size)
-        return tuple(extents[axis] for axis in self.order) + tuple(size for _, size in self.blocks)
+        return extents
 
     def strides(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Element strides of the logical axes (unblocked layouts only)."""
         if self.blocks:
             raise TypeInferenceError(f"the blocked layout {self} has no strides per logical axis")
+        self._block_counts(shape)  # checks the rank
         strides = [0] * self.rank
         step = 1
         for axis in reversed(self.order):
@@ -76,15 +85,13 @@ class Layout:
 
     def pack(self, array: np.ndarray) -> np.ndarray:
         """The stored, C-contiguous array of a logical ``array``; padded lanes are zero."""
+        extents = self._block_counts(array.shape)
         pads = [0] * self.rank
-        extents = list(array.shape)
-        for axis, size in self.blocks:
-            extents[axis] = -(-extents[axis] // size)
         inner_of: dict[int, list[int]] = {}
         for axis, size in self.blocks:
             inner_of.setdefault(axis, []).append(size)
         for axis, sizes in inner_of.items():
-            whole = extents[axis] * int(np.prod(sizes))
+            whole = extents[axis] * math.prod(sizes)
             pads[axis] = whole - array.shape[axis]
         if any(pads):
             array = np.pad(array, [(0, pad) for pad in pads])
@@ -107,9 +114,11 @@ class Layout:
 
     def unpack(self, stored: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         """The logical array, of ``shape``, of a ``stored`` one: the inverse of :meth:`pack`."""
-        index = np.arange(int(np.prod(shape)), dtype=np.int64).reshape(tuple(shape)) + 1
+        if stored.size != math.prod(self.physical_shape(shape)):
+            raise TypeInferenceError(f"{stored.size} stored elements are not those of {list(shape)} in layout {self}")
+        index = np.arange(math.prod(shape), dtype=np.int64).reshape(tuple(shape)) + 1
         packed = self.pack(index).reshape(-1)
-        flat = np.empty(int(np.prod(shape)), dtype=stored.dtype)
+        flat = np.empty(math.prod(shape), dtype=stored.dtype)
         valid = packed > 0
         flat[packed[valid] - 1] = stored.reshape(-1)[valid]
         return flat.reshape(tuple(shape))

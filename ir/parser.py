@@ -5,22 +5,22 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from ..errors import Error, TextFormError
 from .constant import ArrayConstant, Constant
+from .encoding import DENSE, Encoding, Parameter
+from .expression import parse_expression
 from .graph import UNKNOWN, Attribute, Graph, Location, Node, Value
 from .layout import Layout, Padding
 from .ops import lookup
-from .types import Dim, DType, Encoding, SymbolRange, TensorType, TokenType, Type
+from .types import Dim, DType, SymbolRange, TensorType, TokenType, Type
 from .verifier import verify
-
-if TYPE_CHECKING:
-    import sympy
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+|//[^\n]*)
@@ -35,8 +35,14 @@ _TOKEN = re.compile(
       | (?P<word>[A-Za-z_]\w*)
       | (?P<punctuation>[(){}\[\],:=*+/-])
     """,
-    re.VERBOSE,
+    re.VERBOSE | re.ASCII,
 )
+
+_MAX_DEPTH = 40
+# Brackets and regions nested deeper than this are refused, before Python's own stack ends.
+
+_MAX_DIGITS = 20
+# Those of the largest 64-bit integers, with a sign.
 
 _DTYPES = {dtype.text: dtype for dtype in DType}
 _Item = TypeVar("_Item")
@@ -64,7 +70,7 @@ def parse(text: str, constants: Mapping[str, Constant] | None = None) -> Graph:
 def parse_type(text: str) -> Type:
     """The type of a text form such as ``f32[1,64,56,56]{0,2,3,1}``; TextFormError when malformed."""
     parser = _Parser(text, {})
-    type = parser.type()
+    type = parser.any_type()
     parser.expect_kind("end", "the end of the type")
     return type
 
@@ -75,6 +81,7 @@ class _Parser:
         self.constants = constants
         self.tokens = list(self._tokenise())
         self.position = 0
+        self.depth = 0
 
     def _tokenise(self) -> list[_Token]:
         tokens, offset = [], 0
@@ -91,7 +98,7 @@ class _Parser:
     def _error_at(self, offset: int, message: str) -> TextFormError:
         line = self.text.count("\n", 0, offset) + 1
         column = offset - (self.text.rfind("\n", 0, offset) + 1) + 1
-        quoted = self.text.splitlines()[line - 1].strip() if self.text.splitlines()[line - 1 : line] else ""
+        quoted = self.text.split("\n")[line - 1].strip()
         return TextFormError(f"line {line}, column {column}: {message}\n  {quoted}")
 
     def error(self, message: str) -> TextFormError:
@@ -135,13 +142,28 @@ class _Parser:
             items.append(item())
         return items
 
+    @contextmanager
+    def nested(self) -> Iterator[None]:
+        """Counts one level of nesting; TextFormError when there are too many."""
+        self.depth += 1
+        if self.depth > _MAX_DEPTH:
+            raise self.error(f"more than {_MAX_DEPTH} levels of nesting")
+        yield
+        self.depth -= 1
+
     def integer(self) -> int:
-        text = self.expect_kind("number", "an integer")
+        start = self.token
+        number = self.number()
+        if not isinstance(number, int):
+            raise self._error_at(start.offset, f"expected an integer, found '{start.text}'")
+        return number
+
+    def guarded(self, start: _Token, make: Callable[[], _Item]) -> _Item:
+        """What ``make`` returns; its errors become text form errors at ``start``."""
         try:
-            return int(text)
-        except ValueError:
-            self.position -= 1
-            raise self.error(f"expected an integer, found '{text}'") from None
+            return make()
+        except Error as error:
+            raise self._error_at(start.offset, str(error)) from None
 
     # Graphs and nodes
 
@@ -154,7 +176,7 @@ class _Parser:
         def one_input() -> Value:
             value_name = self._new_name(scope)
             self.expect(":")
-            scope[value_name] = Value(self.type(), value_name, None, len(scope))
+            scope[value_name] = Value(self.any_type(), value_name, None, len(scope))
             return scope[value_name]
 
         inputs = self.list_of(one_input, ")")
@@ -174,11 +196,15 @@ class _Parser:
         return self.list_of(lambda: self.operand(scope), "}")
 
     def _symbol_range(self, symbols: dict[str, SymbolRange]) -> None:
+        start = self.token
         name = self.expect_kind("word", "a symbol")
+        if name in symbols:
+            raise self._error_at(start.offset, f"the symbol {name} is declared twice")
         self.expect("in")
         lower = self.integer()
         self.expect("..")
-        symbols[name] = SymbolRange(lower, self.integer() if self.token.kind == "number" else None)
+        upper = self.integer() if self.token.kind == "number" else None
+        symbols[name] = self.guarded(start, lambda: SymbolRange(lower, upper))
 
     def _new_name(self, scope: Mapping[str, Value]) -> str:
         name = self.token.text[1:]
@@ -201,36 +227,44 @@ class _Parser:
             while not self.accept("="):
                 self.expect(",")
                 names.append(self._new_name(scope))
-        op = self.token.text
-        try:
-            definition = lookup(op)
-        except Error as error:
-            raise self.error(str(error)) from None
+        start = self.token
+        definition = self.guarded(start, lambda: lookup(start.text))
         self.advance()
         self.expect("(")
         inputs = self.list_of(lambda: self.operand(scope), ")")
         given: dict[str, Attribute] = {}
         if self.accept("{"):
-            given = dict(self.list_of(self.attribute, "}"))
-        try:
-            attributes = definition.complete_attributes(given)
-        except Error as error:
-            raise self.error(str(error)) from None
+            self._attributes(given)
+        attributes = self.guarded(
+            start, lambda: definition.normalise_axes(definition.complete_attributes(given), [value.type for value in inputs])
+        )
         self.expect(":")
-        types = [self.type() for _ in names[:1]]
+        types = [self.any_type() for _ in names[:1]]
         for _ in names[1:]:
             self.expect(",")
-            types.append(self.type())
+            types.append(self.any_type())
         location = self.location()
         regions = []
         while self.accept("{"):
-            regions.append(self.graph())
+            with self.nested():
+                regions.append(self.graph())
             self.expect("}")
-        node = Node(op, inputs, attributes, types, regions, location)
+        node = Node(definition.name, inputs, attributes, types, regions, location)
         for name, value in zip(names, node.outputs, strict=True):
             value.name = name
             scope[name] = value
         return node
+
+    def _attributes(self, given: dict[str, Attribute]) -> None:
+        def attribute() -> None:
+            start = self.token
+            key = self.expect_kind("word", "an attribute name")
+            if key in given:
+                raise self._error_at(start.offset, f"the attribute '{key}' is given twice")
+            self.expect("=")
+            given[key] = self.attribute_value()
+
+        self.list_of(attribute, "}")
 
     def location(self) -> Location:
         if not self.accept("at"):
@@ -251,11 +285,6 @@ class _Parser:
 
     # Attributes
 
-    def attribute(self) -> tuple[str, Attribute]:
-        key = self.expect_kind("word", "an attribute name")
-        self.expect("=")
-        return key, self.attribute_value()
-
     def attribute_value(self) -> Attribute:
         token = self.token
         if token.kind == "string":
@@ -265,7 +294,8 @@ class _Parser:
         if token.kind == "expression":
             return self.expression()
         if self.accept("["):
-            return tuple(self.list_of(self.attribute_value, "]"))
+            with self.nested():
+                return tuple(self.list_of(self.attribute_value, "]"))
         if self.accept("const"):
             return self.constant()
         for word, value in (("none", None), ("true", True), ("false", False)):
@@ -277,41 +307,60 @@ class _Parser:
         raise self.error(f"expected an attribute value, found {self._found()}")
 
     def number(self) -> int | float:
+        start = self.token
         text = self.expect_kind("number", "a number")
-        return int(text) if text.lstrip("-").isdigit() else float(text)
+        if not text.lstrip("-").isdigit():
+            return float(text)
+        if len(text) > _MAX_DIGITS:
+            raise self._error_at(start.offset, f"a number of {len(text)} digits; integers have at most {_MAX_DIGITS}")
+        return int(text)
 
-    def expression(self) -> sympy.Expr:
+    def expression(self) -> Dim:
+        start = self.token
         text = self.expect_kind("expression", "an expression in backticks")
-        return _parse_expression(text[1:-1], lambda message: self._error_at(self.tokens[self.position - 1].offset, message))
+        return parse_expression(text[1:-1], lambda message: self._error_at(start.offset, message))
 
     def constant(self) -> Constant:
-        type = self.tensor_type()
-        if self.token.kind == "digest":
-            digest = self.token.text[1:]
-            if digest not in self.constants:
-                raise self.error(
-                    f"the data of constant {digest[:12]}... is not in this text; pass it in `constants` (mlc.ir.load_text reads it from the side file)"
-                )
-            self.advance()
-            return self.constants[digest]
-        self.expect("[")
         start = self.token
+        type = self.tensor_type()
+        if type != TensorType(type.dtype, type.shape) or not type.is_static:
+            raise self._error_at(start.offset, f"a constant's type has a static shape and neither layout nor encoding, {type} does not fit")
+        if self.token.kind == "digest":
+            return self._elided_constant(type)
+        data = self.token
+        self.expect("[")
         numbers = self.list_of(self.number, "]")
-        if len(numbers) != math.prod(type.static_shape):
-            raise self._error_at(start.offset, f"{type} needs {math.prod(type.static_shape)} numbers, found {len(numbers)}")
-        try:
-            return ArrayConstant(
-                np.array(numbers).astype(type.dtype.numpy).reshape(type.static_shape)
-                if numbers
-                else np.zeros(type.static_shape, type.dtype.numpy)
+        if len(numbers) != type.elements:
+            raise self._error_at(data.offset, f"{type} needs {type.elements} numbers, found {len(numbers)}")
+        for number in numbers:
+            if not _can_hold(type.dtype, number):
+                raise self._error_at(data.offset, f"{type.dtype.text} cannot hold {number}")
+        wide = np.array(numbers, dtype=np.float64 if type.dtype.is_float else np.int64)
+        return ArrayConstant(wide.astype(type.dtype.numpy).reshape(type.static_shape))
+
+    def _elided_constant(self, type: TensorType) -> Constant:
+        start = self.advance()
+        constant = self.constants.get(start.text[1:])
+        if constant is None:
+            raise self._error_at(
+                start.offset,
+                f"the data of constant {start.text[:13]}... is not in this text; "
+                "pass it in `constants` (mlc.ir.load_text reads it from the side file)",
             )
-        except (OverflowError, ValueError) as error:
-            raise self._error_at(start.offset, f"the numbers do not fit {type}: {error}") from None
+        if constant.type != type:
+            raise self._error_at(start.offset, f"constant {start.text[:13]}... is {constant.type}, the text says {type}")
+        return constant
 
     # Types
 
-    def type(self) -> Type:
-        return TokenType() if self.accept("token") else self.tensor_type()
+    def any_type(self) -> Type:
+        if not self.accept("token"):
+            return self.tensor_type()
+        if not self.accept("("):
+            return TokenType()
+        buffer = self.tensor_type()
+        self.expect(")")
+        return TokenType(buffer)
 
     def tensor_type(self) -> TensorType:
         if self.token.text not in _DTYPES:
@@ -321,11 +370,8 @@ class _Parser:
         self.expect("[")
         shape = tuple(self.list_of(self.dim, "]"))
         layout = self.layout() if self.token.text == "{" and self._layout_follows() else None
-        encoding = self.encoding() if self.accept("as") else Encoding()
-        try:
-            return TensorType(dtype, shape, layout, encoding)  # type: ignore[arg-type]
-        except Error as error:
-            raise self._error_at(start.offset, str(error)) from None
+        encoding = self.encoding() if self.accept("as") else DENSE
+        return self.guarded(start, lambda: TensorType(dtype, shape, layout, encoding))  # type: ignore[arg-type]
 
     def _layout_follows(self) -> bool:
         following = self.tokens[self.position + 1]
@@ -338,9 +384,9 @@ class _Parser:
             depth += (self.token.text == "(") - (self.token.text == ")")
             self.advance()
         text = self.text[start.offset : self.token.offset].strip()
-        if text.isdigit():
+        if text.isdigit() and len(text) <= _MAX_DIGITS:
             return int(text)
-        return _parse_expression(text, lambda message: self._error_at(start.offset, message))
+        return parse_expression(text, lambda message: self._error_at(start.offset, message))
 
     def layout(self) -> Layout:
         start = self.token
@@ -353,7 +399,9 @@ class _Parser:
             self.accept(",")
         if self.accept(":"):
             while self.token.kind == "block":
-                axis, size = self.advance().text.split("x")
+                axis, size = self.token.text.split("x")
+                if len(self.advance().text) > 2 * _MAX_DIGITS:
+                    raise self._error_at(start.offset, "a number has too many digits")
                 blocks.append((int(axis), int(size)))
                 self.accept(",")
             if self.accept(":"):
@@ -361,98 +409,33 @@ class _Parser:
                     raise self.error("padding in a layout is 0 or left out")
                 padding = Padding.ZERO
         self.expect("}")
-        try:
-            return Layout(tuple(order), tuple(blocks), padding)
-        except Error as error:
-            raise self._error_at(start.offset, str(error)) from None
+        return self.guarded(start, lambda: Layout(tuple(order), tuple(blocks), padding))
 
     def encoding(self) -> Encoding:
         name = self.expect_kind("word", "an encoding")
-        parameters: list[tuple[str, int | str]] = []
+        parameters: list[tuple[str, Parameter]] = []
         if self.accept("("):
-
-            def parameter() -> tuple[str, int | str]:
-                key = self.expect_kind("word", "a parameter")
-                self.expect("=")
-                return key, self.integer() if self.token.kind == "number" else self.expect_kind("word", "a parameter value")
-
-            parameters = self.list_of(parameter, ")")
+            parameters = self.list_of(self._encoding_parameter, ")")
         return Encoding(name, tuple(parameters))
 
+    def _encoding_parameter(self) -> tuple[str, Parameter]:
+        key = self.expect_kind("word", "a parameter")
+        self.expect("=")
+        if self.token.kind == "number":
+            return key, self.number()
+        if self.token.kind == "digest":
+            return key, self.advance().text
+        return key, self.expect_kind("word", "a parameter value")
 
-_EXPRESSION_TOKEN = re.compile(r"\s*(?:(\d+)|([A-Za-z_]\w*)|(\*\*|//|[-+*/(),]))")
 
-
-def _parse_expression(text: str, fail: Callable[[str], TextFormError]) -> sympy.Expr:
-    """A sum or product of integers, symbols, floor(...), Max(...), Min(...), as sympy prints them; nothing is evaluated by Python."""
-    import sympy
-
-    tokens: list[str] = []
-    offset = 0
-    while offset < len(text.rstrip()):
-        match = _EXPRESSION_TOKEN.match(text, offset)
-        if match is None:
-            raise fail(f"malformed dimension '{text}'")
-        tokens.append(match.group().strip())
-        offset = match.end()
-    functions = {"floor": sympy.floor, "ceiling": sympy.ceiling, "Max": sympy.Max, "Min": sympy.Min, "Mod": sympy.Mod}
-    position = 0
-
-    def peek() -> str:
-        return tokens[position] if position < len(tokens) else ""
-
-    def take(expected: str = "") -> str:
-        nonlocal position
-        token = peek()
-        if not token or (expected and token != expected):
-            raise fail(f"malformed dimension '{text}'")
-        position += 1
-        return token
-
-    def addition() -> sympy.Expr:
-        left = product()
-        while peek() in ("+", "-"):
-            left = left + product() if take() == "+" else left - product()
-        return left
-
-    def product() -> sympy.Expr:
-        left = unary()
-        while peek() in ("*", "/", "//"):
-            operator, right = take(), unary()
-            left = left * right if operator == "*" else left / right if operator == "/" else sympy.floor(left / right)
-        return left
-
-    def unary() -> sympy.Expr:
-        if peek() == "-":
-            take()
-            return -unary()
-        base = atom()
-        if peek() == "**":
-            take()
-            return base ** unary()
-        return base
-
-    def atom() -> sympy.Expr:
-        token = take()
-        if token == "(":
-            inner = addition()
-            take(")")
-            return inner
-        if token.isdigit():
-            return sympy.Integer(token)
-        if token in functions and peek() == "(":
-            take("(")
-            arguments = [addition()]
-            while peek() == ",":
-                take()
-                arguments.append(addition())
-            take(")")
-            return functions[token](*arguments)
-        if token.isidentifier():
-            return sympy.Symbol(token, integer=True, positive=True)
-        raise fail(f"malformed dimension '{text}'")
-
-    result = addition()
-    if position != len(tokens):
-        raise fail(f"malformed dimension '{text}'")
-    return result
+def _can_hold(dtype: DType, number: int | float) -> bool:
+    """Whether ``dtype`` has the number of the text, rounded if it is a float."""
+    if dtype.is_float:
+        with np.errstate(over="ignore"):
+            return not math.isfinite(number) or bool(np.isfinite(np.array(float(number)).astype(dtype.numpy)))
+    if not isinstance(number, int):
+        return False
+    if dtype.is_integer:
+        limits = np.iinfo(dtype.numpy)
+        return int(limits.min) <= number <= int(limits.max)
+    return dtype is DType.BOOL and number in (0, 1)

@@ -3,14 +3,18 @@
 Grammar, informally (``//`` starts a comment)::
 
     graph    := 'graph' '@'name '(' [%name ':' type, ...] ')' ['where' symbol 'in' lower '..' [upper], ...] '{' node* return '}'
-    node     := [%name, ...] '=' op '(' [%name, ...] ')' ['{' key '=' value, ... '}'] ':' [type, ...] ['at' '(' module, source, origin ')'] [region...]
+    node     := [%name, ...] '=' op '(' [%name, ...] ')' ['{' key '=' value, ... '}'] ':' [type, ...] [location] [region...]
+    location := 'at' '(' "module", "source", "origin" ')'
     region   := '{' graph '}'
     return   := 'return' [%name, ...]
-    type     := dtype '[' dims ']' ['{' order [':' axis'x'size, ...] [':0'] '}'] ['as' encoding] | 'token'
+    type     := dtype '[' dims ']' ['{' order [':' axis'x'size, ... [':0']] '}'] ['as' encoding] | 'token' ['(' type ')']
+    encoding := name ['(' key '=' (integer | float | word | '#'digest), ... ')']
     value    := none | true | false | integer | float | "string" | dtype | '[' value, ... ']' | '`'expression'`' | constant
     constant := 'const' type ('[' numbers ']' | '#'digest)
 
-Attributes at their default are left out. Constants of more than ``INLINE_ELEMENTS`` elements are written as their digest.
+Attributes stand in the order of the operation's definition, those at their default are left out. Complex constants and those of more
+than ``INLINE_ELEMENTS`` elements are written as their digest. Dimensions and expressions are those sympy prints: sums, products and
+powers of integers and symbols, floor, ceiling, Max, Min, Mod.
 """
 
 from __future__ import annotations
@@ -50,7 +54,8 @@ def _node_lines(node: Node, indent: str, locations: bool) -> list[str]:
     outputs = ", ".join(f"%{value.name}" for value in node.outputs)
     inputs = ", ".join(f"%{value.name}" for value in node.inputs)
     defaults = lookup(node.op).attributes
-    shown = [(key, value) for key, value in node.attributes.items() if not _is_default(defaults.get(key, ...), value)]
+    ordered = [key for key in defaults if key in node.attributes] + [key for key in node.attributes if key not in defaults]
+    shown = [(key, node.attributes[key]) for key in ordered if not _is_default(defaults.get(key, ...), node.attributes[key])]
     attributes = " {" + ", ".join(f"{key} = {print_attribute(value)}" for key, value in shown) + "}" if shown else ""
     line = f"{indent}{outputs} = {node.op}({inputs}){attributes} : {', '.join(str(value.type) for value in node.outputs)}"
     location = node.location
@@ -65,8 +70,8 @@ def _node_lines(node: Node, indent: str, locations: bool) -> list[str]:
 
 
 def _is_default(default: object, value: Attribute) -> bool:
-    # 1 == True == 1.0 in Python, but not in the text.
-    return type(default) is type(value) and default == value
+    # 1 == True == 1.0 and 0.0 == -0.0 in Python, but not in the text.
+    return type(default) is type(value) and default == value and repr(default) == repr(value)
 
 
 def print_attribute(value: Attribute) -> str:
@@ -101,9 +106,14 @@ def print_float(value: float) -> str:
     return repr(float(value))
 
 
+def is_elided(constant: Constant) -> bool:
+    """Whether the text form leaves out the data of ``constant``."""
+    return constant.type.elements > INLINE_ELEMENTS or constant.type.dtype.kind is Kind.COMPLEX
+
+
 def _print_constant(constant: Constant) -> str:
     type = constant.type
-    if type.elements > INLINE_ELEMENTS or type.dtype.kind is Kind.COMPLEX:
+    if is_elided(constant):
         return f"const {type} #{constant.digest}"
     flat = constant.array().reshape(-1)
     if type.dtype.is_float:

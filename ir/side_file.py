@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import TextFormError
 from .constant import ArrayConstant, Constant
-from .graph import Graph
+from .graph import Attribute, Graph
 from .parser import parse
-from .printer import INLINE_ELEMENTS, print_graph
+from .printer import is_elided, print_graph
 from .types import DType
 
 
@@ -18,12 +21,13 @@ def save_text(graph: Graph, path: Path) -> None:
     """Writes ``path`` (the text form) and ``path`` + ``.npz`` (arrays of the elided constants by digest and dtype)."""
     arrays = {}
     for node in graph.walk():
-        value = node.attributes.get("value")
-        if isinstance(value, Constant) and value.type.elements > INLINE_ELEMENTS:
-            # NumPy files know no bfloat16: every array is stored as bytes, its dtype in the key.
-            array = value.array()
-            arrays[f"{value.digest}|{value.type.dtype.text}|{','.join(map(str, array.shape))}"] = array.reshape(-1).view(np.uint8)
-    path.write_text(print_graph(graph))
+        for value in _constants(tuple(node.attributes.values())):
+            if is_elided(value):
+                # NumPy files know no bfloat16: every array is stored as bytes, its dtype in the key.
+                array = value.array()
+                key = f"{value.digest}|{value.type.dtype.text}|{','.join(map(str, array.shape))}"
+                arrays[key] = array.reshape(-1).view(np.uint8)
+    path.write_text(print_graph(graph), encoding="utf-8")
     np.savez(_side_path(path), **arrays)  # type: ignore[arg-type]
 
 
@@ -37,9 +41,21 @@ def load_text(path: Path) -> Graph:
                     digest, dtype, shape = key.split("|")
                     extents = tuple(int(extent) for extent in shape.split(",") if extent)
                     constants[digest] = _StoredConstant(stored[key].view(DType.parse(dtype).numpy).reshape(extents), digest)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
             raise TextFormError(f"{_side_path(path)} is damaged ({error}); write it again with save_text") from error
-    return parse(path.read_text(), constants)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise TextFormError(f"{path} is no text ({error}); write it again with save_text") from error
+    return parse(text, constants)
+
+
+def _constants(value: Attribute) -> Iterator[Constant]:
+    if isinstance(value, Constant):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _constants(item)
 
 
 class _StoredConstant(ArrayConstant):

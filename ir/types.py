@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import enum
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import ml_dtypes
 import numpy as np
 
 from ..errors import TypeInferenceError
+from .encoding import DENSE, Encoding
 from .layout import Layout
 
 if TYPE_CHECKING:
     import sympy
+
+__all__ = ["DENSE", "DType", "Dim", "Encoding", "Kind", "Shape", "SymbolRange", "Symbols", "TensorType", "TokenType", "Type", "symbol"]
 
 Dim: TypeAlias = "int | sympy.Expr"
 """A dimension: a number, or an expression over the graph's symbols."""
@@ -37,30 +41,39 @@ class Kind(enum.Enum):
 
 
 class DType(enum.Enum):
-    """Element types. The value is ``(text form, bits, kind, NumPy dtype)``."""
+    """Element types. The value is ``(text form, bits, kind, name of the NumPy dtype)``."""
 
-    BOOL = ("b1", 8, Kind.BOOL, np.dtype(np.bool_))
-    UINT8 = ("u8", 8, Kind.INTEGER, np.dtype(np.uint8))
-    INT8 = ("i8", 8, Kind.INTEGER, np.dtype(np.int8))
-    INT16 = ("i16", 16, Kind.INTEGER, np.dtype(np.int16))
-    INT32 = ("i32", 32, Kind.INTEGER, np.dtype(np.int32))
-    INT64 = ("i64", 64, Kind.INTEGER, np.dtype(np.int64))
-    FLOAT16 = ("f16", 16, Kind.FLOAT, np.dtype(np.float16))
-    BFLOAT16 = ("bf16", 16, Kind.FLOAT, np.dtype(ml_dtypes.bfloat16))
-    FLOAT32 = ("f32", 32, Kind.FLOAT, np.dtype(np.float32))
-    FLOAT64 = ("f64", 64, Kind.FLOAT, np.dtype(np.float64))
-    COMPLEX64 = ("c64", 64, Kind.COMPLEX, np.dtype(np.complex64))
+    BOOL = ("b1", 8, Kind.BOOL, "bool")
+    UINT8 = ("u8", 8, Kind.INTEGER, "uint8")
+    INT8 = ("i8", 8, Kind.INTEGER, "int8")
+    INT16 = ("i16", 16, Kind.INTEGER, "int16")
+    INT32 = ("i32", 32, Kind.INTEGER, "int32")
+    INT64 = ("i64", 64, Kind.INTEGER, "int64")
+    FLOAT16 = ("f16", 16, Kind.FLOAT, "float16")
+    BFLOAT16 = ("bf16", 16, Kind.FLOAT, "bfloat16")
+    FLOAT32 = ("f32", 32, Kind.FLOAT, "float32")
+    FLOAT64 = ("f64", 64, Kind.FLOAT, "float64")
+    COMPLEX64 = ("c64", 64, Kind.COMPLEX, "complex64")
 
     text: str
     bits: int
     kind: Kind
-    numpy: np.dtype[np.generic]
 
-    def __init__(self, text: str, bits: int, kind: Kind, numpy: np.dtype[np.generic]) -> None:
+    def __init__(self, text: str, bits: int, kind: Kind, numpy_name: str) -> None:
         self.text = text
         self.bits = bits
         self.kind = kind
-        self.numpy = numpy
+        self._numpy_name = numpy_name
+
+    @cached_property
+    def numpy(self) -> np.dtype[Any]:
+        """The NumPy dtype. That of bfloat16 comes from ml_dtypes, imported only when it is asked for."""
+        if self is DType.BFLOAT16:
+            import ml_dtypes
+
+            bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+            return bfloat16
+        return np.dtype(self._numpy_name)
 
     @property
     def nbytes(self) -> int:
@@ -87,7 +100,7 @@ class DType(enum.Enum):
     def from_numpy(dtype: np.dtype[np.generic]) -> DType:
         """The dtype of a NumPy dtype; ValueError if mlc has no such type."""
         try:
-            return _BY_NUMPY[np.dtype(dtype)]
+            return _BY_NUMPY[_native_name(np.dtype(dtype))]
         except KeyError:
             raise ValueError(f"mlc has no element type for NumPy's {dtype}") from None
 
@@ -96,37 +109,46 @@ class DType(enum.Enum):
 
 
 _BY_TEXT = {dtype.text: dtype for dtype in DType}
-_BY_NUMPY = {dtype.numpy: dtype for dtype in DType}
+_BY_NUMPY = {dtype._numpy_name: dtype for dtype in DType}
 
 
-@dataclass(frozen=True)
-class Encoding:
-    """How the elements of a tensor are represented; the base class of all encodings.
-
-    ``name`` and ``parameters`` are the text form. The dense encoding (an element is its dtype's bits) is the only one that this
-    version computes with; the others travel through types, text and verifier so that passes can introduce them.
-    """
-
-    name: str = "dense"
-    parameters: tuple[tuple[str, int | str], ...] = ()
-
-    @property
-    def is_dense(self) -> bool:
-        return self.name == "dense"
-
-    def __str__(self) -> str:
-        inner = ", ".join(f"{key}={value}" for key, value in self.parameters)
-        return f"{self.name}({inner})" if inner else self.name
+def _native_name(dtype: np.dtype[Any]) -> str:
+    """The name of ``dtype``, with a mark that matches nothing when its bytes are swapped."""
+    return dtype.name if dtype.isnative else f"swapped {dtype.name}"
 
 
-DENSE = Encoding()
+@cache
+def symbol(name: str) -> sympy.Symbol:
+    """The symbolic dimension called ``name``. Every symbol of a graph is made here, so that equal names are equal symbols."""
+    import sympy
+
+    return sympy.Symbol(name, integer=True, positive=True)
+
+
+def _normalise_dim(dim: Any) -> Dim:
+    """``dim`` as an int or as an expression with symbols; TypeInferenceError for anything else or a negative number."""
+    if getattr(dim, "is_number", False) and not getattr(dim, "is_integer", False):
+        raise TypeInferenceError(f"a dimension cannot be {dim}; dimensions are integers")
+    if getattr(dim, "free_symbols", None):
+        if not getattr(dim, "is_Boolean", False) and dim.is_integer is not False:
+            expression: Dim = dim
+            return expression
+        raise TypeInferenceError(f"a dimension cannot be {dim}; dimensions are integers")
+    try:
+        number = operator.index(dim)
+    except TypeError:
+        raise TypeInferenceError(f"a dimension cannot be {dim!r}; dimensions are integers or symbolic expressions") from None
+    if number < 0:
+        raise TypeInferenceError(f"a dimension cannot be {number}; dimensions are at least 0")
+    return number
 
 
 @dataclass(frozen=True)
 class TensorType:
     """The type of a tensor value.
 
-    ``layout`` defaults to row-major over the logical shape.
+    ``layout`` defaults to row-major over the logical shape. TypeInferenceError when a dimension is negative or no integer, or when
+    layout or encoding do not fit dtype and shape.
     """
 
     dtype: DType
@@ -135,10 +157,14 @@ class TensorType:
     encoding: Encoding = DENSE
 
     def __post_init__(self) -> None:
+        if type(self.shape) is not tuple or any(type(dim) is not int or dim < 0 for dim in self.shape):
+            object.__setattr__(self, "shape", tuple(_normalise_dim(dim) for dim in self.shape))
         if self.layout is None:
             object.__setattr__(self, "layout", Layout.row_major(len(self.shape)))
         if self.layout.rank != len(self.shape):
             raise TypeInferenceError(f"layout {self.layout} has rank {self.layout.rank}, the shape {self.shape} has {len(self.shape)}")
+        if self.encoding is not DENSE:
+            self.encoding.check(self.dtype.text, self.shape)
 
     @property
     def rank(self) -> int:
@@ -168,7 +194,9 @@ class TensorType:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the stored array (static shapes only)."""
+        """Bytes of the stored array (static shapes, dense encoding only)."""
+        if not self.encoding.is_dense:
+            raise TypeInferenceError(f"{self} is not dense: how many bytes it takes is up to the kernel that stores it")
         return math.prod(self.physical_shape) * self.dtype.nbytes
 
     def with_shape(self, shape: Sequence[Dim]) -> TensorType:
@@ -181,6 +209,10 @@ class TensorType:
     def with_layout(self, layout: Layout | None) -> TensorType:
         """Same logical tensor in another physical order (None: row-major)."""
         return TensorType(self.dtype, self.shape, layout, self.encoding)  # type: ignore[arg-type]
+
+    def with_encoding(self, encoding: Encoding) -> TensorType:
+        """Same logical tensor in the same order, its elements represented otherwise."""
+        return TensorType(self.dtype, self.shape, self.layout, encoding)
 
     def same_logical(self, other: TensorType) -> bool:
         """Whether both describe the same logical tensor, whatever the layout."""
@@ -197,10 +229,15 @@ class TensorType:
 
 @dataclass(frozen=True)
 class TokenType:
-    """The type of a state token: it orders the reads and writes of one mutable buffer."""
+    """The type of a state token: one version of a mutable buffer that holds a ``buffer`` tensor.
+
+    A token is consumed at most once, so the chain of its reads and writes is their order. Without a buffer it only orders.
+    """
+
+    buffer: TensorType | None = None
 
     def __str__(self) -> str:
-        return "token"
+        return "token" if self.buffer is None else f"token({self.buffer})"
 
 
 Type: TypeAlias = TensorType | TokenType
@@ -212,6 +249,10 @@ class SymbolRange:
 
     lower: int = 1
     upper: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.lower < 0 or (self.upper is not None and self.upper < self.lower):
+            raise TypeInferenceError(f"the range {self.lower}..{self.upper} of a symbol is empty or negative")
 
 
 Symbols: TypeAlias = Mapping[str, SymbolRange]

@@ -1,16 +1,18 @@
 """The operations of the IR, each defined once; importing this package registers them all."""
 
-from . import contraction, elementwise, indexing, movement, reduction, structure, window
-from .definition import REQUIRED, Cost, Op, Trait, lookup, register, registry
+from . import contraction, control, elementwise, indexing, movement, reduction, state, structure, window
+from .definition import REQUIRED, Attributes, Cost, Op, Trait, lookup, register, registry
 from .structure import FUSION
 
 __all__ = [
     "FUSION",
     "REQUIRED",
+    "Attributes",
     "Cost",
     "Op",
     "Trait",
     "contraction",
+    "control",
     "elementwise",
     "indexing",
     "lookup",
@@ -18,6 +20,7 @@ __all__ = [
     "reduction",
     "register",
     "registry",
+    "state",
     "structure",
     "window",
 ]

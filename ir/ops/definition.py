@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 
 from ...errors import TypeInferenceError
-from ..types import TensorType, Type
+from ..types import DENSE, TensorType, Type
+from .attributes import AXES, AXIS, FLOAT, NOT_NEGATIVE, USUAL, AttributeKind, is_attribute, plain
 
 if TYPE_CHECKING:
-    from ..graph import Attribute, Graph, GraphBuilder, Value
+    from ..graph import Attribute, Graph, GraphBuilder, Node, Value
 
 Attributes: TypeAlias = "Mapping[str, Any]"
 Infer: TypeAlias = Callable[[Sequence[TensorType], Attributes], "TensorType | tuple[TensorType, ...]"]
@@ -47,6 +48,10 @@ class Trait(enum.Enum):
     """Statistics over some axes, then elementwise: softmax, norms."""
     SOURCE = enum.auto()
     """Has no operands: constant, iota, full."""
+    CONTROL = enum.auto()
+    """Decides at run time which of its regions run: cond, while."""
+    STATE = enum.auto()
+    """Reads or writes a mutable buffer: must stay in the order its tokens say."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,11 @@ class Op:
     ``operands`` names the operands; a trailing ``?`` marks one that may be left out (only at the end), a trailing ``*`` any number.
     ``attributes`` gives each attribute's default or :data:`REQUIRED`. ``reference`` gets arrays in which every float is float64
     (integers and booleans keep their dtype) and may return wider results than the inferred type; the interpreter rounds them.
-    ``decompose`` expresses the operation by simpler ones.
+    ``decompose`` expresses the operation by simpler ones. ``kinds`` says which values attributes take where that differs from
+    :data:`~mlc.ir.ops.attributes.USUAL`. ``reads`` counts the bytes read from the operands where that is not all of each.
+
+    Inference ignores encodings (operands count as dense) and yields dense results: like a layout, an encoding says how a value is
+    stored, not which value it is, and is given to a result explicitly.
     """
 
     name: str
@@ -77,9 +86,18 @@ class Op:
     traits: frozenset[Trait] = frozenset()
     decompose: Decompose | None = None
     doc: str = ""
+    kinds: Mapping[str, AttributeKind] = field(default_factory=dict)
+    reads: Flops | None = None
+
+    def kind_of(self, attribute: str) -> AttributeKind | None:
+        """Which values ``attribute`` takes; None when that is not declared."""
+        return self.kinds.get(attribute) or USUAL.get(attribute)
 
     def complete_attributes(self, given: Mapping[str, Attribute]) -> dict[str, Attribute]:
-        """``given`` with defaults filled in; TypeInferenceError for a missing or unknown attribute."""
+        """``given`` in the order of the definition, defaults filled in, sequences as tuples, integers as floats where floats are meant.
+
+        TypeInferenceError for a missing or unknown attribute.
+        """
         unknown = sorted(set(given) - set(self.attributes))
         if unknown:
             raise TypeInferenceError(f"{self.name} has no attribute '{unknown[0]}' (it has: {', '.join(self.attributes) or 'none'})")
@@ -88,16 +106,60 @@ class Op:
             value = given.get(name, default)
             if value is REQUIRED:
                 raise TypeInferenceError(f"{self.name} needs the attribute '{name}'")
+            value = plain(value)
+            if type(value) is int and self.kind_of(name) in (FLOAT, NOT_NEGATIVE):
+                value = float(value)
             complete[name] = value
         return complete
 
-    def infer_types(self, inputs: Sequence[Type], attributes: Attributes, regions: Sequence[Graph] = ()) -> tuple[TensorType, ...]:
-        """Result types for operands of these types; TypeInferenceError when they do not fit."""
+    def normalise_axes(self, attributes: Mapping[str, Attribute], inputs: Sequence[Type]) -> dict[str, Attribute]:
+        """``attributes`` with axes that count from the end of the first operand (-1 is the last) counted from the front."""
+        normal = dict(attributes)
+        if not inputs or not isinstance(inputs[0], TensorType):
+            return normal
+        rank = inputs[0].rank
+        for name, value in attributes.items():
+            kind = self.kind_of(name)
+            if kind is AXIS and type(value) is int:
+                normal[name] = normalise_axis(self.name, value, rank)
+            elif kind is AXES and isinstance(value, tuple):
+                normal[name] = tuple(normalise_axis(self.name, axis, rank) for axis in value if isinstance(axis, int))
+        return normal
+
+    def check_attributes(self, attributes: Attributes) -> None:
+        """TypeInferenceError unless exactly the defined attributes are there, each with a value of its kind."""
+        if attributes.keys() != self.attributes.keys():
+            self.complete_attributes(attributes)
+            missing = ", ".join(sorted(set(self.attributes) - set(attributes)))
+            raise TypeInferenceError(f"{self.name} lacks the attributes {missing}")
+        for name, value in attributes.items():
+            kind = self.kind_of(name)
+            if not (kind.accept(value) if kind is not None else is_attribute(value)):
+                wanted = kind.description if kind is not None else "a value that the text form can hold"
+                raise TypeInferenceError(f"{self.name}: attribute '{name}' is {value!r}, it must be {wanted}")
+
+    def infer_types(self, inputs: Sequence[Type], attributes: Attributes, regions: Sequence[Graph] = ()) -> tuple[Type, ...]:
+        """Result types for operands of these types; TypeInferenceError when operands, attributes or regions do not fit."""
+        self.check_attributes(attributes)
         if regions:
             raise TypeInferenceError(f"{self.name} takes no regions")
-        tensors = self.check_operands(inputs)
+        tensors = [type if type.encoding.is_dense else type.with_encoding(DENSE) for type in self.check_operands(inputs)]
         result = self.infer(tensors, attributes)
         return result if isinstance(result, tuple) else (result,)
+
+    def check_results(self, inferred: Sequence[Type], types: Sequence[Type]) -> None:
+        """TypeInferenceError unless ``types`` are the ``inferred`` ones but for layout and encoding."""
+        if len(inferred) != len(types):
+            raise TypeInferenceError(f"{self.name} yields {len(inferred)} results, {len(types)} types are given")
+        for expected, type in zip(inferred, types, strict=True):
+            if not self.result_fits(expected, type):
+                raise TypeInferenceError(f"{self.name} yields {expected}, not {type}")
+
+    def result_fits(self, inferred: Type, type: Type) -> bool:
+        """Whether a result that is ``inferred`` may have ``type``: the same dtype and shape; layout and encoding are free."""
+        if isinstance(inferred, TensorType) and isinstance(type, TensorType):
+            return inferred.dtype is type.dtype and inferred.shape == type.shape
+        return inferred == type
 
     def check_operands(self, inputs: Sequence[Type]) -> list[TensorType]:
         """The operand types, after checking their number and that they are tensors."""
@@ -124,9 +186,14 @@ class Op:
         """Work of the operation on operands and results of these (static) types."""
         return Cost(
             self.flops(inputs, attributes, outputs),
-            sum(type.elements * type.dtype.nbytes for type in inputs),
-            sum(type.elements * type.dtype.nbytes for type in outputs),
+            self.reads(inputs, attributes, outputs) if self.reads is not None else tensor_bytes(inputs),
+            tensor_bytes(outputs),
         )
+
+    def cost_of_node(self, node: Node) -> Cost:
+        """Work of a (statically shaped) node; a token costs nothing by itself."""
+        inputs, outputs = ([value.type for value in values if isinstance(value.type, TensorType)] for values in (node.inputs, node.outputs))
+        return self.cost(inputs, node.attributes, outputs)
 
     def has(self, trait: Trait) -> bool:
         return trait in self.traits
@@ -169,6 +236,16 @@ def elements_written(inputs: Sequence[TensorType], attributes: Attributes, outpu
 def no_flops(inputs: Sequence[TensorType], attributes: Attributes, outputs: Sequence[TensorType]) -> int:
     """The cost of operations that only move data."""
     return 0
+
+
+def tensor_bytes(types: Sequence[TensorType]) -> int:
+    """Bytes of the logical elements of (static) types."""
+    return sum(type.elements * type.dtype.nbytes for type in types)
+
+
+def reads_what_it_writes(inputs: Sequence[TensorType], attributes: Attributes, outputs: Sequence[TensorType]) -> int:
+    """Bytes read by operations that pick some elements of their first operand: those elements, and the other operands (indices)."""
+    return tensor_bytes(outputs) + tensor_bytes(inputs[1:])
 
 
 def require(condition: bool, op: str, message: str) -> None:

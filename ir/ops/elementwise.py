@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..types import Dim, DType, Kind, TensorType
+from .attributes import FLOAT, NUMBER, AttributeKind, choice
 from .definition import REQUIRED, Attributes, Op, Trait, elements_written, register, require
 
 # The cost model counts a transcendental function as this many operations: about what its polynomial takes.
@@ -58,6 +59,7 @@ def _elementwise(
     flops: int = 1,
     commutative: bool = False,
     attributes: dict[str, Any] | None = None,
+    attribute_kinds: dict[str, AttributeKind] | None = None,
     doc: str,
 ) -> Op:
     """Registers an operation over operands of one dtype. ``result`` fixes the result's dtype; else it is the operands'."""
@@ -74,7 +76,19 @@ def _elementwise(
         return np.asarray(reference(*inputs, **attrs))
 
     traits = {Trait.ELEMENTWISE} | ({Trait.COMMUTATIVE} if commutative else set())
-    return register(Op(name, operands, infer, evaluate, _costing(flops), attributes or {}, frozenset(traits), doc=doc))
+    return register(
+        Op(
+            name,
+            operands,
+            infer,
+            evaluate,
+            _costing(flops),
+            attributes or {},
+            frozenset(traits),
+            doc=doc,
+            kinds=attribute_kinds or {},
+        )
+    )
 
 
 def _erf(x: np.ndarray) -> np.ndarray:
@@ -84,13 +98,49 @@ def _erf(x: np.ndarray) -> np.ndarray:
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return np.where(x >= 0, 1 / (1 + np.exp(-np.abs(x))), np.exp(-np.abs(x)) / (1 + np.exp(-np.abs(x))))
+    decayed = np.exp(-np.abs(x))
+    return np.asarray(np.where(x >= 0, 1, decayed) / (1 + decayed))
 
 
 def _gelu(x: np.ndarray, approximate: str) -> np.ndarray:
     if approximate == "tanh":
-        return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
-    return 0.5 * x * (1 + _erf(x / np.sqrt(2)))
+        return np.asarray(0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))))
+    return np.asarray(0.5 * x * (1 + _erf(x / np.sqrt(2))))
+
+
+def _relu(x: np.ndarray) -> np.ndarray:
+    # Written so that NaN and -0.0 stay.
+    return np.asarray(np.where(x < 0, np.zeros_like(x), x))
+
+
+def _sign(x: np.ndarray) -> np.ndarray:
+    return np.asarray((x > 0).astype(x.dtype) - (x < 0).astype(x.dtype))
+
+
+def _clamp(x: np.ndarray, min: float | None, max: float | None) -> np.ndarray:
+    # Written so that NaN stays, and -0.0 where a bound is 0. Where min exceeds max, max wins.
+    wide = x if x.dtype.kind == "f" else x.astype(np.int64)
+    if min is not None:
+        wide = np.where(wide < min, min, wide)
+    if max is not None:
+        wide = np.where(wide > max, max, wide)
+    return wide
+
+
+def _remainder(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    if x.dtype.kind != "f":
+        return np.asarray(np.remainder(x, y))
+    # NumPy gives a zero the sign of y; PyTorch leaves it that of x.
+    rest = np.fmod(x, y)
+    return np.asarray(np.where((rest != 0) & ((rest < 0) != (y < 0)), rest + y, rest))
+
+
+def _power(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    if x.dtype.kind == "f":
+        return np.asarray(np.power(x, y))
+    # NumPy refuses negative exponents of integers; the result is that of the division rounded towards zero, and 0 for 1 / 0.
+    inverse = np.where(x == 1, 1, np.where(x == -1, np.where(y % 2 == 0, 1, -1), 0)).astype(x.dtype)
+    return np.where(y < 0, inverse, np.power(x, np.maximum(y, 0)))
 
 
 def _round_half_even(x: np.ndarray) -> np.ndarray:
@@ -105,7 +155,7 @@ _BITS = (Kind.BOOL, Kind.INTEGER)
 _elementwise("neg", ("x",), np.negative, doc="-x")
 _elementwise("abs", ("x",), np.abs, doc="|x|")
 _elementwise("square", ("x",), np.square, doc="x * x")
-_elementwise("sign", ("x",), np.sign, doc="-1, 0 or 1; NaN stays")
+_elementwise("sign", ("x",), _sign, doc="-1, 0 or 1; 0 for NaN, as in PyTorch")
 _elementwise("floor", ("x",), np.floor, kinds=_FLOAT, doc="largest integer not above x")
 _elementwise("ceil", ("x",), np.ceil, kinds=_FLOAT, doc="smallest integer not below x")
 _elementwise("round", ("x",), _round_half_even, kinds=_FLOAT, doc="nearest integer, ties to even")
@@ -122,7 +172,7 @@ _elementwise("cos", ("x",), np.cos, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, do
 _elementwise("tanh", ("x",), np.tanh, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="hyperbolic tangent")
 _elementwise("erf", ("x",), _erf, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="error function")
 _elementwise("sigmoid", ("x",), _sigmoid, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="1 / (1 + exp(-x))")
-_elementwise("relu", ("x",), lambda x: np.where(np.isnan(x), x, np.maximum(x, 0)), doc="max(x, 0)")
+_elementwise("relu", ("x",), _relu, doc="max(x, 0); NaN and -0.0 stay")
 _elementwise("silu", ("x",), lambda x: x * _sigmoid(x), kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="x * sigmoid(x)")
 _elementwise(
     "gelu",
@@ -131,6 +181,7 @@ _elementwise(
     kinds=_FLOAT,
     flops=TRANSCENDENTAL_FLOPS + 4,
     attributes={"approximate": "none"},
+    attribute_kinds={"approximate": choice("none", "tanh")},
     doc="Gaussian error linear unit (Hendrycks and Gimpel 2016); approximate is 'none' (erf) or 'tanh'",
 )
 _elementwise(
@@ -140,6 +191,7 @@ _elementwise(
     kinds=_FLOAT,
     flops=2,
     attributes={"slope": 0.01},
+    attribute_kinds={"slope": FLOAT},
     doc="x where positive, slope * x elsewhere",
 )
 _elementwise(
@@ -149,6 +201,7 @@ _elementwise(
     kinds=_FLOAT,
     flops=TRANSCENDENTAL_FLOPS,
     attributes={"alpha": 1.0},
+    attribute_kinds={"alpha": FLOAT},
     doc="x where positive, alpha * (exp(x) - 1) elsewhere",
 )
 _elementwise(
@@ -168,9 +221,10 @@ _elementwise("bitwise_not", ("x",), np.invert, kinds=_BITS, doc="every bit inver
 _elementwise(
     "clamp",
     ("x",),
-    lambda x, min, max: np.where(np.isnan(x), x, np.clip(x, min, max)) if x.dtype.kind == "f" else np.clip(x, min, max),
+    _clamp,
     flops=2,
     attributes={"min": None, "max": None},
+    attribute_kinds={"min": NUMBER.or_none(), "max": NUMBER.or_none()},
     doc="x limited to [min, max]; None leaves that side open",
 )
 
@@ -178,10 +232,10 @@ _elementwise("add", ("x", "y"), np.add, kinds=_NUMBER, commutative=True, doc="x 
 _elementwise("sub", ("x", "y"), np.subtract, kinds=_NUMBER, doc="x - y")
 _elementwise("mul", ("x", "y"), np.multiply, kinds=_ANY, commutative=True, doc="x * y; and of booleans")
 _elementwise("div", ("x", "y"), np.divide, kinds=_FLOAT, flops=4, doc="x / y")
-_elementwise("floor_div", ("x", "y"), np.floor_divide, doc="x / y rounded towards minus infinity")
-_elementwise("remainder", ("x", "y"), np.remainder, doc="x - y * floor(x / y): the sign is y's")
+_elementwise("floor_div", ("x", "y"), np.floor_divide, doc="x / y rounded towards minus infinity; undefined for integers when y is 0")
+_elementwise("remainder", ("x", "y"), _remainder, doc="x - y * floor(x / y): the sign is y's, but that of x where the result is 0")
 _elementwise("fmod", ("x", "y"), np.fmod, doc="x - y * trunc(x / y): the sign is x's")
-_elementwise("pow", ("x", "y"), np.power, kinds=_NUMBER, flops=2 * TRANSCENDENTAL_FLOPS, doc="x to the power y")
+_elementwise("pow", ("x", "y"), _power, kinds=_NUMBER, flops=2 * TRANSCENDENTAL_FLOPS, doc="x to the power y")
 _elementwise("maximum", ("x", "y"), np.maximum, kinds=_ANY, commutative=True, doc="the larger; NaN if either is NaN")
 _elementwise("minimum", ("x", "y"), np.minimum, kinds=_ANY, commutative=True, doc="the smaller; NaN if either is NaN")
 for _name, _compare in {
@@ -250,9 +304,13 @@ def _evaluate_cast(inputs: Sequence[np.ndarray], attributes: Attributes) -> np.n
     if dtype.kind is Kind.FLOAT:
         # Rounded here: a cast to a narrow float loses bits even where the interpreter keeps float64.
         return x.astype(dtype.numpy).astype(np.float64)
-    if x.dtype.kind == "f" and dtype.is_integer and dtype is not DType.INT64:
-        # Out of range values wrap as they do in PyTorch on x86: through a 64-bit integer.
-        return x.astype(np.int64).astype(dtype.numpy)
+    if x.dtype.kind == "f" and dtype.is_integer:
+        # As PyTorch on x86 does: through a 64-bit integer for i64, else a 32-bit one. What these cannot hold becomes their lowest
+        # number; then narrower integers wrap.
+        register_dtype = DType.INT64.numpy if dtype is DType.INT64 else DType.INT32.numpy
+        lowest = int(np.iinfo(register_dtype).min)
+        fits = (x > lowest - 1.0) & (x < -float(lowest))
+        return np.where(fits, x, lowest).astype(register_dtype).astype(dtype.numpy)
     return x.astype(dtype.numpy)
 
 
@@ -265,6 +323,6 @@ register(
         elements_written,
         {"dtype": REQUIRED},
         frozenset({Trait.ELEMENTWISE}),
-        doc="x converted to another dtype; floats truncate towards zero when they become integers",
+        doc="x converted to another dtype; floats truncate towards zero when they become integers (out of range: as PyTorch on x86)",
     )
 )

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..types import DType, TensorType
-from .definition import REQUIRED, Attributes, Op, no_flops, normalise_axis, register, require
+from .attributes import BOOL, COUNT
+from .definition import REQUIRED, Attributes, Op, no_flops, normalise_axis, reads_what_it_writes, register, require
 
 
 def _check_indices(op: str, indices: TensorType) -> None:
@@ -31,6 +32,7 @@ register(
         {"axis": 0},
         doc="slices of x at `indices` along one axis, whose place the shape of indices takes; indices from -extent to extent - 1; "
         "an embedding is a take along axis 0",
+        reads=reads_what_it_writes,
     )
 )
 
@@ -38,12 +40,15 @@ register(
 def _infer_take_along(inputs: Sequence[TensorType], attributes: Attributes) -> TensorType:
     x, indices = inputs
     _check_indices("take_along", indices)
-    normalise_axis("take_along", attributes["axis"], x.rank)
+    axis = normalise_axis("take_along", attributes["axis"], x.rank)
     require(
         x.rank == indices.rank,
         "take_along",
         f"operand {list(x.shape)} and indices {list(indices.shape)} need the same rank",
     )
+    for position, (extent, wanted) in enumerate(zip(x.shape, indices.shape, strict=True)):
+        inside = position == axis or not isinstance(extent, int) or not isinstance(wanted, int) or wanted <= extent
+        require(inside, "take_along", f"indices {list(indices.shape)} exceed the operand {list(x.shape)} on axis {position}")
     return x.with_shape(indices.shape)
 
 
@@ -62,6 +67,7 @@ register(
         no_flops,
         {"axis": REQUIRED},
         doc="for each position of indices the element of x at that position but with the index along one axis (torch.gather)",
+        reads=reads_what_it_writes,
     )
 )
 
@@ -69,7 +75,9 @@ register(
 def _infer_take_nd(inputs: Sequence[TensorType], attributes: Attributes) -> TensorType:
     x, indices = inputs
     _check_indices("take_nd", indices)
-    count = indices.static_shape[-1] if indices.rank else 0
+    count = indices.shape[-1] if indices.rank else 0
+    require(isinstance(count, int), "take_nd", f"the last extent of indices {list(indices.shape)} must be a number")
+    assert isinstance(count, int)
     require(1 <= count <= x.rank, "take_nd", f"index vectors of length {count} do not fit rank {x.rank}")
     return x.with_shape((*indices.shape[:-1], *x.shape[count:]))
 
@@ -83,6 +91,7 @@ register(
         no_flops,
         {},
         doc="slices of x at index vectors [..., n] over its first n axes (advanced indexing by several tensors)",
+        reads=reads_what_it_writes,
     )
 )
 
@@ -122,6 +131,7 @@ register(
         _sort,
         lambda inputs, attributes, outputs: inputs[0].elements * 8,
         {"axis": REQUIRED, "descending": False, "count": None},
+        kinds={"descending": BOOL, "count": COUNT.or_none()},
         doc="values and indices of x in stable order along an axis, the first `count` only if given (top-k)",
     )
 )

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..types import DType, TensorType
-from .definition import REQUIRED, Attributes, Op, Trait, no_flops, normalise_axis, register, require
+from ..types import Dim, DType, Kind, TensorType
+from .attributes import DIM, NUMBER, POSITIVE
+from .definition import REQUIRED, Attributes, Op, Trait, no_flops, normalise_axis, reads_what_it_writes, register, require
 from .elementwise import broadcast_shapes
 
 _VIEW = frozenset({Trait.VIEW})
@@ -86,9 +87,11 @@ register(
 )
 
 
-def slice_extent(start: int, stop: int, step: int) -> int:
-    """Number of elements of range(start, stop, step)."""
-    return max(0, -(-(stop - start) // step))
+def slice_extent(start: Dim, stop: Dim, step: int) -> Dim:
+    """Number of elements of range(start, stop, step); symbolic bounds must not cross."""
+    if isinstance(start, int) and isinstance(stop, int):
+        return max(0, -(-(stop - start) // step))
+    return (stop - start + step - 1) // step
 
 
 def _infer_slice(inputs: Sequence[TensorType], attributes: Attributes) -> TensorType:
@@ -96,12 +99,9 @@ def _infer_slice(inputs: Sequence[TensorType], attributes: Attributes) -> Tensor
     axis = normalise_axis("slice", attributes["axis"], x.rank)
     start, stop, step = attributes["start"], attributes["stop"], attributes["step"]
     extent = x.shape[axis]
-    require(step >= 1, "slice", f"the step is {step}, it must be at least 1")
-    require(
-        not isinstance(extent, int) or 0 <= start <= stop <= extent,
-        "slice",
-        f"[{start}:{stop}] does not lie within extent {extent}",
-    )
+    # Symbolic bounds are taken on trust.
+    known = [bound for bound in (0, start, stop, extent) if isinstance(bound, int)]
+    require(known == sorted(known), "slice", f"[{start}:{stop}] does not lie within extent {extent}")
     shape = list(x.shape)
     shape[axis] = slice_extent(start, stop, step)
     return x.with_shape(shape)
@@ -122,15 +122,25 @@ register(
         no_flops,
         {"axis": REQUIRED, "start": 0, "stop": REQUIRED, "step": 1},
         _VIEW,
+        kinds={"start": DIM, "stop": DIM, "step": POSITIVE},
+        reads=reads_what_it_writes,
         doc="elements start, start + step, ... below stop along one axis; bounds are normalised (0 <= start <= stop <= extent)",
     )
 )
+
+
+def _infer_flip(inputs: Sequence[TensorType], attributes: Attributes) -> TensorType:
+    (x,) = inputs
+    axes = [normalise_axis("flip", axis, x.rank) for axis in attributes["axes"]]
+    require(len(set(axes)) == len(axes), "flip", f"axes {attributes['axes']} repeat")
+    return x.with_shape(x.shape)
+
 
 register(
     Op(
         "flip",
         ("x",),
-        lambda inputs, attributes: inputs[0].with_shape(inputs[0].shape),
+        _infer_flip,
         lambda inputs, attributes: np.flip(inputs[0], attributes["axes"]),
         no_flops,
         {"axes": REQUIRED},
@@ -172,12 +182,27 @@ register(
 )
 
 
+def _check_representable(op: str, value: float, dtype: DType) -> None:
+    """TypeInferenceError when ``value`` is a number that integers of ``dtype`` cannot hold."""
+    if dtype.is_integer:
+        limits = np.iinfo(dtype.numpy)
+        fits = math.isfinite(value) and value == int(value) and limits.min <= value <= limits.max
+        require(fits, op, f"{value} is not a number that {dtype.text} can hold")
+
+
 def _infer_pad(inputs: Sequence[TensorType], attributes: Attributes) -> TensorType:
     (x,) = inputs
     pads = attributes["pads"]
     require(len(pads) == x.rank, "pad", f"{len(pads)} pairs of pads for rank {x.rank}")
-    require(all(low >= 0 and high >= 0 for low, high in pads), "pad", f"pads {pads} must not be negative; use slice to crop")
+    _check_representable("pad", attributes["value"], x.dtype)
     return x.with_shape([dim + low + high for dim, (low, high) in zip(x.shape, pads, strict=True)])
+
+
+def _pad(inputs: Sequence[np.ndarray], attributes: Attributes) -> np.ndarray:
+    (x,) = inputs
+    if x.ndim == 0:
+        return x
+    return np.pad(x, attributes["pads"], constant_values=attributes["value"])
 
 
 register(
@@ -185,7 +210,7 @@ register(
         "pad",
         ("x",),
         _infer_pad,
-        lambda inputs, attributes: np.pad(inputs[0], attributes["pads"], constant_values=attributes["value"]),
+        _pad,
         no_flops,
         {"pads": REQUIRED, "value": 0.0},
         doc="x surrounded by a constant: pads holds (low, high) for every axis",
@@ -204,15 +229,28 @@ register(
     )
 )
 
+
+def _infer_iota(inputs: Sequence[TensorType], attributes: Attributes) -> TensorType:
+    dtype = attributes["dtype"]
+    require(dtype.kind in (Kind.INTEGER, Kind.FLOAT), "iota", f"does not make {dtype.text}")
+    return TensorType(dtype, (attributes["size"],))
+
+
+def _infer_full(inputs: Sequence[TensorType], attributes: Attributes) -> TensorType:
+    _check_representable("full", attributes["value"], attributes["dtype"])
+    return TensorType(attributes["dtype"], attributes["shape"])
+
+
 register(
     Op(
         "iota",
         (),
-        lambda inputs, attributes: TensorType(attributes["dtype"], (attributes["size"],)),
+        _infer_iota,
         lambda inputs, attributes: attributes["start"] + attributes["step"] * np.arange(attributes["size"]),
         no_flops,
         {"size": REQUIRED, "start": 0, "step": 1, "dtype": DType.INT64},
         frozenset({Trait.SOURCE}),
+        kinds={"start": NUMBER, "step": NUMBER},
         doc="start, start + step, ...: size numbers",
     )
 )
@@ -221,7 +259,7 @@ register(
     Op(
         "full",
         (),
-        lambda inputs, attributes: TensorType(attributes["dtype"], tuple(attributes["shape"])),
+        _infer_full,
         lambda inputs, attributes: np.full(attributes["shape"], attributes["value"]),
         no_flops,
         {"shape": REQUIRED, "value": REQUIRED, "dtype": REQUIRED},

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..types import DType, TensorType
+from ..types import Dim, DType, Kind, TensorType
+from .attributes import POSITIVE, choice
 from .definition import REQUIRED, Attributes, Op, Trait, normalise_axis, register, require
 from .elementwise import TRANSCENDENTAL_FLOPS
 
@@ -28,7 +29,7 @@ REDUCTIONS: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
-def reduced_shape(type: TensorType, axes: Sequence[int], keepdims: bool) -> list[object]:
+def reduced_shape(type: TensorType, axes: Sequence[int], keepdims: bool) -> list[Dim]:
     """The shape left when ``axes`` (normalised) are reduced."""
     if keepdims:
         return [1 if axis in axes else dim for axis, dim in enumerate(type.shape)]
@@ -43,8 +44,18 @@ def _infer_reduce(inputs: Sequence[TensorType], attributes: Attributes) -> Tenso
     require(len(set(normalised)) == len(axes), "reduce", f"axes {axes} repeat")
     require(not kind.startswith("arg") or len(axes) == 1, "reduce", f"{kind} reduces one axis, got {axes}")
     require(kind not in ("mean",) or x.dtype.is_float, "reduce", f"mean of {x.dtype.text} is not defined; insert a cast")
+    require(
+        kind not in ("sum", "prod", "argmax", "argmin") or x.dtype.kind in (Kind.INTEGER, Kind.FLOAT),
+        "reduce",
+        f"{kind} of {x.dtype.text} is not defined; insert a cast",
+    )
+    require(
+        kind not in ("max", "min", "argmax", "argmin") or all(x.shape[axis] != 0 for axis in normalised),
+        "reduce",
+        f"{kind} over no elements (axes {axes} of {list(x.shape)}) is not defined",
+    )
     dtype = DType.INT64 if kind.startswith("arg") else DType.BOOL if kind in ("any", "all") else x.dtype
-    result = x.with_shape(reduced_shape(x, normalised, attributes["keepdims"]))  # type: ignore[arg-type]
+    result = x.with_shape(reduced_shape(x, normalised, attributes["keepdims"]))
     return result.with_dtype(dtype)
 
 
@@ -52,7 +63,10 @@ def _evaluate_reduce(inputs: Sequence[np.ndarray], attributes: Attributes) -> np
     (x,) = inputs
     kind, axes, keepdims = attributes["kind"], attributes["axes"], attributes["keepdims"]
     if kind.startswith("arg"):
-        return REDUCTIONS[kind](x, axis=axes[0], keepdims=keepdims)
+        return np.asarray(REDUCTIONS[kind](x, axis=axes[0], keepdims=keepdims))
+    if kind == "mean":
+        # Not np.mean, which warns where there is nothing to average: that gives NaN.
+        return np.asarray(x.sum(axis=tuple(axes), keepdims=keepdims) / np.float64(math.prod(x.shape[axis] for axis in axes)))
     if kind in ("sum", "prod") and x.dtype.kind in "iu":
         return np.asarray(REDUCTIONS[kind](x, axis=tuple(axes), keepdims=keepdims, dtype=x.dtype))
     return np.asarray(REDUCTIONS[kind](x, axis=tuple(axes), keepdims=keepdims))
@@ -67,6 +81,7 @@ register(
         lambda inputs, attributes, outputs: inputs[0].elements,
         {"kind": REQUIRED, "axes": REQUIRED, "keepdims": False},
         frozenset({Trait.REDUCTION}),
+        kinds={"kind": choice(*REDUCTIONS)},
         doc="sum, mean, prod, max, min, any, all, argmax or argmin over axes (normalised); NaN wins max and min",
     )
 )
@@ -77,6 +92,7 @@ _SCANS: dict[str, Callable[..., np.ndarray]] = {"sum": np.cumsum, "prod": np.cum
 def _infer_scan(inputs: Sequence[TensorType], attributes: Attributes) -> TensorType:
     (x,) = inputs
     require(attributes["kind"] in _SCANS, "scan", f"unknown kind '{attributes['kind']}' (known: {', '.join(_SCANS)})")
+    require(x.dtype.kind in (Kind.INTEGER, Kind.FLOAT), "scan", f"does not take {x.dtype.text}; insert a cast")
     normalise_axis("scan", attributes["axis"], x.rank)
     return x.with_shape(x.shape)
 
@@ -90,6 +106,7 @@ register(
         lambda inputs, attributes, outputs: inputs[0].elements,
         {"kind": "sum", "axis": REQUIRED},
         frozenset({Trait.REDUCTION}),
+        kinds={"kind": choice(*_SCANS)},
         doc="inclusive running sum or product along an axis",
     )
 )
@@ -112,13 +129,13 @@ def _same_as_first(op: str) -> Callable[[Sequence[TensorType], Attributes], Tens
 
 def _softmax(inputs: Sequence[np.ndarray], attributes: Attributes) -> np.ndarray:
     (x,) = inputs
-    shifted = np.exp(x - x.max(axis=attributes["axis"], keepdims=True))
+    shifted = np.exp(x - x.max(axis=attributes["axis"], keepdims=True, initial=-np.inf))
     return np.asarray(shifted / shifted.sum(axis=attributes["axis"], keepdims=True))
 
 
 def _log_softmax(inputs: Sequence[np.ndarray], attributes: Attributes) -> np.ndarray:
     (x,) = inputs
-    shifted = x - x.max(axis=attributes["axis"], keepdims=True)
+    shifted = x - x.max(axis=attributes["axis"], keepdims=True, initial=-np.inf)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=attributes["axis"], keepdims=True)))
 
 
@@ -177,24 +194,33 @@ def _scaled(x: np.ndarray, parameters: Sequence[np.ndarray]) -> np.ndarray:
     return x
 
 
+def _mean(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """The mean with kept axes; NaN, without a warning, of nothing."""
+    return np.asarray(x.sum(axis=axes, keepdims=True) / np.float64(math.prod(x.shape[axis] for axis in axes)))
+
+
+def _standardised(x: np.ndarray, axes: tuple[int, ...], eps: float) -> np.ndarray:
+    """x less its mean, over its standard deviation."""
+    centred = x - _mean(x, axes)
+    return np.asarray(centred / np.sqrt(_mean(centred**2, axes) + eps))
+
+
 def _layer_norm(inputs: Sequence[np.ndarray], attributes: Attributes) -> np.ndarray:
     x = inputs[0]
     axes = tuple(range(x.ndim - attributes["axes"], x.ndim))
-    centred = x - x.mean(axis=axes, keepdims=True)
-    variance = (centred**2).mean(axis=axes, keepdims=True)
-    return _scaled(centred / np.sqrt(variance + attributes["eps"]), inputs[1:])
+    return _scaled(_standardised(x, axes, attributes["eps"]), inputs[1:])
 
 
 def _rms_norm(inputs: Sequence[np.ndarray], attributes: Attributes) -> np.ndarray:
     x = inputs[0]
-    return _scaled(x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + attributes["eps"]), inputs[1:])
+    return _scaled(x / np.sqrt(_mean(x**2, (x.ndim - 1,)) + attributes["eps"]), inputs[1:])
 
 
 def _group_norm(inputs: Sequence[np.ndarray], attributes: Attributes) -> np.ndarray:
     x = inputs[0]
-    grouped = x.reshape(x.shape[0], attributes["groups"], -1)
-    centred = grouped - grouped.mean(axis=-1, keepdims=True)
-    normal = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + attributes["eps"])
+    groups = attributes["groups"]
+    grouped = x.reshape(x.shape[0], groups, x.shape[1] // groups, *x.shape[2:])
+    normal = _standardised(grouped, tuple(range(2, grouped.ndim)), attributes["eps"])
     channel = (-1,) + (1,) * (x.ndim - 2)
     return _scaled(normal.reshape(x.shape), [parameter.reshape(channel) for parameter in inputs[1:]])
 
@@ -221,6 +247,7 @@ def _infer_layer_norm(inputs: Sequence[TensorType], attributes: Attributes) -> T
 
 def _infer_rms_norm(inputs: Sequence[TensorType], attributes: Attributes) -> TensorType:
     x = _same_as_first("rms_norm")(inputs, attributes)
+    require(x.rank >= 1, "rms_norm", "needs a last axis, the operand is a scalar")
     for parameter in inputs[1:]:
         require(
             parameter.shape == x.shape[-1:],
@@ -252,7 +279,7 @@ def _norm_flops(inputs: Sequence[TensorType], attributes: Attributes, outputs: S
     return 8 * inputs[0].elements
 
 
-def _affine(builder: GraphBuilder, x: Value, parameters: Sequence[Value], shape: tuple[int, ...] | None = None) -> Value:
+def _affine(builder: GraphBuilder, x: Value, parameters: Sequence[Value], shape: tuple[Dim, ...] | None = None) -> Value:
     for op, parameter in zip(("mul", "add"), parameters, strict=False):
         x = builder.call(op, x, parameter if shape is None else builder.call("reshape", parameter, shape=shape))
     return x
@@ -281,16 +308,17 @@ def _decompose_rms_norm(builder: GraphBuilder, inputs: Sequence[Value], attribut
 
 
 def _decompose_group_norm(builder: GraphBuilder, inputs: Sequence[Value], attributes: Attributes) -> Value:
-    shape = inputs[0].tensor.static_shape
+    batch, channels, *positions = inputs[0].tensor.shape
     groups = attributes["groups"]
-    grouped = builder.call("reshape", inputs[0], shape=(shape[0], groups, math.prod(shape[1:]) // groups))
-    normal = builder.call("reshape", _normalised(builder, grouped, (2,), attributes["eps"]), shape=shape)
-    return _affine(builder, normal, inputs[1:], (shape[1],) + (1,) * (len(shape) - 2))
+    grouped = builder.call("reshape", inputs[0], shape=(batch, groups, channels // groups, *positions))
+    normal = _normalised(builder, grouped, tuple(range(2, grouped.tensor.rank)), attributes["eps"])
+    normal = builder.call("reshape", normal, shape=(batch, channels, *positions))
+    return _affine(builder, normal, inputs[1:], (channels,) + (1,) * len(positions))
 
 
 def _decompose_batch_norm(builder: GraphBuilder, inputs: Sequence[Value], attributes: Attributes) -> Value:
     x, mean, variance, *parameters = inputs
-    shape = (x.tensor.static_shape[1],) + (1,) * (x.tensor.rank - 2)
+    shape = (x.tensor.shape[1],) + (1,) * (x.tensor.rank - 2)
     centred = builder.call("sub", x, builder.call("reshape", mean, shape=shape))
     scale = builder.call("rsqrt", builder.call("add", variance, _scalar(builder, attributes["eps"], x)))
     return _affine(builder, builder.call("mul", centred, builder.call("reshape", scale, shape=shape)), parameters, shape)
@@ -306,6 +334,7 @@ register(
         {"axes": 1, "eps": 1e-5},
         _NORMALISATION,
         _decompose_layer_norm,
+        kinds={"axes": POSITIVE},
         doc="zero mean and unit variance over the last `axes` axes, then weight and bias (Ba et al. 2016)",
     )
 )

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..types import TensorType
-from .contraction import convolved_extent
+from ..types import Kind, TensorType
+from .attributes import BOOL, COUNTS, NONZERO, POSITIVES, SCALES, choice
+from .contraction import convolved_extent, require_window
 from .definition import REQUIRED, Attributes, Op, Trait, elements_written, register, require
 
 
@@ -27,12 +28,25 @@ def _infer_window(inputs: Sequence[TensorType], attributes: Attributes) -> Tenso
         "window_reduce",
         f"a window of {spatial} axes needs rank {spatial + 2}, got {list(x.shape)}",
     )
+    mean = attributes["kind"] == "mean"
+    require(
+        x.dtype.kind in ((Kind.FLOAT,) if mean else (Kind.INTEGER, Kind.FLOAT)),
+        "window_reduce",
+        f"{attributes['kind']} does not take {x.dtype.text}",
+    )
+    uncounted = attributes["uncounted"]
+    require(
+        len(uncounted) in (0, spatial) and all(count <= high for count, (_, high) in zip(uncounted, attributes["padding"], strict=False)),
+        "window_reduce",
+        f"uncounted {uncounted} must give, for each of {spatial} axes, no more than the high padding {attributes['padding']}",
+    )
     for name in ("stride", "padding", "dilation"):
         require(len(attributes[name]) == spatial, "window_reduce", f"{name} {attributes[name]} needs {spatial} entries")
     extents = [
         convolved_extent(x.shape[2 + i], window[i], attributes["stride"][i], attributes["padding"][i], attributes["dilation"][i])
         for i in range(spatial)
     ]
+    require_window("window_reduce", x, extents, window)
     return x.with_shape((*x.shape[:2], *extents))
 
 
@@ -53,17 +67,14 @@ def _window_reduce(inputs: Sequence[np.ndarray], attributes: Attributes) -> np.n
                 index = [slice(None)] * len(window)
                 index[axis] = slice(ones.shape[axis] - high, None)
                 ones[tuple(index)] = 0
-    extents = [convolved_extent(padded.shape[2 + i], window[i], stride[i], (0, 0), dilation[i]) for i in range(len(window))]
+    extents = [int(convolved_extent(padded.shape[2 + i], window[i], stride[i], (0, 0), dilation[i])) for i in range(len(window))]
     result: np.ndarray | None = None
-    count = np.zeros(extents)  # type: ignore[arg-type]
+    count = np.zeros(extents)
     for offset in itertools.product(*(range(size) for size in window)):
-        index = [slice(o * d, o * d + (int(e) - 1) * s + 1, s) for o, d, e, s in zip(offset, dilation, extents, stride, strict=True)]
+        index = [slice(o * d, o * d + (e - 1) * s + 1, s) for o, d, e, s in zip(offset, dilation, extents, stride, strict=True)]
         part = padded[(slice(None), slice(None), *index)]
         count += ones[tuple(index)]
-        if result is None:
-            result = part.copy()
-        else:
-            result = np.maximum(result, part) if largest else result + part
+        result = part if result is None else np.maximum(result, part) if largest else result + part
     assert result is not None
     if largest:
         return result
@@ -88,6 +99,7 @@ register(
             "divisor": None,
         },
         frozenset({Trait.REDUCTION}),
+        kinds={"kind": choice("max", "mean"), "count_include_pad": BOOL, "uncounted": COUNTS, "divisor": NONZERO.or_none()},
         doc="max or mean over sliding windows of the spatial axes of x [N, C, spatial...]. Padding, a (low, high) pair per axis, never "
         "wins a max; a mean divides by `divisor`, else by the positions in the window that are real or, with count_include_pad, "
         "padding (`uncounted`: how many of the high padding positions per axis never count, as ceil_mode's overhang)",
@@ -103,7 +115,18 @@ def _infer_resample(inputs: Sequence[TensorType], attributes: Attributes) -> Ten
         "resample",
         f"unknown kind '{attributes['kind']}' (known: nearest, linear)",
     )
-    require(x.rank == len(size) + 2, "resample", f"size {size} needs rank {len(size) + 2}, got {list(x.shape)}")
+    require(
+        len(size) >= 1 and x.rank == len(size) + 2,
+        "resample",
+        f"size {size} needs rank {len(size) + 2} and a spatial axis, got {list(x.shape)}",
+    )
+    require(
+        len(attributes["scales"]) in (0, len(size)),
+        "resample",
+        f"scales {attributes['scales']} need {len(size)} entries, or none",
+    )
+    require(x.dtype.is_float or attributes["kind"] == "nearest", "resample", f"takes floats, got {x.dtype.text}")
+    require(all(extent != 0 for extent in x.shape[2:]), "resample", f"{list(x.shape)} has no spatial elements to sample")
     return x.with_shape((*x.shape[:2], *size))
 
 
@@ -142,6 +165,7 @@ register(
         _resample,
         elements_written,
         {"kind": REQUIRED, "size": REQUIRED, "align_corners": False, "scales": ()},
+        kinds={"kind": choice("nearest", "linear"), "size": POSITIVES, "align_corners": BOOL, "scales": SCALES},
         doc="x [N, C, spatial...] at another spatial size, by the nearest or linearly interpolated source position",
     )
 )
