@@ -12,14 +12,14 @@ import pathlib
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from .errors import DatabaseError, Error
@@ -326,7 +326,7 @@ def _compile(source: ModelSource, target: str, threads: int | None, database: pa
 
     if database is not None and not database.exists():
         raise DatabaseError(f"there is no tuning database '{database}'; 'mlc tune' makes one")
-    with _working(f"compiling {source.name}"):
+    with _working(f"compiling {source.name}") as progress:
         return mlc.compile(
             source.model,
             example_inputs=source.inputs,
@@ -335,6 +335,7 @@ def _compile(source: ModelSource, target: str, threads: int | None, database: pa
             threads=threads,
             database=database,
             strict=True,
+            progress=progress,
         )
 
 
@@ -353,15 +354,19 @@ def _target(text: str, threads: int | None) -> str:
 
 
 @contextlib.contextmanager
-def _working(what: str) -> Iterator[None]:
-    """Shows that something goes on, and for how long, while it does."""
+def _working(what: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Shows that something goes on, and for how long; the function it gives takes (done, of how many, what is being done)."""
     if not err.is_terminal:
-        yield
+        yield lambda done, total, label: None
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as progress:
-        progress.add_task(escape(what), total=None)
-        yield
+        bar = progress.add_task(escape(what), total=None)
+
+        def tell(done: int, total: int, label: str) -> None:
+            progress.update(bar, completed=done, total=total, description=escape(f"{what}: {label}"))
+
+        yield tell
 
 
 def _print_json(content: object) -> None:
