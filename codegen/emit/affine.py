@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import tvm
@@ -63,17 +63,26 @@ class Box:
     extents: tuple[int, ...]
 
 
-def walks(
-    graph: Graph, value: Value, box: Box, order: Sequence[int], substitutes: Mapping[Value, Substitute] | None = None
-) -> list[Walk]:
+def walks(graph: Graph, value: Value, box: Box, order: Sequence[int]) -> list[Walk]:
     """The places that computing ``value`` within ``box`` reads, over loops that run over its logical axes ``order``, outermost first."""
-    probe = _Probe(graph, substitutes or {})
+    return walks_of(graph, {}, box, order, lambda evaluator, indices: evaluator.value_at(value, indices))
+
+
+def walks_of(
+    graph: Graph,
+    substitutes: Mapping[Value, Substitute],
+    box: Box,
+    order: Sequence[int],
+    evaluate: Callable[[Evaluator, Sequence[Expr]], object],
+) -> list[Walk]:
+    """The places that ``evaluate(evaluator, indices)`` reads, the indices running over the axes ``order`` of ``box``."""
+    probe = _Probe(graph, substitutes)
     variables = [tirx.Var(f"axis{axis}", INDEX) for axis in order]
     indices: list[Expr] = [index(start) for start in box.starts]
     for variable, axis in zip(variables, order, strict=True):
         probe.emitter.bind_range(variable, box.extents[axis])
         indices[axis] = variable + box.starts[axis]
-    probe.value_at(value, indices)
+    evaluate(probe, indices)
     return [_walk(source, place, variables) for source, place in probe.places]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...ir import DType, Graph, Layout, Node, TensorType, Value
-from ..emit import Evaluator, Expr, Kernel, flatten, pulls, unflatten
+from ..emit import Evaluator, Expr, Kernel, computes, flatten, pulls, unflatten
 from ..emit.access import through_reshape
 
 _STEPS = ("reshape", "permute", "relayout")
@@ -25,8 +25,12 @@ class AnchoredRegion:
     paths: Mapping[Value, tuple[Node, ...]]
 
     @staticmethod
-    def find(graph: Graph, ops: Collection[str]) -> AnchoredRegion | None:
-        """The anchored region of ``graph`` if one of ``ops`` is its only anchor, else None."""
+    def find(graph: Graph, ops: Collection[str], *, any_dtype: bool = False, free_outputs: bool = False) -> AnchoredRegion | None:
+        """The anchored region of ``graph`` if one of ``ops`` is its only anchor, else None.
+
+        The anchor's operands and result must be fp32 unless ``any_dtype``. With ``free_outputs`` there may be outputs that do not
+        depend on the anchor (and so have no path), as long as one does.
+        """
         anchors = [node for node in graph.nodes if not pulls(node)]
         if len(anchors) != 1 or anchors[0].op not in ops or not graph.outputs:
             return None
@@ -34,7 +38,9 @@ class AnchoredRegion:
         values = [*graph.inputs, *(value for node in graph.nodes for value in node.outputs)]
         if not all(isinstance(value.type, TensorType) and value.type.is_static for value in values):
             return None
-        if any(value.tensor.dtype is not DType.FLOAT32 for value in (*anchor.inputs, anchor.output)):
+        if not any_dtype and any(value.tensor.dtype is not DType.FLOAT32 for value in (*anchor.inputs, anchor.output)):
+            return None
+        if not all(computes(value.tensor.dtype) for value in (*anchor.inputs, anchor.output)):
             return None
         if any(value.tensor.elements == 0 for value in (*anchor.inputs, anchor.output)):
             return None
@@ -49,7 +55,7 @@ class AnchoredRegion:
             if step is None:
                 return None
             paths[node.output] = step
-        if not all(value in paths for value in graph.outputs):
+        if not (any if free_outputs else all)(value in paths for value in graph.outputs):
             return None
         return AnchoredRegion(graph, anchor, paths)
 

@@ -12,7 +12,7 @@ from mlc.codegen.task import Task
 from mlc.codegen.template import Template
 from mlc.ir import DType, Graph, GraphBuilder, Layout, TensorType, Value, interpret
 
-from .harness import HOST, NativeKernel, aligned
+from harness import HOST, NativeKernel, aligned
 
 
 def tensor(shape: Sequence[int], dtype: DType = DType.FLOAT32, order: Sequence[int] | None = None) -> TensorType:

@@ -9,7 +9,7 @@ from mlc.codegen.target import Target
 from mlc.codegen.templates.elementwise import Elementwise
 from mlc.ir import DType
 
-from .check import check, region, tensor
+from check import check, region, tensor
 
 TEMPLATE = Elementwise()
 NHWC = (0, 2, 3, 1)
