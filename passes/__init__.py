@@ -1,0 +1,48 @@
+"""Every Graph -> Graph transformation, the pipeline that orders them, and the instruments that watch it."""
+from .base import Context, CostOracle, Evaluator, Pass, RewriteBudget, passes, register_pass
+from .bisect import Culprit, bisect
+from .common_subexpressions import CommonSubexpressions, DeadCode
+from .decompose import Decompose
+from .default import default_pipeline
+from .fold_batch_norm import FoldBatchNorm
+from .fold_constants import FoldConstants
+from .fuse import Fuse, kernel_count
+from .horizontal import Horizontal
+from .instruments import Compare, Dump, Instrument, Time, Verify, Watch, random_inputs, relative_difference
+from .layout import AssignLayouts
+from .pipeline import Pipeline
+from .raise_composites import RaiseComposites
+from .simplify import Simplify
+
+__all__ = [
+    "AssignLayouts",
+    "CommonSubexpressions",
+    "Compare",
+    "Context",
+    "CostOracle",
+    "Culprit",
+    "DeadCode",
+    "Decompose",
+    "Dump",
+    "Evaluator",
+    "FoldBatchNorm",
+    "FoldConstants",
+    "Fuse",
+    "Horizontal",
+    "Instrument",
+    "Pass",
+    "Pipeline",
+    "RaiseComposites",
+    "RewriteBudget",
+    "Simplify",
+    "Time",
+    "Verify",
+    "Watch",
+    "bisect",
+    "default_pipeline",
+    "kernel_count",
+    "passes",
+    "random_inputs",
+    "register_pass",
+    "relative_difference",
+]

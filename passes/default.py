@@ -1,0 +1,14 @@
+"""The passes that turn an imported graph into one of fused kernels."""
+
+from __future__ import annotations
+
+from ..codegen.target import Target
+from .pipeline import Pipeline
+
+_PREPARE = "fold-constants,simplify,common-subexpressions,raise-composites,fold-constants,simplify,fold-batch-norm,common-subexpressions"
+_LOWER = "horizontal,decompose,simplify,common-subexpressions,layout,fuse,dead-code"
+
+
+def default_pipeline(target: Target) -> Pipeline:
+    """What the driver runs for ``target``."""
+    return Pipeline.parse(f"{_PREPARE},{_LOWER}")

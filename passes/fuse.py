@@ -1,0 +1,317 @@
+"""Fusion: every operation of the result belongs to a region that one kernel computes."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..ir import Graph, GraphBuilder, Node, Rewriter, Value, is_alias
+from .base import Context, Pass, register_pass
+from .common_subexpressions import CommonSubexpressions
+from .facts import (
+    TRANSCENDENTAL,
+    is_contraction,
+    is_elementwise,
+    is_free,
+    is_inlined,
+    is_normalisation,
+    is_source,
+    is_view,
+    is_virtual,
+    use_count,
+)
+from .grouping import Group, Partition
+from .regions import Region
+
+
+@register_pass
+@dataclass(frozen=True)
+class Fuse(Pass):
+    """Wraps all work into ``fusion`` nodes, as few as templates and profit allow.
+
+    First elementwise operations join the kernel that produces their operand (epilogue), then injective groups join the one kernel that
+    reads them (prologue). ``max_ops`` limits the operations of one region. Afterwards every node is a fusion, a constant, or a view that is
+    an alias of its operand.
+    """
+
+    name: ClassVar[str] = "fuse"
+    max_ops: int = 32
+
+    def apply(self, graph: Graph, ctx: Context) -> Graph:
+        graph = _split_virtual_views(graph)
+        partition = Partition(graph, ctx, self.max_ops)
+        _join_producers(partition)
+        _join_consumers(partition)
+        _join_producers(partition)
+        return CommonSubexpressions().apply(_emit(partition), ctx)
+
+
+def _split_virtual_views(graph: Graph) -> Graph:
+    """Gives each reader of a view that would move data its own copy of the view, so that it can be fused into all of them."""
+    rewriter = Rewriter(graph)
+    split = {node for node in graph.nodes if is_virtual(node) and use_count(graph, node.output) > 1}
+    if not split:
+        return graph
+    chains = {node for node in graph.nodes if is_virtual(node)}
+
+    def fresh(value: Value) -> Value:
+        node = value.node
+        if node is None or node not in chains:
+            return rewriter[value]
+        if node not in split and value in rewriter:
+            return rewriter[value]
+        new = Node(node.op, [fresh(operand) for operand in node.inputs], node.attributes, [value.type], (), node.location)
+        rewriter.builder.append(new)
+        return new.output
+
+    for node in graph.nodes:
+        if node in chains:
+            continue
+        copies = {value: fresh(value) for value in dict.fromkeys(node.inputs) if value.node in chains}
+        for value, copy in copies.items():
+            rewriter.replace(value, copy)
+        rewriter.copy(node)
+    for value in graph.outputs:
+        if value.node in chains:
+            rewriter.replace(value, fresh(value))
+    return rewriter.finish()
+
+
+def _elements(value: Value) -> int:
+    return value.tensor.elements if value.tensor.is_static else -1
+
+
+def _join_producers(partition: Partition) -> None:
+    """Elementwise operations become epilogues of the kernel that computes an operand of the same size."""
+    graph = partition.graph
+    for node in graph.nodes:
+        if not (is_elementwise(node) or node.op == "batch_norm"):
+            continue
+        own = partition.home(node)
+        if own.anchors:
+            continue
+        candidates: dict[Group, list[Group]] = {}
+        for value in node.inputs:
+            chain: list[Group] = []
+            seen = value
+            while True:
+                producer = seen.node
+                if producer is None or not is_view(producer) or producer.op in ("slice", "broadcast_to"):
+                    break
+                chain.append(partition.home(producer))
+                seen = producer.inputs[0]
+            group = partition.of(seen)
+            if group is None or group is own or _elements(seen) != _elements(node.output):
+                continue
+            candidates.setdefault(group, chain)
+        ranked = sorted(candidates, key=lambda group: (_rank(group), -group.last))
+        for group in ranked:
+            if partition.merge(group, *candidates[group], own):
+                break
+
+
+def _rank(group: Group) -> int:
+    """Which producers take an epilogue first: contractions save a whole pass over their result."""
+    if any(is_contraction(node) for node in group.anchors):
+        return 0
+    return 1 if group.anchors else 2
+
+
+def _join_consumers(partition: Partition) -> None:
+    """Injective groups become prologues of the kernel that reads them."""
+    for group in reversed(partition.groups()):
+        if not group.injective or partition.home(next(iter(group.nodes))) is not group:
+            continue
+        consumers = partition.consumers(group)
+        if not consumers:
+            continue
+        escapes = partition.escapes(group)
+        if len(consumers) == 1 and not escapes:
+            if _worth_pulling(partition, group, consumers[0]):
+                partition.merge(group, consumers[0])
+            continue
+        for consumer in consumers:
+            if _worth_sharing(partition, group, consumer) and partition.merge(group, consumer):
+                break
+
+
+def _crossing(partition: Partition, group: Group, consumer: Group) -> list[tuple[Value, Node]]:
+    """The values that ``consumer`` reads of ``group``, each with the node that reads it."""
+    return [
+        (value, node)
+        for node in sorted(consumer.nodes, key=partition.order.__getitem__)
+        for value in node.inputs
+        if value.node in group.nodes
+    ]
+
+
+def _readers(partition: Partition, value: Value, node: Node, consumer: Group) -> list[tuple[Node, int]]:
+    """The nodes of ``consumer`` that read ``value`` through views, each with how often it reads an element."""
+    if not is_view(node) or node.op == "slice":
+        return [(node, _repeats(value, node))]
+    found: list[tuple[Node, int]] = []
+    for user in partition.graph.users.get(node.output, ()):
+        if user in consumer.nodes:
+            found += [(reader, times * _repeats(value, node)) for reader, times in _readers(partition, node.output, user, consumer)]
+    return found or [(node, _repeats(value, node))]
+
+
+def _repeats(value: Value, node: Node) -> int:
+    """How many elements of the node's result each element of ``value`` enters, for broadcasts."""
+    if not (is_elementwise(node) or node.op == "broadcast_to"):
+        return 1
+    return max(1, -(-_elements(node.outputs[0]) // max(1, _elements(value))))
+
+
+_CHEAP_OPS = 6
+
+
+def _worth_pulling(partition: Partition, group: Group, consumer: Group) -> bool:
+    """Whether computing ``group`` inside ``consumer`` is cheaper than storing its results."""
+    if all(is_free(node) for node in group.nodes):
+        return True
+    heavy = any(node.op in TRANSCENDENTAL for node in group.nodes)
+    work = sum(not is_free(node) for node in group.nodes)
+    for value, node in _crossing(partition, group, consumer):
+        for reader, times in _readers(partition, value, node, consumer):
+            if is_contraction(reader) or reader.op == "window_reduce" or reader.op == "scan" or reader.op == "sort":
+                return False
+            if times > 1 and (heavy or work > _CHEAP_OPS) and times * work * _elements(value) > 1 << 16:
+                return False
+    return True
+
+
+def _worth_sharing(partition: Partition, group: Group, consumer: Group) -> bool:
+    """Whether ``consumer`` may compute ``group`` and store its results for the others as well."""
+    if all(is_view(node) for node in group.nodes):
+        return False
+    crossing = _crossing(partition, group, consumer)
+    if consumer.anchors and not all(is_normalisation(node) for node in consumer.anchors):
+        return False
+    stored = [value for node in group.nodes for value in node.outputs if _stored(partition, value, group)]
+    sizes = {_elements(value) for value in stored} | {_elements(value) for value, _ in crossing}
+    results = {_elements(value) for node in consumer.nodes for value in node.outputs if _stored(partition, value, consumer)}
+    return len(sizes | results) == 1
+
+
+def _stored(partition: Partition, value: Value, group: Group) -> bool:
+    users = partition.graph.users.get(value, ())
+    return value in partition.graph.output_set or any(user not in group.nodes for user in users)
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """What is emitted as one node: a region, or an alias by itself."""
+
+    nodes: tuple[Node, ...]
+    region: Region | None
+
+
+def _emit(partition: Partition) -> Graph:
+    graph = partition.graph
+    units: list[_Unit] = []
+    for group in partition.groups():
+        region = partition.region(group.nodes)
+        if region is not None:
+            units.append(_Unit(region.nodes, region))
+        aliases = region.aliases if region is not None else tuple(group.nodes)
+        units += [_Unit((node,), None) for node in aliases]
+    builder = GraphBuilder(graph.name, graph.symbols)
+    mapping: dict[Value, Value] = {value: builder.input(value.type, value.name) for value in graph.inputs}
+
+    def resolve(value: Value) -> Value:
+        if value not in mapping:
+            assert value.node is not None and is_source(value.node), value
+            mapping[value] = _emit_source(builder, value.node)
+        return mapping[value]
+
+    for unit in _in_order(units, partition):
+        if unit.region is None:
+            (node,) = unit.nodes
+            new = Node(node.op, [resolve(value) for value in node.inputs], node.attributes, [node.output.type], (), node.location)
+            builder.append(new)
+            new.output.name = node.output.name
+            mapping[node.output] = new.output
+        else:
+            _emit_fusion(builder, unit.region, resolve, mapping)
+    outputs = _own_outputs(builder, [resolve(value) for value in graph.outputs])
+    return builder.finish(outputs)
+
+
+def _emit_fusion(builder: GraphBuilder, region: Region, resolve: Callable[[Value], Value], mapping: dict[Value, Value]) -> None:
+    anchor = max(region.nodes, key=lambda node: (is_contraction(node), is_normalisation(node), not is_free(node)))
+    fusion = Node(
+        "fusion",
+        [resolve(value) for value in region.inputs],
+        {},
+        [value.type for value in region.graph.outputs],
+        (region.graph,),
+        anchor.location,
+    )
+    builder.append(fusion)
+    for old, new in zip(region.outputs, fusion.outputs, strict=True):
+        new.name = old.name
+        mapping[old] = new
+
+
+def _emit_source(builder: GraphBuilder, node: Node) -> Value:
+    if node.op == "constant" and not is_inlined(node):
+        constant = node.output.constant
+        assert constant is not None
+        return builder.constant(constant, node.output.tensor)
+    if node.op == "constant":
+        return builder.append(Node(node.op, (), node.attributes, [node.output.type], (), node.location)).output
+    # A generator that is read as a whole: a graph output, or the operand of an alias.
+    inner = GraphBuilder(node.op)
+    made = inner.append(Node(node.op, (), node.attributes, [node.output.type], (), node.location))
+    return builder.append(Node("fusion", (), {}, [node.output.type], (inner.finish(made.outputs),), node.location)).output
+
+
+def _own_outputs(builder: GraphBuilder, outputs: list[Value]) -> list[Value]:
+    """Gives each graph output bytes of its own: a copy where it is an input, a constant, or the bytes of an earlier output."""
+    taken: set[Value] = set()
+    result: list[Value] = []
+    for value in outputs:
+        root = value
+        while root.node is not None and is_alias(root.node):
+            root = root.node.inputs[0]
+        if root.node is None or root.node.op == "constant" or root in taken:
+            inner = GraphBuilder("copy")
+            copy = inner.append(Node("relayout", [inner.input(value.type, "x")], {}, [value.type]))
+            value = builder.append(Node("fusion", [value], {}, [value.type], (inner.finish(copy.outputs),))).output
+        taken.add(root)
+        result.append(value)
+    return result
+
+
+def _in_order(units: list[_Unit], partition: Partition) -> list[_Unit]:
+    """Units in topological order, otherwise as in the original graph (by their last node, where their results are due)."""
+    made_by = {node: index for index, unit in enumerate(units) for node in unit.nodes}
+    waiting = [0] * len(units)
+    dependants: list[set[int]] = [set() for _ in units]
+    for index, unit in enumerate(units):
+        needed = {made_by[value.node] for node in unit.nodes for value in node.inputs if value.node in made_by} - {index}
+        waiting[index] = len(needed)
+        for other in needed:
+            dependants[other].add(index)
+    due = [max(partition.order[node] for node in unit.nodes) for unit in units]
+    ready = [(due[index], index) for index in range(len(units)) if waiting[index] == 0]
+    heapq.heapify(ready)
+    result: list[_Unit] = []
+    while ready:
+        _, index = heapq.heappop(ready)
+        result.append(units[index])
+        for other in dependants[index]:
+            waiting[other] -= 1
+            if waiting[other] == 0:
+                heapq.heappush(ready, (due[other], other))
+    assert len(result) == len(units), "groups depend on each other in a cycle"
+    return result
+
+
+def kernel_count(graph: Graph) -> int:
+    """How many kernels a fused graph runs."""
+    return sum(node.op == "fusion" for node in graph.nodes)
+
