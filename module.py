@@ -20,7 +20,22 @@ CompileSignature: TypeAlias = Callable[[tuple[Any, ...], dict[str, Any]], Execut
 what was positional stays positional, what was a keyword stays a keyword."""
 
 _RETURNING_SELF = frozenset(
-    {"train", "eval", "to", "to_empty", "cpu", "cuda", "half", "float", "double", "bfloat16", "type", "apply", "requires_grad_", "share_memory"}
+    {
+        "train",
+        "eval",
+        "to",
+        "to_empty",
+        "cpu",
+        "cuda",
+        "half",
+        "float",
+        "double",
+        "bfloat16",
+        "type",
+        "apply",
+        "requires_grad_",
+        "share_memory",
+    }
 )
 """Methods of a module that return the module: here they return the compiled model."""
 
@@ -39,7 +54,11 @@ class CompiledModel(Model):
     """
 
     def __init__(
-        self, original: Callable[..., Any], compile_signature: CompileSignature, executables: Sequence[Executable] = (), name: str | None = None
+        self,
+        original: Callable[..., Any],
+        compile_signature: CompileSignature,
+        executables: Sequence[Executable] = (),
+        name: str | None = None,
     ) -> None:
         """``executables``: what was compiled from example inputs already."""
         self._original = original
@@ -48,7 +67,7 @@ class CompiledModel(Model):
         self._lock = threading.RLock()
         self._warned: set[str] = set()
         self._parameter_names = _positional_names(original)
-        super().__init__((), name or getattr(original, "__name__", type(original).__name__))
+        super().__init__((), name or str(getattr(original, "__name__", type(original).__name__)))
         for executable in executables:
             self._adopt(executable)
 
@@ -59,7 +78,9 @@ class CompiledModel(Model):
             return self._call_original(args, kwargs)
         with self._lock:
             if self._dispatch.changed():
-                self._warn_once("the model's weights, buffers or training mode changed since it was compiled; it is compiled again", level=4)
+                self._warn_once(
+                    "the model's weights, buffers or training mode changed since it was compiled; it is compiled again", level=4
+                )
                 self.refresh()
             executable, leaves = self._find(args, kwargs)
         return executable.run(leaves)
@@ -165,7 +186,9 @@ class CompiledModel(Model):
         with self._lock:
             self._update()
             if not self._executables:
-                raise SignatureError("nothing is compiled yet; call the model once, or compile it with example_inputs, before releasing its weights")
+                raise SignatureError(
+                    "nothing is compiled yet; call the model once, or compile it with example_inputs, before releasing its weights"
+                )
             self._compile_signature = None
             self._dispatch.watch([])
             if isinstance(self._original, torch.nn.Module):

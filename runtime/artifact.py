@@ -67,7 +67,7 @@ def save(path: str | Path, executables: Sequence[Executable], name: str = "model
             raise ArtifactError(f"the library of '{executable.program.name}' is gone ({error}); compile the model again") from error
         weights = None
         if executable.program.constant_bytes:
-            array = np.frombuffer(executable.weights, np.uint8)  # type: ignore[call-overload]  # any object with the buffer protocol
+            array = np.frombuffer(memoryview(executable.weights), np.uint8)
             weights = add("weights", ".bin", array[: executable.program.constant_bytes].data)
         programs.append({"program": program_to_json(executable.program), "library": add("libraries", ".so", library), "weights": weights})
     manifest = {
@@ -159,9 +159,13 @@ def _read_manifest(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
             f"({FORMAT}, ABI {_native.ABI_VERSION}); upgrade mlc, or compile the model with this version"
         )
     if (manifest["format"], manifest.get("abi")) != (FORMAT, _native.ABI_VERSION):
-        raise ArtifactError(f"'{path}' has the old format {manifest['format']} (ABI {manifest.get('abi')}); compile and save the model again")
+        raise ArtifactError(
+            f"'{path}' has the old format {manifest['format']} (ABI {manifest.get('abi')}); compile and save the model again"
+        )
     if archive.comment != _COMMENT + hashlib.sha256(text).hexdigest().encode():
-        raise ArtifactError(f"the manifest of '{path}' does not have the hash the file states: it was edited or damaged; save the model again")
+        raise ArtifactError(
+            f"the manifest of '{path}' does not have the hash the file states: it was edited or damaged; save the model again"
+        )
     return manifest
 
 

@@ -29,7 +29,7 @@ class Executable:
     library is opened at the first call, where DeviceUnavailableError is raised if the processor cannot run it.
     """
 
-    def __init__(self, program: Program, library: str | Path, weights: object = None, *, threads: int | None = None) -> None:
+    def __init__(self, program: Program, library: str | Path, weights: Any = None, *, threads: int | None = None) -> None:
         self.program = program
         self.library = Path(library)
         self.weights = _aligned_weights(program, weights)
@@ -154,12 +154,12 @@ def choose(executables: Sequence[Executable], args: tuple[Any, ...], kwargs: Map
     raise SignatureError("the call fits none of the compiled signatures:\n" + "\n".join(problems))
 
 
-def _aligned_weights(program: Program, weights: object) -> object:
+def _aligned_weights(program: Program, weights: Any) -> Any:
     if program.constant_bytes == 0:
         return None
     if weights is None:
         raise ArtifactError(f"'{program.name}' needs {program.constant_bytes} bytes of weights and got none; compile the model again")
-    given = np.frombuffer(weights, dtype=np.uint8)  # type: ignore[call-overload]  # any object with the buffer protocol
+    given = np.frombuffer(memoryview(weights), dtype=np.uint8)
     if given.nbytes < program.constant_bytes:
         raise ArtifactError(
             f"'{program.name}' needs {program.constant_bytes} bytes of weights and got {given.nbytes}; compile the model again"
@@ -167,5 +167,5 @@ def _aligned_weights(program: Program, weights: object) -> object:
     if given.__array_interface__["data"][0] % ALIGNMENT == 0:
         return weights
     buffer = _native.Buffer(given.nbytes)
-    np.frombuffer(buffer, dtype=np.uint8)[:] = given
+    np.frombuffer(memoryview(buffer), dtype=np.uint8)[:] = given
     return buffer

@@ -180,10 +180,14 @@ def _as_array(spec: TensorSpec, value: Any) -> np.ndarray:
         try:
             return np.from_dlpack(value)
         except (BufferError, RuntimeError, TypeError, ValueError) as error:
-            raise SignatureError(f"input '{spec.name}' cannot be read as a CPU array: {error}; pass a NumPy array or torch tensor") from error
+            raise SignatureError(
+                f"input '{spec.name}' cannot be read as a CPU array: {error}; pass a NumPy array or torch tensor"
+            ) from error
     if hasattr(value, "__array_interface__"):
         return np.asarray(value)
-    raise SignatureError(f"input '{spec.name}' must be a tensor of {describe(spec)}, got a {type(value).__name__}; pass a NumPy array or a torch tensor")
+    raise SignatureError(
+        f"input '{spec.name}' must be a tensor of {describe(spec)}, got a {type(value).__name__}; pass a NumPy array or a torch tensor"
+    )
 
 
 def describe(spec: TensorSpec) -> str:

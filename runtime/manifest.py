@@ -34,7 +34,9 @@ def program_from_json(data: Any) -> Program:
     try:
         program = _program(data)
     except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"the manifest describes a program wrongly ({type(error).__name__}: {error}); compile and save it again") from error
+        raise ArtifactError(
+            f"the manifest describes a program wrongly ({type(error).__name__}: {error}); compile and save it again"
+        ) from error
     _check_consistency(program)
     return program
 
@@ -101,7 +103,9 @@ def _check_consistency(program: Program) -> None:
                 else ref.position + ref.nbytes <= limits[ref.space] and ref.position % ALIGNMENT == 0
             )
             if not inside:
-                raise ArtifactError(f"kernel '{call.symbol}' refers to {ref}, which is outside the program's memory; compile and save it again")
+                raise ArtifactError(
+                    f"kernel '{call.symbol}' refers to {ref}, which is outside the program's memory; compile and save it again"
+                )
     for slot in program.constants:
         if slot.offset % ALIGNMENT or slot.offset + slot.nbytes > program.constant_bytes:
             raise ArtifactError(f"the constant at {slot.offset} lies outside the weights; compile and save it again")

@@ -53,7 +53,9 @@ class Model:
         """The median time of each kernel over ``calls`` calls with these arguments; without any, of the first signature with
         random inputs (normally distributed floats, zeros elsewhere)."""
         if not self._executables:
-            raise SignatureError("nothing is compiled yet, so there is nothing to profile; call the model once, or compile it with example_inputs")
+            raise SignatureError(
+                "nothing is compiled yet, so there is nothing to profile; call the model once, or compile it with example_inputs"
+            )
         if not args and not kwargs:
             return self._executables[0].profile(calls=calls)
         executable, leaves = choose(self._executables, args, kwargs)

@@ -129,7 +129,9 @@ def _table(rows: list[tuple[str, ...]]) -> list[str]:
     last = len(widths) - 1
     return [
         "  "
-        + "  ".join(cell.ljust(width) if column in (0, last) else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True)))
-        .rstrip()
+        + "  ".join(
+            cell.ljust(width) if column in (0, last) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
         for row in rows
     ]
