@@ -23,6 +23,7 @@ from ..codegen.space import Config
 from ..codegen.target import Target
 from ..codegen.task import Task
 from ..codegen.template import Template
+from ..codegen.templates.conv import ConvTemplate
 from ..codegen.templates.matmul import MatmulTemplate
 from ..ir import DType, Graph, GraphBuilder, Layout, TensorType, graph_cost, interpret
 from .machine import Machine, measure
@@ -81,6 +82,37 @@ def batched(batch: int, rows: int, columns: int, depth: int) -> Case:
     return Case(f"matmul {batch}x{rows}x{columns}x{depth}", graph, frozenset(), MatmulTemplate())
 
 
+def convolution(channels: int, outputs: int, size: int, window: int, stride: int = 1, *, residual: bool = False) -> Case:
+    """A convolution [1, channels, size, size] with bias and relu, as residual networks have it: channels last, except an image."""
+    pad = (window - 1) // 2
+    attributes = {"stride": (stride, stride), "padding": ((pad, pad), (pad, pad)), "dilation": (1, 1), "groups": 1}
+    extent = (size + 2 * pad - window) // stride + 1
+    result = f32(1, outputs, extent, extent, layout=_NHWC)
+    builder = GraphBuilder()
+    x = builder.input(f32(1, channels, size, size, layout=None if channels == 3 else _NHWC))
+    weight, bias = builder.input(f32(outputs, channels, window, window)), builder.input(f32(outputs))
+    y = builder.add("conv", x, weight, bias, attributes=attributes, types=[result]).output
+    if residual:
+        y = builder.call("add", y, builder.input(result))
+    graph = builder.finish([builder.call("relu", y)])
+    name = f"conv {window}x{window}{f'/{stride}' if stride > 1 else ''} {channels}->{outputs} {size}x{size}{' +' if residual else ''}"
+    return Case(name, graph, frozenset({1, 2}), ConvTemplate())
+
+
+def residual_network() -> list[Case]:
+    """The convolutions of ResNet-50."""
+    found = [convolution(3, 64, 224, 7, 2)]
+    channels, size = 64, 56
+    for stage in range(4):
+        width, stride = 64 << stage, 1 if stage == 0 else 2
+        found += [convolution(channels, width, size, 1), convolution(width, width, size, 3, stride)]
+        found.append(convolution(channels, 4 * width, size, 1, stride))
+        channels, size = 4 * width, size // stride
+        found += [convolution(width, channels, size, 1, residual=True), convolution(channels, width, size, 1)]
+        found.append(convolution(width, width, size, 3))
+    return found
+
+
 def cases() -> list[Case]:
     """The kernels of the benchmark models."""
     return [
@@ -99,6 +131,7 @@ def cases() -> list[Case]:
         linear(4, 4096, 4096),
         batched(12, 128, 128, 64),
         batched(12, 128, 64, 128),
+        *residual_network(),
     ]
 
 

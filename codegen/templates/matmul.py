@@ -16,16 +16,18 @@ from tvm import tirx
 
 from ...errors import LoweringError
 from ...ir import Graph, Layout, Node, Value
-from ..emit import PARALLEL, SERIAL, VECTORIZED, Emitter, Expr, Kernel, index, unflatten
+from ..emit import VECTORIZED, Emitter, Expr, Kernel, index, unflatten
 from ..space import Config, Space
 from ..target import Target
 from ..task import Task
 from ..template import LoweredKernel, Template
 from .region import AnchoredRegion, Epilogue, broadcast_row
 from .register_tile import ReductionLoop, RegisterTile, merge_loops
+from .staging import copy_row, loop_kind
 from .tiling import (
     EvenSplit,
     aliases,
+    busiest_share,
     distinct_splits,
     divisors,
     fits_registers,
@@ -161,21 +163,13 @@ def predicted_cycles(product: Product, target: Target, parallel: int, knobs: Map
     split = EvenSplit(product.rows, knobs["rows"])
     panel = vectors * target.vector_lanes
     full, tail = divmod(product.columns, panel)
-    tail_vectors = -(-tail // target.vector_lanes)
 
     def panel_cycles(width: int) -> float:
         total = sum(run.count * tile_cycles(target, run.size, width, product.depth) for run in split.runs)
         return total * -(-split.tiles // groups) / split.tiles
 
-    costs = [panel_cycles(vectors)] * full + ([panel_cycles(tail_vectors)] if tail else [])
-    parts = parallel // groups
-    count = product.batch * len(costs)
-    share_sizes = [((part + 1) * count // parts) - (part * count // parts) for part in range(parts)]
-    if product.batch == 1 and len(costs) <= 4096:
-        starts = [part * count // parts for part in range(parts)]
-        slowest = max(sum(costs[start : start + size]) for start, size in zip(starts, share_sizes, strict=True))
-    else:
-        slowest = max(share_sizes) * sum(costs) / len(costs)
+    tail_cycles = panel_cycles(-(-tail // target.vector_lanes)) if tail else None
+    slowest = busiest_share(panel_cycles(vectors), full, tail_cycles, product.batch, parallel // groups)
     if aliases(target, product.depth * _FLOAT, split.largest):
         slowest *= 1.08
     return slowest
@@ -309,13 +303,13 @@ class _Lowering:
         """Evaluates ``a`` into rows of ``a_stride`` elements in the workspace."""
         product, emitter = self.product, self.emitter
         count = product.batch * product.rows
-        with emitter.loop(count, self._loop_kind(count), "row") as row:
+        with emitter.loop(count, loop_kind(self.parallel, count), "row") as row:
             leading = self._a_indices(row)
 
             def element(k: Expr) -> Expr:
                 return self.epilogue.evaluator.value_at(self.a_value, [*leading, k])
 
-            self._copy_row(self.a, row * self.a_stride, product.depth, element)
+            copy_row(emitter, self.lanes, self.a, row * self.a_stride, product.depth, element)
 
     def _a_indices(self, row: Expr) -> list[Expr]:
         """Leading indices into ``a`` of a row of ``[batch, rows]``."""
@@ -330,7 +324,7 @@ class _Lowering:
         product, emitter = self.product, self.emitter
         tail = product.columns % self.panel
         count = product.batch * self.panels
-        with emitter.loop(count, self._loop_kind(count), "panel") as item:
+        with emitter.loop(count, loop_kind(self.parallel, count), "panel") as item:
             batch, number = unflatten(emitter, (product.batch, self.panels), item)
             full = self.panels - 1 if tail else self.panels
             if full:
@@ -347,7 +341,7 @@ class _Lowering:
             def element(column: Expr) -> Expr:
                 return self.epilogue.evaluator.value_at(self.b_value, self._b_indices(batch, k, number * self.panel + column))
 
-            self._copy_row(self.b, (item * product.depth + k) * self.panel, columns, element)
+            copy_row(emitter, self.lanes, self.b, (item * product.depth + k) * self.panel, columns, element)
 
     def _b_indices(self, batch: Expr, k: Expr, column: Expr) -> list[Expr]:
         if self.region.anchor.op == "linear":
@@ -357,19 +351,3 @@ class _Lowering:
         if self.product.batch_shape:
             leading = broadcast_row(self.kernel, shape[:-2], self.product.batch_shape, batch)
         return [*leading, k, column]
-
-    def _copy_row(self, buffer: Any, offset: Expr, count: int, element: Any) -> None:
-        """``buffer[offset + i] = element(i)`` for i < count, in vectors."""
-        emitter = self.emitter
-        whole, rest = divmod(count, self.lanes)
-        if whole:
-            with emitter.loop(whole, name="vector") as vector, emitter.loop(self.lanes, VECTORIZED, "lane") as lane:
-                place = vector * self.lanes + lane
-                emitter.store(buffer, element(place), offset + place)
-        if rest:
-            with emitter.loop(rest, VECTORIZED, "lane") as lane:
-                place = whole * self.lanes + lane
-                emitter.store(buffer, element(place), offset + place)
-
-    def _loop_kind(self, count: int) -> Any:
-        return PARALLEL if self.parallel > 1 and count > 1 else SERIAL

@@ -116,6 +116,20 @@ def tile_cycles(target: Target, rows: int, vectors: int, depth: int) -> float:
     return depth * step + 2.0 * multiply_adds + 20.0
 
 
+def busiest_share(full_cycles: float, full: int, tail_cycles: float | None, batch: int, parts: int) -> float:
+    """Cycles of the busiest of ``parts`` equal shares of ``batch`` rows of panels: ``full`` whole ones, then perhaps a narrow one."""
+    panels = full + (tail_cycles is not None)
+    count = batch * panels
+    whole = max((part + 1) * count // parts - part * count // parts for part in range(parts))
+    if tail_cycles is None:
+        return whole * full_cycles
+    if batch > 1:
+        return whole * (full * full_cycles + tail_cycles) / panels
+    last = count - (parts - 1) * count // parts
+    others = max(((part + 1) * count // parts - part * count // parts for part in range(parts - 1)), default=0)
+    return max(others * full_cycles, (last - 1) * full_cycles + tail_cycles)
+
+
 def panel_candidates(target: Target, columns: int, rows: int) -> tuple[int, ...]:
     """Numbers of vectors a panel may have: as many as ``columns`` fill, and as leave room for some of ``rows``."""
     widest = -(-columns // target.vector_lanes)

@@ -1,0 +1,492 @@
+"""Direct convolution on the CPU, as a matrix product whose rows are output pixels.
+
+The weight is packed in panels of ``nr`` output channels; a register tile takes some pixels of one or more output rows and runs
+through the window and all input channels. Pixels of the operand are addressed where they lie if the convolution has no padding;
+otherwise the kernel first copies the operand, surrounded by zeros, into its workspace.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from tvm import tirx
+
+from ...errors import LoweringError
+from ...ir import Graph, Layout, Node
+from ..emit import VECTORIZED, Emitter, Expr, Kernel, index, unflatten
+from ..space import Config, Space
+from ..target import Target
+from ..task import Task
+from ..template import LoweredKernel, Template
+from .region import AnchoredRegion, Epilogue
+from .register_tile import ReductionLoop, RegisterTile, merge_loops
+from .staging import clear_row, copy_row, loop_kind
+from .tiling import (
+    EvenSplit,
+    aliases,
+    busiest_share,
+    divisors,
+    fits_registers,
+    panel_candidates,
+    round_up,
+    share,
+    threads,
+    tile_cycles,
+    useful_threads,
+)
+
+_FLOAT = 4
+_ALIGNMENT = 64
+_CHOSEN = 8
+"""Register tiles kept for each way of sharing the rows, so that spaces have a few dozen points."""
+
+_PLANAR_CHANNELS = 8
+"""An operand with fewer channels than this keeps its channels apart, as they come: pixels would be too short to copy in vectors."""
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """The geometry of a ``conv`` over two spatial axes; one over a single axis has a first axis of extent 1."""
+
+    anchor: Node
+
+    @cached_property
+    def spatial(self) -> int:
+        return self.anchor.output.tensor.rank - 2
+
+    def _pair(self, name: str, default: Any) -> tuple[Any, Any]:
+        values: Any = self.anchor.attributes[name]
+        return (default, values[0]) if self.spatial == 1 else (values[0], values[1])
+
+    @cached_property
+    def batch(self) -> int:
+        return self.anchor.output.tensor.static_shape[0]
+
+    @cached_property
+    def groups(self) -> int:
+        return int(self.anchor.attributes["groups"])  # type: ignore[call-overload]
+
+    @cached_property
+    def channels(self) -> int:
+        """Input channels of a group."""
+        return self.anchor.inputs[1].tensor.static_shape[1]
+
+    @cached_property
+    def outputs(self) -> int:
+        """Output channels of a group."""
+        return self.anchor.output.tensor.static_shape[1] // self.groups
+
+    @cached_property
+    def extents(self) -> tuple[int, int]:
+        shape = self.anchor.inputs[0].tensor.static_shape
+        return (1, shape[2]) if self.spatial == 1 else (shape[2], shape[3])
+
+    @cached_property
+    def results(self) -> tuple[int, int]:
+        shape = self.anchor.output.tensor.static_shape
+        return (1, shape[2]) if self.spatial == 1 else (shape[2], shape[3])
+
+    @cached_property
+    def window(self) -> tuple[int, int]:
+        shape = self.anchor.inputs[1].tensor.static_shape
+        return (1, shape[2]) if self.spatial == 1 else (shape[2], shape[3])
+
+    @cached_property
+    def stride(self) -> tuple[int, int]:
+        return self._pair("stride", 1)
+
+    @cached_property
+    def dilation(self) -> tuple[int, int]:
+        return self._pair("dilation", 1)
+
+    @cached_property
+    def padding(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        return self._pair("padding", (0, 0))
+
+    @cached_property
+    def padded(self) -> tuple[int, int]:
+        """Extents of the part of the padded operand that is read."""
+        first, second = (
+            (result - 1) * stride + (window - 1) * dilation + 1
+            for result, stride, window, dilation in zip(self.results, self.stride, self.window, self.dilation, strict=True)
+        )
+        return first, second
+
+    @cached_property
+    def depth(self) -> int:
+        return self.channels * math.prod(self.window)
+
+    @property
+    def is_depthwise(self) -> bool:
+        return self.channels == 1 and self.groups > 1
+
+    @property
+    def flops(self) -> float:
+        return 2.0 * self.anchor.output.tensor.elements * self.depth
+
+    @property
+    def bytes_moved(self) -> float:
+        return float(sum(value.tensor.nbytes for value in (*self.anchor.inputs, self.anchor.output)))
+
+    @property
+    def has_padding(self) -> bool:
+        return any(low or high for low, high in self.padding)
+
+    def result_indices(self, batch: Expr, channel: Expr, y: Expr, x: Expr) -> list[Expr]:
+        return [batch, channel, x] if self.spatial == 1 else [batch, channel, y, x]
+
+    def operand_indices(self, batch: Expr, channel: Expr, y: Expr, x: Expr) -> list[Expr]:
+        return [batch, channel, x] if self.spatial == 1 else [batch, channel, y, x]
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """How a register tile finds the pixels of the operand: element strides of image, channel, row and column in a buffer."""
+
+    batch: int
+    channel: int
+    row: int
+    column: int
+    staged: bool
+    planar: bool
+
+    @staticmethod
+    def of(region: AnchoredRegion, conv: Convolution, target: Target) -> Pixels:
+        x = region.anchor.inputs[0]
+        strides = None
+        if x.node is None:
+            strides = list(x.tensor.layout.strides(x.tensor.static_shape))
+            if conv.spatial == 1:
+                strides.insert(2, 0)
+        channels = conv.channels * conv.groups
+        planar = channels < _PLANAR_CHANNELS and (strides is None or strides[1] != 1)
+        if strides is not None and not conv.has_padding and (strides[1] == 1 or planar):
+            return Pixels(strides[0], strides[1], strides[2], strides[3], False, planar)
+        height, width = conv.padded
+        if planar:
+            return Pixels(channels * height * width, height * width, width, 1, True, True)
+        pixel = channels
+        if aliases(target, conv.stride[1] * channels * _FLOAT, target.vector_registers // 2):
+            pixel += target.vector_lanes
+        return Pixels(height * width * pixel, 1, width * pixel, pixel, True, False)
+
+    def nest(self, conv: Convolution, panel: int) -> tuple[ReductionLoop, ...]:
+        """The reduction over window and channels, in the order of the packed weight."""
+        (height, width), (down, right) = conv.window, conv.dilation
+        rows, columns, channels = (
+            (height, down * self.row),
+            (width, right * self.column),
+            (conv.channels, self.channel),
+        )
+        order = (channels, rows, columns) if self.planar else (rows, columns, channels)
+        loops = []
+        step = panel * conv.depth
+        for extent, stride in order:
+            step //= extent
+            loops.append(ReductionLoop(extent, stride, step))
+        return merge_loops(loops)
+
+    def weight_layout(self, conv: Convolution, panel: int) -> Layout:
+        axes = tuple(range(2, 2 + conv.spatial))
+        return Layout((0, 1, *axes) if self.planar else (0, *axes, 1), ((0, panel),))
+
+
+@dataclass(frozen=True)
+class PixelTiles:
+    """Output pixels cut into register tiles of whole rows, or of parts of one row.
+
+    Where output pixels follow each other in the operand as in the result, all are one long row (``flat``).
+    """
+
+    rows: EvenSplit
+    columns: EvenSplit
+    flat: bool
+
+    @staticmethod
+    def of(conv: Convolution, pixels: Pixels, most: int) -> PixelTiles:
+        height, width = conv.results
+        flat = conv.stride[0] * pixels.row == width * conv.stride[1] * pixels.column
+        if flat:
+            height, width = 1, height * width
+        return PixelTiles(EvenSplit(height, max(1, most // width)), EvenSplit(width, min(most, width)), flat)
+
+    @property
+    def largest(self) -> int:
+        return self.rows.largest * self.columns.largest
+
+    @property
+    def shared(self) -> EvenSplit:
+        """The axis that is shared among threads."""
+        return self.columns if self.rows.tiles == 1 else self.rows
+
+    def cycles(self, target: Target, vectors: int, depth: int) -> float:
+        return sum(
+            down.count * across.count * tile_cycles(target, down.size * across.size, vectors, depth)
+            for down in self.rows.runs
+            for across in self.columns.runs
+        )
+
+
+class ConvTemplate(Template):
+    """Regions around one ``conv`` over one or two axes, except depthwise ones, with elementwise operations and views around it.
+
+    Knobs: ``pixels`` and ``vectors`` of the register tile, ``unroll`` of the innermost reduction loop, ``row_groups``: into how many
+    groups the threads are split along the rows of the result (the others split its channels).
+    """
+
+    name = "conv"
+    revision = 1
+
+    def takes(self, graph: Graph) -> bool:
+        region = AnchoredRegion.find(graph, ("conv",))
+        if region is None or region.anchor.output.tensor.rank not in (3, 4):
+            return False
+        return not Convolution(region.anchor).is_depthwise
+
+    def space(self, task: Task) -> Space:
+        region = _region(task)
+        conv = Convolution(region.anchor)
+        target = task.target
+        pixels = Pixels.of(region, conv, target)
+        parallel = useful_threads(target, task.threads, conv.flops, conv.bytes_moved)
+        tilings: dict[PixelTiles, int] = {}
+        for most in range(1, max(1, target.vector_registers // 2) + 1):
+            tiles = PixelTiles.of(conv, pixels, most)
+            tilings.setdefault(PixelTiles(_canonical(tiles.rows), _canonical(tiles.columns), tiles.flat), most)
+        points = [
+            {"pixels": most, "row_groups": group, "unroll": 4, "vectors": vectors}
+            for tiles, most in tilings.items()
+            for group in divisors(parallel)
+            for vectors in panel_candidates(target, conv.outputs, tiles.largest)
+            if fits_registers(target, tiles.largest, vectors) and group <= tiles.shared.tiles
+        ]
+        ranked = sorted(points, key=lambda point: predicted_cycles(conv, pixels, target, parallel, point))
+        groups = sorted({point["row_groups"] for point in points})
+        best = [ranked[0]]
+        for group in groups:
+            best += [point for point in ranked if point["row_groups"] == group][:_CHOSEN]
+        chosen = {tuple(sorted(point.items())) for point in best}
+
+        def allows(knobs: Mapping[str, int]) -> bool:
+            return tuple(sorted({**knobs, "unroll": 4}.items())) in chosen
+
+        choices = {name: tuple(sorted({point[name] for point in best})) for name in ("pixels", "row_groups", "vectors")}
+        choices["unroll"] = (2, 4, 8)
+        return Space(self.name, tuple(sorted(choices.items())), Config.of(self.name, best[0]), allows)
+
+    def lower(self, task: Task, config: Config) -> LoweredKernel:
+        if config not in self.space(task):
+            raise LoweringError(f"config {config} is not in the space of this task; take one of Template.space(task).configs")
+        return _Lowering(task, config).lower()
+
+
+def _canonical(split: EvenSplit) -> EvenSplit:
+    return EvenSplit(split.extent, split.largest)
+
+
+def _region(task: Task) -> AnchoredRegion:
+    region = AnchoredRegion.find(task.graph, ("conv",))
+    if region is None:
+        raise LoweringError("the convolution templates take regions with one conv; ask takes() first")
+    return region
+
+
+def predicted_cycles(conv: Convolution, pixels: Pixels, target: Target, parallel: int, knobs: Mapping[str, int]) -> float:
+    """Estimated cycles of the slowest thread, staging left out."""
+    vectors, groups = knobs["vectors"], knobs["row_groups"]
+    tiles = PixelTiles.of(conv, pixels, knobs["pixels"])
+    full, tail = divmod(conv.outputs, vectors * target.vector_lanes)
+    row_share = -(-tiles.shared.tiles // groups) / tiles.shared.tiles
+
+    def panel_cycles(width: int) -> float:
+        return tiles.cycles(target, width, conv.depth) * row_share
+
+    tail_cycles = panel_cycles(-(-tail // target.vector_lanes)) if tail else None
+    slowest = busiest_share(panel_cycles(vectors), full, tail_cycles, conv.batch * conv.groups, parallel // groups)
+    if aliases(target, conv.stride[1] * pixels.column * _FLOAT, tiles.largest):
+        slowest *= 1.08
+    return slowest
+
+
+class _Lowering:
+    """One kernel in the making."""
+
+    def __init__(self, task: Task, config: Config) -> None:
+        self.task = task
+        self.target = task.target
+        self.lanes = task.target.vector_lanes
+        self.region = _region(task)
+        self.conv = conv = Convolution(self.region.anchor)
+        self.parallel = useful_threads(self.target, task.threads, conv.flops, conv.bytes_moved)
+        self.panel = config["vectors"] * self.lanes
+        self.unroll = config["unroll"]
+        self.groups = config["row_groups"]
+        self.pixels = Pixels.of(self.region, conv, self.target)
+        self.tiles = PixelTiles.of(conv, self.pixels, config["pixels"])
+        self.panels = -(-conv.outputs // self.panel)
+        self.x, self.weight = self.region.anchor.inputs[:2]
+        packed = self._packed_weight()
+        self.layouts = {} if packed is None else {packed: self.pixels.weight_layout(conv, self.panel)}
+        x_bytes = round_up(conv.batch * self.pixels.batch * _FLOAT, _ALIGNMENT) if self.pixels.staged else 0
+        weight_bytes = 0 if packed is not None else conv.groups * self.panels * conv.depth * self.panel * _FLOAT
+        self.kernel = Kernel(self.region.graph, workspace_bytes=x_bytes + weight_bytes, layouts=self.layouts)
+        self.emitter: Emitter = self.kernel.emitter
+        self.epilogue = Epilogue(self.kernel, self.region)
+        self.stages_weight = packed is None
+        if self.pixels.staged:
+            self.a: Any = self.kernel.workspace(x_bytes // _FLOAT, "float32", 0, "pixels")
+        else:
+            self.a = self.kernel.inputs[self.x]
+        if self.stages_weight:
+            self.b: Any = self.kernel.workspace(weight_bytes // _FLOAT, "float32", x_bytes, "panels")
+        else:
+            self.b = self.kernel.inputs[self.weight]
+
+    def _packed_weight(self) -> int | None:
+        """The position of the constant input that is the weight, if it can be stored in panels."""
+        if self.weight.node is not None or (self.conv.groups > 1 and self.conv.outputs % self.panel):
+            return None
+        position = self.region.graph.inputs.index(self.weight)
+        users = self.region.graph.users[self.weight]
+        return position if position in self.task.constant_inputs and len(users) == 1 else None
+
+    def lower(self) -> LoweredKernel:
+        if self.pixels.staged:
+            self._stage_pixels()
+        if self.stages_weight:
+            self._stage_weight()
+        emitter, conv = self.emitter, self.conv
+        channel_groups = self.parallel // self.groups
+        tail = conv.outputs % self.panel
+        shape = (conv.batch, conv.groups, self.panels)
+        with threads(emitter, self.parallel) as thread:
+            row_part = emitter.simplify(thread // channel_groups)
+            channel_part = emitter.simplify(thread % channel_groups)
+            with (
+                share(emitter, channel_part, channel_groups, math.prod(shape)) as (low, high),
+                emitter.loop(emitter.simplify(high - low), name="panel", start=low) as item,
+            ):
+                batch, group, number = (emitter.bind(part) for part in unflatten(emitter, shape, item))
+                full = self.panels - 1 if tail else self.panels
+                if full:
+                    with emitter.when(number < full) if tail else emitter.scope():
+                        self._panel(row_part, batch, group, number, self.panel)
+                if tail:
+                    with emitter.when(tirx.EQ(number, index(full))) if full else emitter.scope():
+                        self._panel(row_part, batch, group, index(full), tail)
+        return LoweredKernel(self.kernel.finish(), self.layouts, self.kernel.workspace_bytes)
+
+    def _panel(self, row_part: Expr, batch: Expr, group: Expr, number: Expr, columns: int) -> None:
+        """All register tiles of this thread's pixels against one panel, of which ``columns`` output channels exist."""
+        emitter, tiles = self.emitter, self.tiles
+        for down in tiles.rows.runs:
+            for across in tiles.columns.runs:
+                low: dict[EvenSplit, tuple[Expr, Expr] | tuple[None, None]] = {}
+                if self.groups > 1:
+                    with share(emitter, row_part, self.groups, tiles.shared.tiles) as bounds:
+                        low[tiles.shared] = bounds
+                rows_bounds = low.get(tiles.rows, (None, None)) if tiles.shared is tiles.rows else (None, None)
+                columns_bounds = low.get(tiles.columns, (None, None)) if tiles.shared is tiles.columns else (None, None)
+                with (
+                    tiles.rows.loop(emitter, down, *rows_bounds) as y,
+                    tiles.columns.loop(emitter, across, *columns_bounds) as x,
+                ):
+                    self._tile(batch, group, number, (y, x), (down.size, across.size), columns)
+
+    def _tile(
+        self, batch: Expr, group: Expr, number: Expr, start: tuple[Expr, Expr], size: tuple[int, int], columns: int
+    ) -> None:
+        emitter, conv, pixels = self.emitter, self.conv, self.pixels
+        vectors = -(-columns // self.lanes)
+        tile = RegisterTile(emitter, self.target, size[0] * size[1], vectors)
+        down, across = conv.stride[0] * pixels.row, conv.stride[1] * pixels.column
+        origin = batch * pixels.batch + group * (conv.channels * pixels.channel) + start[0] * down + start[1] * across
+        a_offset = emitter.bind(emitter.simplify(origin), "a_at")
+        b_offset = emitter.bind(
+            emitter.simplify((group * self.panels + number) * (conv.depth * self.panel)), "b_at"
+        )
+        row_offsets = [y * down + x * across for y in range(size[0]) for x in range(size[1])]
+        tile.accumulate(self.a, a_offset, row_offsets, self.b, b_offset, pixels.nest(conv, self.panel), self.unroll)
+        bias = self.region.anchor.inputs[2] if len(self.region.anchor.inputs) > 2 else None
+        for step in range(size[0] * size[1]):
+            y, x = start[0] + step // size[1], start[1] + step % size[1]
+            if self.tiles.flat:
+                y, x = unflatten(emitter, conv.results, start[1] + step)
+            for vector in range(vectors):
+                width = min(self.lanes, columns - vector * self.lanes)
+                with emitter.loop(width, VECTORIZED, "lane") as lane:
+                    channel = group * conv.outputs + number * self.panel + (vector * self.lanes + lane)
+                    element = tile.element(step, vector, lane)
+                    if bias is not None:
+                        element = element + self.epilogue.evaluator.value_at(bias, [channel])
+                    self.epilogue.store(conv.result_indices(batch, channel, y, x), element)
+
+    def _stage_pixels(self) -> None:
+        """Copies the operand into the workspace, surrounded by the padding's zeros."""
+        emitter, conv, pixels = self.emitter, self.conv, self.pixels
+        channels, (height, width) = conv.channels * conv.groups, conv.padded
+        top, left = conv.padding[0][0], conv.padding[1][0]
+        rows_inside = min(conv.extents[0], height - top)
+        inside = min(conv.extents[1], width - left)
+        after = width - left - inside
+        planes = channels if pixels.planar else 1
+        row_length = width * pixels.column
+        count = conv.batch * planes * height
+        with emitter.loop(count, loop_kind(self.parallel, count), "strip") as item:
+            batch, plane, y = unflatten(emitter, (conv.batch, planes, height), item)
+            start = emitter.bind(item * row_length)
+            outside = None
+            if top or height - top - rows_inside:
+                outside = tirx.Or(y < top, y >= top + rows_inside)
+                with emitter.when(outside):
+                    clear_row(emitter, self.lanes, self.a, start, row_length)
+            with emitter.when(tirx.And(y >= top, y < top + rows_inside)) if outside is not None else emitter.scope():
+                source_y = y - top
+                if left:
+                    clear_row(emitter, self.lanes, self.a, start, left * pixels.column)
+                if after > 0:
+                    clear_row(emitter, self.lanes, self.a, start + (left + inside) * pixels.column, after * pixels.column)
+                if inside > 0:
+                    self._stage_row(batch, plane, source_y, start + left * pixels.column, inside, channels)
+
+    def _stage_row(self, batch: Expr, plane: Expr, y: Expr, start: Expr, inside: int, channels: int) -> None:
+        emitter, conv, pixels = self.emitter, self.conv, self.pixels
+
+        def value(channel: Expr, x: Expr) -> Expr:
+            return self.epilogue.evaluator.value_at(self.x, conv.operand_indices(batch, channel, y, x))
+
+        if pixels.planar:
+            copy_row(emitter, self.lanes, self.a, start, inside, lambda x: value(plane, x))
+            return
+        with emitter.loop(inside, name="x") as x:
+            copy_row(emitter, self.lanes, self.a, start + x * pixels.column, channels, lambda channel: value(channel, x))
+
+    def _stage_weight(self) -> None:
+        """Evaluates the weight into panels in the workspace, group by group; lanes beyond the last channel stay undefined."""
+        emitter, conv = self.emitter, self.conv
+        tail = conv.outputs % self.panel
+        (height, width), count = conv.window, conv.groups * self.panels
+        shape = (conv.channels, height, width) if self.pixels.planar else (height, width, conv.channels)
+        with emitter.loop(count, loop_kind(self.parallel, count), "panel") as item, emitter.loop(conv.depth, name="r") as r:
+            group, number = unflatten(emitter, (conv.groups, self.panels), item)
+            place = unflatten(emitter, shape, r)
+            y, x, channel = (place[1], place[2], place[0]) if self.pixels.planar else place
+            offset = emitter.bind((item * conv.depth + r) * self.panel)
+
+            def element(lane: Expr) -> Expr:
+                output = group * conv.outputs + number * self.panel + lane
+                indices = [output, channel, x] if conv.spatial == 1 else [output, channel, y, x]
+                return self.epilogue.evaluator.value_at(self.weight, indices)
+
+            full = self.panels - 1 if tail else self.panels
+            if full:
+                with emitter.when(number < full) if tail else emitter.scope():
+                    copy_row(emitter, self.lanes, self.b, offset, self.panel, element)
+            if tail:
+                with emitter.when(tirx.EQ(number, index(full))) if full else emitter.scope():
+                    number = index(full)
+                    copy_row(emitter, self.lanes, self.b, offset, tail, element)
