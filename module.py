@@ -13,7 +13,7 @@ from .errors import SignatureError
 from .ir.program import Signature
 from .runtime import Executable, Model, ProgramReport, Report, trees
 from .runtime.executable import choose
-from .runtime.frameworks import needs_gradient, random_inputs
+from .runtime.frameworks import needs_gradient, random_inputs, torch_framework
 
 CompileSignature: TypeAlias = Callable[[tuple[Any, ...], dict[str, Any]], Executable]
 """Compiles the model for the arguments of one call. The executable's signature must describe those arguments as they were spelled:
@@ -130,6 +130,7 @@ class CompiledModel(Model):
         first = not self._executables
         self._add(executable)
         if first and self._compile_signature is not None:
+            torch_framework()  # the native side must know torch to read versions and addresses
             self._dispatch.watch(list(_state(self._original)))
 
     # ---- autograd ----
@@ -262,13 +263,15 @@ def _positional_names(model: Callable[..., Any]) -> tuple[str, ...]:
 
 
 def _state(model: Callable[..., Any]) -> Iterator[tuple[dict[str, Any], str, bool]]:
-    """What a compiled program takes from a module: (dictionary, key, is tensor) of each parameter, buffer and training flag."""
+    """What a compiled program takes from a module: (dictionary, key, is tensor) of submodules, parameters, buffers, training flags."""
     import torch
 
     if not isinstance(model, torch.nn.Module):
         return
     for module in model.modules():
         yield vars(module), "training", False
+        for name in module._modules:
+            yield module._modules, name, False
         for tensors in (module._parameters, module._buffers):
             for name, value in tensors.items():
                 yield tensors, name, value is not None

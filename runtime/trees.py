@@ -44,7 +44,7 @@ def check(tree: Any, leaves: int, depth: int = 0) -> None:
     if kind == "value" and "value" in tree:
         return
     index = tree.get("index")
-    if kind == "leaf" and isinstance(index, int) and 0 <= index < leaves:
+    if kind == "leaf" and type(index) is int and 0 <= index < leaves:
         return
     items, keys = tree.get("items"), tree.get("keys")
     named = kind in ("dict", "object")

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import mlc
 import numpy as np
+
+import mlc
 from mlc.ir.program import BufferRef, ConstantSlot, KernelCall, Program, Signature, Space, TensorSpec
 from mlc.runtime.executable import Executable
 

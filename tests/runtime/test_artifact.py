@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from native_programs import adder, mlp, mlp_reference
+
 from mlc.errors import ArtifactError, DeviceUnavailableError, SignatureError
 from mlc.runtime import Executable, artifact, load
-from native_programs import adder, mlp, mlp_reference
 
 
 @pytest.fixture(autouse=True)
@@ -74,10 +75,10 @@ def test_a_loaded_model_can_be_saved_again(saved: Any, tmp_path: Path) -> None:
 
 
 def test_a_loaded_model_refuses_to_drop_gradients(saved: Any) -> None:
-    path, executable, _ = saved
+    path = saved[0]
     for model in (load(path), load(path)):
         x = torch.from_numpy(X).clone().requires_grad_()
-        with pytest.raises(SignatureError, match="requires a gradient.*x.detach()"):
+        with pytest.raises(SignatureError, match=r"requires a gradient.*x\.detach\(\)"):
             model(x)
         with torch.no_grad():
             model(x)
@@ -137,7 +138,7 @@ def test_an_edited_byte_is_noticed_or_harmless(saved: Any, tmp_path: Path, monke
             start = info.header_offset + 30 + len(info.filename)
             members.append((start, start + info.file_size))
     damaged = tmp_path / "damaged.mlc"
-    positions = {*range(0, len(content), 97), *range(len(content) - 320, len(content)), *range(0, 45)}
+    positions = {*range(0, len(content), 97), *range(len(content) - 320, len(content)), *range(45)}
     unnoticed = 0
     for position in sorted(positions):
         with_cache_of_its_own(tmp_path, monkeypatch)

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from native_programs import adder, build, call_tree, leaf, mlp, mlp_reference, program, spec
+
 from mlc.errors import ArtifactError, DeviceUnavailableError, KernelError, SignatureError
 from mlc.ir.program import ALIGNMENT, Signature
 from mlc.runtime import Executable
-from native_programs import adder, build, call_tree, leaf, mlp, mlp_reference, program, spec
 
 COPY = """
 int32_t mlc_entry(const mlc_context* c, void* const* io, const int64_t* dims, void* arena) {
@@ -22,7 +23,17 @@ int32_t mlc_entry(const mlc_context* c, void* const* io, const int64_t* dims, vo
 }
 """
 
-NUMPY = {"b1": "bool", "u8": "uint8", "i8": "int8", "i16": "int16", "i32": "int32", "i64": "int64", "f16": "float16", "f32": "float32", "f64": "float64"}
+NUMPY = {
+    "b1": "bool",
+    "u8": "uint8",
+    "i8": "int8",
+    "i16": "int16",
+    "i32": "int32",
+    "i64": "int64",
+    "f16": "float16",
+    "f32": "float32",
+    "f64": "float64",
+}
 NUMPY |= {"c64": "complex64"}
 
 
@@ -43,7 +54,11 @@ def test_outputs_follow_the_kind_of_the_inputs(tmp_path: Path) -> None:
     out = add(a, b)
     assert type(out) is np.ndarray
     np.testing.assert_array_equal(out, a + b)
-    for first, second in [(torch.from_numpy(a), torch.from_numpy(b)), (torch.from_numpy(a), b), (a, torch.nn.Parameter(torch.from_numpy(b)))]:
+    for first, second in [
+        (torch.from_numpy(a), torch.from_numpy(b)),
+        (torch.from_numpy(a), b),
+        (a, torch.nn.Parameter(torch.from_numpy(b))),
+    ]:
         out = add(first, second)
         assert type(out) is torch.Tensor and not out.requires_grad
         np.testing.assert_array_equal(out.numpy(), a + b)
@@ -207,7 +222,7 @@ def test_keywords_come_in_any_order_and_specialised_values_are_checked(tmp_path:
             np.testing.assert_array_equal(result[0], a - b)
             np.testing.assert_array_equal(result[1], a)
     for wrong in (3.0, 2, True, None):
-        with pytest.raises(SignatureError, match="argument 'scale' is .*, but the program was compiled for 2.0"):
+        with pytest.raises(SignatureError, match=r"argument 'scale' is .*, but the program was compiled for 2\.0"):
             run(None, first=a, scale=wrong, second=b)
     with pytest.raises(SignatureError, match="compiled for None"):
         run(0, first=a, scale=2.0, second=b)

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from native_programs import adder, build, mlp, mlp_reference, program, spec
+
 from mlc.errors import KernelError
 from mlc.ir.program import Signature
 from mlc.runtime import Executable, _native
-from native_programs import adder, build, mlp, mlp_reference, program, spec
 
 LOOPS = """
 #include <stdatomic.h>
@@ -176,9 +177,7 @@ def test_the_pool_survives_a_fork(tmp_path: Path) -> None:
 
 
 FLUSH = """
-#include <immintrin.h>
 static int32_t part(int32_t index, int32_t count, void* closure) {
-  struct timespec { long s, n; };
   volatile float tiny = 1e-40f;
   ((float*)closure)[index] = tiny * 0.5f;
   for (volatile int i = 0; i < 20000; ++i) {}
@@ -192,7 +191,7 @@ int32_t mlc_entry(const mlc_context* c, void* const* io, const int64_t* dims, vo
 
 @pytest.mark.skipif(not torch.set_flush_denormal(False), reason="this processor cannot flush denormals")
 def test_workers_follow_the_callers_treatment_of_denormals(tmp_path: Path) -> None:
-    run = Executable(program(Signature((spec("x", 1),), (spec("out", 64),))), build(FLUSH.replace("#include <immintrin.h>", ""), tmp_path))
+    run = Executable(program(Signature((spec("x", 1),), (spec("out", 64),))), build(FLUSH, tmp_path))
     run.threads = 4
     x = np.zeros(1, np.float32)
     kept = np.full(64, np.float32(1e-40) * np.float32(0.5))
@@ -207,7 +206,8 @@ def test_workers_follow_the_callers_treatment_of_denormals(tmp_path: Path) -> No
 
 
 def test_threads_respect_the_affinity_of_the_process(tmp_path: Path) -> None:
-    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from mlc.runtime import _native; print(_native.available_cpus())"
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+    code += "from mlc.runtime import _native; print(_native.available_cpus())"
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert out.stdout.split() == ["1"]
     assert adder(tmp_path, threads=64).threads <= len(os.sched_getaffinity(0))
