@@ -190,7 +190,7 @@ def report(
 def tune(
     model: Model,
     database: Annotated[pathlib.Path, typer.Option("--database", "-d", help="Tuning database to add to.")] = pathlib.Path("tuning.db"),
-    trials: Annotated[int, typer.Option(min=1, help="Measurements, over all kernels of the model.")] = 64,
+    trials: Annotated[int, typer.Option(min=1, help="Measurements per kernel, on average.")] = 64,
     seconds: Annotated[float | None, typer.Option(min=0, help="Stop after this time.")] = None,
     target: TargetOption = "cpu",
     threads: ThreadsOption = None,
@@ -199,21 +199,25 @@ def tune(
     """Search for faster schedules of a model's kernels by measuring them on this machine."""
     import mlc
 
+    from .tuning_report import tuning_dict, tuning_table
+
     source = _load(model)
-    with _working(f"tuning {source.name}"):
+    with _working(f"tuning {source.name}") as tell:
         result = mlc.tune(
             source.model,
             example_inputs=source.inputs,
             example_kwargs=dict(source.kwargs) or None,
-            target=_target(target, threads),
+            target=target,
+            threads=threads,
             trials=trials,
             seconds=seconds,
             database=database,
+            progress=lambda state: tell(state.trials, state.trials_budget, f"{state.elapsed:.0f} s"),
         )
     if json:
-        _print_json(result.to_dict())
+        _print_json(tuning_dict(result))
     else:
-        out.print(result)
+        out.print(tuning_table(result))
 
 
 @app.command(
@@ -347,10 +351,6 @@ def _artifact(text: str) -> Any:
     import mlc
 
     return mlc.load(text)
-
-
-def _target(text: str, threads: int | None) -> str:
-    return text if threads is None else f"{text} -threads={threads}"
 
 
 @contextlib.contextmanager

@@ -1,0 +1,83 @@
+"""What a tuning job did, for the command line's ``mlc tune``: as a terminal table and as JSON-like data."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from .autotune import TaskResult, TuningResult
+
+
+def tuning_table(result: TuningResult) -> RenderableType:
+    """One line per kernel, those that take most time first."""
+    grid = Table(box=None, pad_edge=False)
+    for heading in ("kernel", "calls", "default us", "best us", "speed-up", "trials", "config"):
+        left = heading in ("kernel", "config")
+        grid.add_column(heading, justify="left" if left else "right", no_wrap=not left, overflow="fold")
+    for task in sorted(result.tasks, key=lambda task: -_weight(task)):
+        grid.add_row(
+            label(task),
+            str(task.occurrences),
+            _microseconds(task.default_seconds),
+            _microseconds(task.best_seconds),
+            f"{task.speedup:.2f}x",
+            str(task.trials),
+            str(task.best or "-"),
+        )
+    end = "interrupted after" if result.interrupted else "done in"
+    lines = [f"{end} {result.elapsed:.0f} s, {result.trials} measurements, {result.failed} of them failed"]
+    if result.seconds_after > 0:
+        ratio = result.seconds_before / result.seconds_after
+        lines.append(
+            f"all kernels together: {result.seconds_before * 1e3:.3f} ms by default, {result.seconds_after * 1e3:.3f} ms now ({ratio:.2f}x)"
+        )
+    return Group(grid, *lines)
+
+
+def tuning_dict(result: TuningResult) -> dict[str, Any]:
+    """The same as JSON-like data; a time that is not known is null."""
+    return {
+        "trials": result.trials,
+        "failed": result.failed,
+        "elapsed": result.elapsed,
+        "interrupted": result.interrupted,
+        "seconds_before": result.seconds_before,
+        "seconds_after": result.seconds_after,
+        "tasks": [
+            {
+                "task": task.task.key,
+                "label": label(task),
+                "occurrences": task.occurrences,
+                "default": str(task.default),
+                "default_seconds": _finite(task.default_seconds),
+                "best": str(task.best) if task.best else None,
+                "best_seconds": _finite(task.best_seconds),
+                "trials": task.trials,
+            }
+            for task in result.tasks
+        ],
+    }
+
+
+def label(task: TaskResult) -> str:
+    """The operations of a kernel, such as ``conv+add+relu``, and the shape of its first output."""
+    graph = task.task.graph
+    shape = "x".join(str(dim) for dim in graph.outputs[0].type.shape)
+    names = [node.op for node in graph.nodes if node.op != "constant"]
+    return f"{'+'.join(names[:4])}{'+...' if len(names) > 4 else ''} {shape}"
+
+
+def _weight(task: TaskResult) -> float:
+    return task.occurrences * (task.best_seconds if math.isfinite(task.best_seconds) else 0.0)
+
+
+def _microseconds(seconds: float) -> str:
+    return f"{seconds * 1e6:.1f}" if math.isfinite(seconds) else "failed"
+
+
+def _finite(seconds: float) -> float | None:
+    return seconds if math.isfinite(seconds) else None
