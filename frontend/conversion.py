@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
+import sympy
 import torch
+from torch import fx
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from ..ir import ArrayConstant, Dim, DType, GraphBuilder, TensorType, Value
 from .dtypes import from_torch, promote
@@ -33,9 +36,14 @@ def dimension(extent: int | torch.SymInt) -> Dim:
     expression = extent.node.expr
     if expression.is_number:
         return int(expression)
-    if any(str(symbol).startswith(("u", "zuf")) for symbol in expression.free_symbols):
+    if not all(is_dimension(symbol) for symbol in expression.free_symbols):
         raise Unsupported("the shape of the result depends on the data: use torch.where or masks of a fixed shape instead")
     return expression
+
+
+def is_dimension(symbol: sympy.Symbol) -> bool:
+    """Whether a symbol of PyTorch stands for the extent of an input, not for a number found in the data of tensors."""
+    return not free_unbacked_symbols(symbol)
 
 
 def tensor_type(tensor: torch.Tensor) -> TensorType:
@@ -50,6 +58,7 @@ class Conversion:
     """The conversion of one operation. ``results`` are PyTorch's (fake) results: they say shapes and dtypes after promotion."""
 
     builder: GraphBuilder
+    node: fx.Node
     results: tuple[torch.Tensor | None, ...]
     scalars: dict[tuple[str, DType], Value] = field(default_factory=dict)
 
@@ -72,6 +81,12 @@ class Conversion:
         assert result is not None
         return tensor_type(result)
 
+    def example(self, position: int) -> torch.Tensor:
+        """PyTorch's (fake) tensor for the argument at ``position``: its strides and storage offset, which values do not have."""
+        argument = self.node.args[position]
+        assert isinstance(argument, fx.Node)
+        return argument.meta["val"]
+
     def call(self, op: str, *inputs: Value, **attributes: Any) -> Value:
         """Adds an operation of the IR and returns its only result."""
         return self.builder.call(op, *inputs, **attributes)
@@ -80,7 +95,7 @@ class Conversion:
         """A 0-d tensor of one number; equal ones are shared."""
         if not isinstance(value, bool | int | float):
             raise Unsupported("the size of a symbolic dimension is used as data: compile with static shapes")
-        number = float(value) if dtype.is_float else bool(value) if dtype is DType.BOOL else int(value)
+        number = representable(value, dtype)
         key = (repr(number), dtype)
         if key not in self.scalars:
             self.scalars[key] = self.call("full", shape=(), value=number, dtype=dtype)
@@ -129,6 +144,16 @@ def _product(shape: Sequence[Dim]) -> Dim:
     for extent in shape:
         product = product * extent
     return product
+
+
+def representable(value: Number, dtype: DType) -> Number:
+    """``value`` as PyTorch stores it in ``dtype``; integers wrap."""
+    if dtype.is_float:
+        return float(value)
+    if dtype is DType.BOOL:
+        return bool(value)
+    limits = np.iinfo(dtype.numpy)
+    return (int(value) - limits.min) % (limits.max - limits.min + 1) + limits.min
 
 
 def axis_of(axis: int, rank: int) -> int:

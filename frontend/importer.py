@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import sympy
 import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, OutputKind
 from torch.fx.node import map_aggregate
+from torch.utils._sympy.numbers import int_oo
 
 from ..errors import Error, ExportError
 from ..ir import DType, Graph, GraphBuilder, Location, SymbolRange, TensorType, Value
@@ -19,7 +21,7 @@ from ..ir.program import Signature, TensorSpec
 from . import ops as _ops  # noqa: F401  registers the converters
 from . import signature as trees
 from .constants import ConstantPool
-from .conversion import Conversion, dimension, tensor_type
+from .conversion import Conversion, dimension, is_dimension, tensor_type
 from .export import export_model
 from .location import location_of, operation_name
 from .registry import Result, converter_of
@@ -88,6 +90,7 @@ class _Importer:
         location = Location(module=str(spec.target or node.name), origin=spec.kind.name.lower())
         if spec.kind not in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
             self.unsupported.add(f"{spec.kind.name.lower()} input", location, "the graph takes objects that are not tensors: remove them")
+            self.entries[node] = None
             return
         if not node.users:
             return
@@ -178,7 +181,7 @@ class _Importer:
         if converter is None:
             raise Unsupported(NO_CONVERTER)
         results = tuple(example) if isinstance(example, list | tuple) else (example,)
-        result = converter(Conversion(self.builder, results, self.scalars), *arguments, **keywords)  # type: ignore[misc]
+        result = converter(Conversion(self.builder, node, results, self.scalars), *arguments, **keywords)  # type: ignore[misc]
         _check_types(node, result, results)
         if isinstance(result, Value) and not result.name:
             result.name = node.name
@@ -242,11 +245,11 @@ class _Importer:
 
 
 def _symbols(exported: ExportedProgram) -> dict[str, SymbolRange]:
-    """The symbolic dimensions of an exported program with their bounds."""
+    """The symbolic dimensions of an exported program with their bounds; those that depend on data are left out."""
     ranges = {}
     for symbol, bounds in exported.range_constraints.items():
-        upper = int(bounds.upper) if bounds.upper.is_finite else None
-        ranges[str(symbol)] = SymbolRange(int(bounds.lower), upper)
+        if symbol.is_symbol and is_dimension(symbol):
+            ranges[str(symbol)] = SymbolRange(int(bounds.lower), None if bounds.upper in (int_oo, sympy.oo) else int(bounds.upper))
     return ranges
 
 

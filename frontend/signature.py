@@ -45,24 +45,32 @@ def _describe(spec: TreeSpec, leaves: Iterator[Leaf]) -> dict[str, Any]:
         return {"kind": "dict", "keys": list(context), "items": items}
     if kind is defaultdict:
         return {"kind": "dict", "keys": list(context[1]), "items": items}
-    keys = _field_names(kind, context)
-    if keys is None or len(keys) != len(items):
+    if kind.__module__ == "torch.return_types":  # what torch.max, topk and the like return; it takes no keywords
+        return {"kind": "tuple", "items": items}
+    keys, absent = _field_names(kind, context)
+    if len(keys) != len(items):
         raise ExportError(
             f"the model takes or returns a {kind.__module__}.{kind.__qualname__}, which cannot be rebuilt from its tensors: "
             "use tuples, dicts or dataclasses (for a cache of a Hugging Face model: pass or configure use_cache=False)"
         )
-    return {"kind": "object", "type": f"{kind.__module__}.{kind.__qualname__}", "keys": keys, "items": items}
+    return {
+        "kind": "object",
+        "type": f"{kind.__module__}.{kind.__qualname__}",
+        "keys": [*keys, *absent],
+        "items": [*items, *(value(None) for _ in absent)],
+    }
 
 
-def _field_names(kind: Any, context: Any) -> list[str] | None:
-    """Names under which the class takes its items, None if it is not known to be built by keywords."""
+def _field_names(kind: Any, context: Any) -> tuple[list[str], list[str]]:
+    """Keywords with which the class takes its items, and those of fields that are None; no keywords if it is not built by them."""
     if hasattr(kind, "_fields"):  # a named tuple
-        return list(kind._fields)
+        return list(kind._fields), []
     if not dataclasses.is_dataclass(kind):
-        return None
+        return [], []
     # torch.export.register_dataclass keeps (names, names of fields that are None), Hugging Face's ModelOutput the names.
-    names = context[0] if context and isinstance(context[0], list | tuple) else context
-    return [str(name) for name in names]
+    if context and isinstance(context[0], list | tuple):
+        return [str(name) for name in context[0]], [str(name) for name in context[1]]
+    return [str(name) for name in context], []
 
 
 def leaf_paths(tree: dict[str, Any], prefix: str = "") -> dict[int, str]:

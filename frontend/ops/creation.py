@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from ...ir import Dim, DType, Value
-from ..conversion import Conversion, Number
+from ...ir import Dim, Value
+from ..conversion import Conversion, Number, representable
 from ..registry import converts
 
 aten = torch.ops.aten
@@ -15,8 +15,9 @@ aten = torch.ops.aten
 
 def _filled(c: Conversion, value: Number) -> Value:
     """``value``, converted to the result's dtype, everywhere in the result's shape."""
-    number = float(value) if c.dtype.is_float else bool(value) if c.dtype is DType.BOOL else int(value)
-    return c.call("full", shape=c.shape, value=number, dtype=c.dtype) if c.shape else c.scalar(number, c.dtype)
+    if not c.shape:
+        return c.scalar(value, c.dtype)
+    return c.call("full", shape=c.shape, value=representable(value, c.dtype), dtype=c.dtype)
 
 
 @converts(aten.full.default, aten.full_like.default, aten.new_full.default)

@@ -213,7 +213,14 @@ def unfold(c: Conversion, x: Value, dimension: int, size: int, step: int) -> Val
 
 @converts(aten.as_strided.default)
 def as_strided(c: Conversion, x: Value, size: Sequence[int], stride: Sequence[int], offset: int | None = None) -> Value:
-    """The elements at computed positions of x, taken to be contiguous as values of the IR are."""
+    """The elements at computed positions of the operand's memory: of x with its axes in memory order, which must have no gaps."""
+    example = c.example(0)
+    order = sorted(range(example.dim()), key=lambda axis: (-example.stride(axis), axis))
+    if example.storage_offset() != 0 or not example.permute(order).is_contiguous():
+        raise Unsupported(
+            "as_strided reaches into the memory of a view that is only part of its base: use slices, expand or unfold instead"
+        )
+    x = c.permute(x, order)
     shape = tuple(static(extent, "an extent of as_strided") for extent in c.shape)
     elements = int(np.prod(x.tensor.static_shape))
     positions = np.full(shape, offset or 0, dtype=np.int64)
