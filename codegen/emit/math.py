@@ -54,6 +54,14 @@ def i32(value: int) -> Expr:
     return tirx.const(value, "int32")
 
 
+def is_nan(x: Expr) -> Expr:
+    """Whether a float is NaN, by its representation (TVM's simplifier takes ``x != x`` for false)."""
+    if x.ty.dtype == "float64":
+        magnitude = tirx.reinterpret("int64", x) & tirx.const(0x7FFFFFFFFFFFFFFF, "int64")
+        return magnitude > tirx.const(0x7FF0000000000000, "int64")
+    return (_bits(x) & i32(0x7FFFFFFF)) > i32(0x7F800000)
+
+
 def select(condition: Expr, then: Expr, otherwise: Expr) -> Expr:
     """``then`` where the condition holds, else ``otherwise``; both are evaluated."""
     return tirx.Select(condition, then, otherwise)
@@ -224,9 +232,7 @@ def _circular(bind: Bind, x: Expr, turned: bool) -> Expr:
     else:
         negative = bind(quarter >= f32(2.0))
         value = bind(select(odd, cosine, sine))
-    result = bind(select(negative, f32(0.0) - value, value))
-    # NaN for NaN and infinity.
-    return bind(select(tirx.EQ(x - x, f32(0.0)), result, f32(math.nan)))
+    return bind(select(negative, f32(0.0) - value, value))
 
 
 def sin(bind: Bind, x: Expr) -> Expr:

@@ -115,14 +115,14 @@ def _larger(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype:
         return tirx.Or(x[0], x[1])
     first = x[0] > x[1]
     # NaN wins: a NaN in x[1] makes the comparison false.
-    return select(tirx.Or(first, tirx.NE(x[0], x[0])) if dtype.is_float else first, x[0], x[1])
+    return select(tirx.Or(first, math.is_nan(x[0])) if dtype.is_float else first, x[0], x[1])
 
 
 def _smaller(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
     if dtype is DType.BOOL:
         return tirx.And(x[0], x[1])
     first = x[0] < x[1]
-    return select(tirx.Or(first, tirx.NE(x[0], x[0])) if dtype.is_float else first, x[0], x[1])
+    return select(tirx.Or(first, math.is_nan(x[0])) if dtype.is_float else first, x[0], x[1])
 
 
 def _modulo(bind: Bind, x: Expr, y: Expr, dtype: DType) -> Expr:
@@ -268,7 +268,7 @@ RULES: dict[str, Rule] = {
     "elu": _elu,
     "hardsigmoid": _hardsigmoid,
     "hardswish": _hardswish,
-    "isnan": _unary(lambda x, dtype: tirx.NE(x, x)),
+    "isnan": _unary(lambda x, dtype: math.is_nan(x)),
     "isinf": _unary(lambda x, dtype: tirx.EQ(tirx.abs(x), constant(pymath.inf, dtype))),
     "logical_not": _unary(lambda x, dtype: tirx.Not(_truth(x, dtype))),
     "bitwise_not": _unary(lambda x, dtype: tirx.Not(x) if dtype is DType.BOOL else tirx.bitwise_not(x)),

@@ -8,7 +8,7 @@ import numpy as np
 
 from mlc.codegen.space import Config
 from mlc.codegen.target import Target
-from mlc.codegen.task import Task
+from mlc.codegen.task import Numerics, Task
 from mlc.codegen.template import Template
 from mlc.ir import DType, Graph, GraphBuilder, Layout, TensorType, Value, interpret
 
@@ -47,11 +47,11 @@ def random_inputs(graph: Graph, seed: int = 0) -> list[np.ndarray]:
 
 def run(
     template: Template, graph: Graph, inputs: Sequence[np.ndarray], config: Config | None = None, target: Target = HOST, threads: int = 1,
-    constants: frozenset[int] = frozenset(),
+    constants: frozenset[int] = frozenset(), numerics: Numerics = Numerics.FAST,
 ) -> list[np.ndarray]:
     """The outputs of the kernel that ``template`` makes of ``graph``, as logical arrays; buffers are poisoned before."""
     assert template.takes(graph)
-    task = Task(graph, constants, target, threads)
+    task = Task(graph, constants, target, threads, numerics)
     space = template.space(task)
     kernel = template.lower(task, config or space.default)
     arguments = []
@@ -68,14 +68,14 @@ def run(
 
 def check(
     template: Template, graph: Graph, *, tolerance: float = 2e-6, inputs: Sequence[np.ndarray] | None = None, all_configs: bool = False,
-    threads: int = 1, target: Target = HOST, constants: frozenset[int] = frozenset(),
+    threads: int = 1, target: Target = HOST, constants: frozenset[int] = frozenset(), numerics: Numerics = Numerics.FAST,
 ) -> None:
     """Asserts that the kernel computes what the interpreter does, within ``tolerance`` of each output's largest magnitude."""
     arrays = list(inputs) if inputs is not None else random_inputs(graph)
     expected = interpret(graph, arrays, wide=True)
-    configs = template.space(Task(graph, constants, target, threads)).configs if all_configs else (None,)
+    configs = template.space(Task(graph, constants, target, threads, numerics)).configs if all_configs else (None,)
     for config in configs:
-        results = run(template, graph, arrays, config, target, threads, constants)
+        results = run(template, graph, arrays, config, target, threads, constants, numerics)
         for value, result, reference in zip(graph.outputs, results, expected, strict=True):
             if not value.tensor.dtype.is_float:
                 np.testing.assert_array_equal(result, reference.astype(result.dtype), err_msg=f"{config}\n{graph}")

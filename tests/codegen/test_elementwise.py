@@ -82,6 +82,14 @@ def test_unary_operations(op: str) -> None:
     check(TEMPLATE, region([tensor((13,))], lambda b, x: b.call(op, x)), inputs=[values])
 
 
+def test_nan_and_infinity() -> None:
+    values = np.array([np.nan, 1.0, np.inf, -np.inf, -2.0, np.nan], np.float32)
+    for op in ("isnan", "isinf", "relu"):
+        check(TEMPLATE, region([tensor((6,))], lambda b, x, op=op: b.call(op, x)), inputs=[values])
+    for op in ("maximum", "minimum"):
+        check(TEMPLATE, region([tensor((6,)), tensor((6,))], lambda b, x, y, op=op: b.call(op, x, y)), inputs=[values, values[::-1].copy()])
+
+
 def test_casts() -> None:
     values = np.array([-2.7, -1.0, 0.0, 0.5, 1.0, 2.9, 100.2, 127.0, 3.0], np.float32)
     for dtype in (DType.INT64, DType.INT32, DType.INT8, DType.BOOL, DType.FLOAT64, DType.FLOAT32):
