@@ -39,15 +39,15 @@ class CostOracle:
 
     def region(self, graph: Graph, constant_inputs: frozenset[int] = frozenset()) -> float:
         """Seconds of a region compiled as one kernel."""
-        return self.task(Task(canonicalise(graph), constant_inputs, self.target, self.threads, self.numerics))
+        return self.predict(Task(canonicalise(graph), constant_inputs, self.target, self.threads, self.numerics))
 
-    def task(self, task: Task) -> float:
+    def predict(self, task: Task) -> float:
         """Seconds of a task, never below its lower bound."""
         if task.key not in self._known:
-            self._known[task.key] = max(self._predict(task), lower_bound(task).seconds)
+            self._known[task.key] = max(self._of_best_config(task), lower_bound(task).seconds)
         return self._known[task.key]
 
-    def _predict(self, task: Task) -> float:
+    def _of_best_config(self, task: Task) -> float:
         space = self._space_of(task) if self._space_of is not None else None
         if space is None or not len(space):
             return roofline(task).seconds

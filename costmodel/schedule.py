@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ..codegen.space import Config
 from ..codegen.task import Task
-from .workload import AnchorKind, workload
+from .workload import Anchor, AnchorKind, workload
 
 
 class Role(enum.Enum):
@@ -32,6 +32,7 @@ class Role(enum.Enum):
 
 ROLES: Mapping[str, Role] = {
     "rows": Role.TILE_ROWS,
+    "pixels": Role.TILE_ROWS,
     "vectors": Role.TILE_VECTORS,
     "block_depth": Role.BLOCK_DEPTH,
     "unroll": Role.UNROLL,
@@ -79,8 +80,7 @@ def schedule(task: Task, config: Config) -> Schedule:
     lanes = max(target.vector_lanes, 1)
     vectors = given.get(Role.TILE_VECTORS, 1)
     tiled = anchor.kind in TILED
-    row_tiles = max(-(-anchor.rows // given.get(Role.TILE_ROWS, 1)), 1)
-    rows = -(-anchor.rows // row_tiles) if tiled else 1
+    rows, row_tiles = _cut(anchor, given.get(Role.TILE_ROWS, 1)) if tiled else (1, max(anchor.rows, 1))
     panels = max(-(-anchor.columns // (vectors * lanes)), 1) if tiled else 1
     groups = given.get(Role.ROW_GROUPS, 1)
     depth = max(min(given.get(Role.BLOCK_DEPTH, anchor.depth), anchor.depth), 1)
@@ -101,6 +101,14 @@ def schedule(task: Task, config: Config) -> Schedule:
         # Per inner iteration: `vectors` loads and `rows` broadcasts feed rows * vectors multiply-adds.
         loads_per_multiply=(vectors + rows) / (rows * vectors) if tiled else 1.0,
     )
+
+
+def _cut(anchor: Anchor, most: int) -> tuple[int, int]:
+    """Rows of the largest tile, and number of tiles, when rows are cut evenly into tiles of at most ``most`` within or along runs."""
+    lines, run = (anchor.rows // anchor.run, anchor.run) if 0 < anchor.run < anchor.rows else (1, max(anchor.rows, 1))
+    across = -(-run // min(most, run))
+    down = -(-lines // max(1, most // run))
+    return -(-run // across) * -(-lines // down), across * down
 
 
 def _balance(parts: int, threads: int) -> float:

@@ -36,7 +36,8 @@ class Anchor:
     """The dominating operation written as a batch of products [rows, depth] x [depth, columns].
 
     For a convolution rows are output positions, columns output channels of a group, depth input channels of a group times
-    ``taps``, batch the groups. For a reduction or normalisation depth is the reduced extent. Otherwise columns is the innermost
+    ``taps``, batch the groups; ``run`` is how many rows follow each other at equal distances in the operand (one line of an image
+    where a window slides over it). For a reduction or normalisation depth is the reduced extent. Otherwise columns is the innermost
     stored extent, rows the rest.
     """
 
@@ -47,6 +48,7 @@ class Anchor:
     depth: int
     taps: int = 1
     stride: int = 1
+    run: int = 0
 
 
 @dataclass(frozen=True)
@@ -224,7 +226,8 @@ def _describe(node: Node, kind: AnchorKind) -> Anchor:
         batch = 1 if kind is AnchorKind.DEPTHWISE else groups
         inside = 1 if kind is AnchorKind.DEPTHWISE else node.inputs[0].tensor.static_shape[1] // groups
         positions, stride = shape[0] * math.prod(shape[2:]), max(_integers(node, "stride"), default=1)
-        return Anchor(kind, batch, positions, channels, inside * taps, taps, stride)
+        run = shape[-1] if taps > 1 or stride > 1 else positions
+        return Anchor(kind, batch, positions, channels, inside * taps, taps, stride, run)
     if kind is AnchorKind.ATTENTION:
         batch, heads, queries, width = shape
         return Anchor(kind, batch * heads, queries, node.inputs[1].tensor.static_shape[2], width)

@@ -1,0 +1,119 @@
+"""Builds candidates: a task and a config become a shared library with a program entry for that one kernel."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+import tempfile
+from dataclasses import dataclass
+from typing import Any
+
+from ..codegen.build import ABI_INCLUDE, c_compiler, cache_directory, compile_kernel, link_library, run_tool, versions
+from ..codegen.space import Config
+from ..codegen.task import Task
+from ..ir import Layout
+
+ENTRY = "mlc_entry"
+
+_ENTRY_SOURCE = """\
+#include "mlc_abi.h"
+extern __attribute__((visibility("hidden"))) __thread const mlc_context* mlc_current_context;
+extern int32_t {symbol}({parameters});
+__attribute__((visibility("default")))
+int32_t {entry}(const mlc_context* context, void* const* io, const int64_t* dims, void* arena) {{
+  (void)dims;
+  (void)arena;
+  mlc_current_context = context;
+  return {symbol}({arguments});
+}}
+"""
+
+
+@dataclass(frozen=True)
+class BuiltKernel:
+    """A library whose ``mlc_entry`` takes the task's inputs, then its outputs, and ``workspace_bytes`` of arena."""
+
+    library: pathlib.Path
+    workspace_bytes: int
+    constant_layouts: dict[int, Layout]
+    versions: str
+
+    def document(self) -> dict[str, Any]:
+        """As JSON for a pipe."""
+        return {
+            "library": str(self.library),
+            "workspace_bytes": self.workspace_bytes,
+            "constant_layouts": [[index, list(layout.order), list(layout.blocks)] for index, layout in self.constant_layouts.items()],
+            "versions": self.versions,
+        }
+
+    @staticmethod
+    def of(document: dict[str, Any]) -> BuiltKernel:
+        return BuiltKernel(
+            pathlib.Path(document["library"]),
+            document["workspace_bytes"],
+            layouts_of(document["constant_layouts"]),
+            document["versions"],
+        )
+
+
+def layouts_of(document: list[list[Any]]) -> dict[int, Layout]:
+    """Layouts by input position from their JSON form."""
+    return {index: Layout(tuple(order), tuple((axis, size) for axis, size in blocks)) for index, order, blocks in document}
+
+
+def entry_source(symbol: str, pointers: int, workspace: bool) -> str:
+    """C source of a program entry that calls the kernel ``symbol`` with ``pointers`` inputs and outputs."""
+    count = pointers + workspace
+    arguments = [f"io[{position}]" for position in range(pointers)] + ["arena"] * workspace
+    parameters = ", ".join(["void*"] * count) or "void"
+    return _ENTRY_SOURCE.format(symbol=symbol, entry=ENTRY, parameters=parameters, arguments=", ".join(arguments))
+
+
+class TemplateBuilder:
+    """Builds through the registered templates; served by a build worker."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, Task] = {}
+
+    def warm_up(self) -> None:
+        """Imports the tool chain, so that the first build is not timed out by it."""
+        from ..codegen.templates import templates
+
+        templates()
+        versions()
+
+    def build(self, task: str, config: str, library: str) -> dict[str, Any]:
+        """Compiles ``config`` of the task with text ``task`` into the file ``library``; a :class:`BuiltKernel` as JSON."""
+        from ..codegen.templates import template_named
+
+        if task not in self._tasks:
+            self._tasks = {task: Task.parse(task)}
+        parsed, point = self._tasks[task], Config.parse(config)
+        template = template_named(point.template)
+        key = f"{parsed.key}|{point}|{template.name}-{template.revision}"
+        kernel = compile_kernel(key, parsed.target, lambda: template.lower(parsed, point))
+        pointers = len(parsed.graph.inputs) + len(parsed.graph.outputs)
+        source = entry_source(kernel.symbol, pointers, kernel.workspace_bytes > 0)
+        link_library([kernel.object], {"entry.c": source}, [ENTRY], pathlib.Path(library))
+        return BuiltKernel(pathlib.Path(library), kernel.workspace_bytes, dict(kernel.constant_layouts), versions()).document()
+
+
+def timing_library() -> pathlib.Path:
+    """The library that times kernels (``native/measure.c`` with the runtime's thread pool), compiled once and cached.
+
+    BuildError when there is no C compiler.
+    """
+    sources = [pathlib.Path(__file__).parent / "native" / "measure.c", ABI_INCLUDE / "threads.c"]
+    headers = [ABI_INCLUDE / "threads.h", ABI_INCLUDE / "mlc_abi.h"]
+    digest = hashlib.sha256(b"\0".join(path.read_bytes() for path in (*sources, *headers))).hexdigest()[:16]
+    library = cache_directory() / f"measure-{digest}.so"
+    if not library.exists():
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+            built = pathlib.Path(folder) / "measure.so"
+            command = [c_compiler(), "-O2", "-std=gnu11", "-shared", "-fPIC", f"-I{ABI_INCLUDE}", *map(str, sources), "-pthread"]
+            run_tool([*command, "-o", str(built)])
+            os.replace(built, library)
+    return library

@@ -1,0 +1,97 @@
+"""Which config a compilation takes: a measured one, else the model's when it is sure, else the template's default."""
+
+from __future__ import annotations
+
+import enum
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..codegen.space import Config, Space
+from ..codegen.task import Task
+from ..codegen.template import Template
+from ..costmodel import CostModel, pretrained
+from ..errors import DatabaseError, Error
+from .database import Database
+
+SURE = 2.0
+"""The model overrules a default when its ensemble's mean lead is this many of its standard deviations."""
+
+
+class Source(enum.Enum):
+    """Where a chosen config comes from."""
+
+    MEASURED = "measured"
+    RANKED = "ranked"
+    DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A config, where it comes from, and its seconds per call where a measurement or the model says so."""
+
+    config: Config
+    source: Source
+    seconds: float | None = None
+
+
+def choice_for(task: Task, space: Space, database: Database | None = None, model: CostModel | None = None) -> Choice:
+    """The config to compile ``task`` with. Never fails: a database or model that does gives a warning and is passed over."""
+    if database is not None:
+        try:
+            record = database.best(task.key, str(task.target))
+            if record is not None and record.config in space:
+                return Choice(record.config, Source.MEASURED, record.median)
+        except DatabaseError as error:
+            warnings.warn(f"{error}. Compiling without the tuning database", RuntimeWarning, stacklevel=2)
+    if model is not None and model.confident and len(space) > 1:
+        try:
+            if (choice := _ranked(task, space, model)) is not None:
+                return choice
+        except Error as error:
+            warnings.warn(f"{error}. Compiling with default schedules", RuntimeWarning, stacklevel=2)
+    return Choice(space.default, Source.DEFAULT)
+
+
+def _ranked(task: Task, space: Space, model: CostModel) -> Choice | None:
+    """The model's first choice, if its members agree that it beats the default."""
+    configs = space.configs
+    prediction = model.predict(task, configs)
+    first, default = prediction.order()[0], configs.index(space.default)
+    margin, deviation = prediction.lead(first, default)
+    if first == default or margin <= SURE * deviation:
+        return None
+    return Choice(configs[first], Source.RANKED, float(prediction.seconds[first]))
+
+
+def choose_config(task: Task, template: Template, space: Space, database: Database | None, model: CostModel | None) -> Config:
+    """The config of :func:`choice_for`. ``template`` is the one that ``space`` belongs to."""
+    assert space.template == template.name
+    return choice_for(task, space, database, model).config
+
+
+def open_database(path: str | os.PathLike[str] | Database | None) -> Database | None:
+    """The tuning database for a compilation; None, with a warning that says why, when it cannot be used."""
+    if path is None or isinstance(path, Database):
+        return path
+    try:
+        return Database(path, create=False)
+    except DatabaseError as error:
+        warnings.warn(f"{error}. Compiling without it", RuntimeWarning, stacklevel=2)
+        return None
+
+
+def chooser(
+    database: str | os.PathLike[str] | Database | None, model: CostModel | None = None
+) -> Callable[[Task, Template, Space], Config]:
+    """:func:`choose_config` with a database (None: none) and a model (None: the one that ships for the task's target).
+
+    A database that cannot be used gives a warning and is left out.
+    """
+    opened = open_database(database)
+
+    def choose(task: Task, template: Template, space: Space) -> Config:
+        return choose_config(task, template, space, opened, model or pretrained(task.target))
+
+    return choose

@@ -1,0 +1,146 @@
+"""Inputs that candidates are run on and the outputs they must give, as files that run workers map."""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..codegen.task import Task
+from ..ir import DType, Graph, Node, TensorType, Trait, Value, interpret, lookup
+
+SETS = 2
+"""Different sets of inputs on which a candidate must be right."""
+
+_INDEX_OPS = ("take", "take_along", "take_nd")
+_POSITIVE = {"log": (0,), "sqrt": (0,), "rsqrt": (0,), "reciprocal": (0,), "batch_norm": (2,)}
+"""Operands that must be positive for a finite result."""
+
+
+def example_inputs(task: Task, variant: int, seed: int = 0) -> list[np.ndarray]:
+    """Arrays in logical order for the inputs of ``task``. Constants are the same in all variants, the others differ.
+
+    Floats are normal in even variants and uniform with some zeros in odd ones, scaled so that contractions give values around
+    one; integers used as indices stay in range.
+    """
+    arrays = []
+    for position, value in enumerate(task.graph.inputs):
+        constant = position in task.constant_inputs
+        generator = np.random.default_rng([seed, position, 0 if constant else variant + 1])
+        arrays.append(_random(task.graph, value, generator, plain=constant or variant % 2 == 0))
+    return arrays
+
+
+def _random(graph: Graph, value: Value, generator: np.random.Generator, plain: bool) -> np.ndarray:
+    type = value.tensor
+    shape = type.static_shape
+    if type.dtype is DType.BOOL:
+        return generator.random(shape) < 0.7
+    if type.dtype.is_integer:
+        low, high = _integer_range(graph, value, type)
+        return generator.integers(low, high, shape, endpoint=True).astype(type.dtype.numpy)
+    if plain:
+        array = generator.standard_normal(shape, dtype=np.float32)
+    else:
+        array = generator.uniform(-2, 2, shape).astype(np.float32)
+        array[generator.random(shape) < 0.05] = 0
+    if any(position in _POSITIVE.get(node.op, ()) for node, position in _uses(graph, value)):
+        array = np.abs(array) + np.float32(0.1)
+    fan_in = max((_fan_in(node.op, type) for node, position in _uses(graph, value) if position == 1), default=1)
+    return np.asarray(array / np.float32(math.sqrt(fan_in))).astype(type.dtype.numpy)
+
+
+def _uses(graph: Graph, value: Value) -> list[tuple[Node, int]]:
+    """Nodes that read ``value``, and as which operand."""
+    return [
+        (node, position) for node in set(graph.users.get(value, ())) for position, operand in enumerate(node.inputs) if operand is value
+    ]
+
+
+def _integer_range(graph: Graph, value: Value, type: TensorType) -> tuple[int, int]:
+    """Inclusive bounds that keep indices valid, through views; small numbers where ``value`` is no index."""
+    extents = []
+    seen, pending = {value}, [value]
+    while pending:
+        for node, position in _uses(graph, pending.pop()):
+            if node.op in _INDEX_OPS and position == 1:
+                extents.append(_indexed_extent(node))
+            elif lookup(node.op).has(Trait.VIEW) or node.op in ("cast", "concat"):
+                new = [output for output in node.outputs if output not in seen]
+                seen.update(new)
+                pending.extend(new)
+    if extents:
+        return 0, max(min(extents) - 1, 0)
+    return (0 if type.dtype is DType.UINT8 else -8), 8
+
+
+def _indexed_extent(node: Node) -> int:
+    shape = node.inputs[0].tensor.static_shape
+    if node.op == "take_nd":
+        return min(shape[: node.inputs[1].tensor.static_shape[-1]])
+    axis = node.attributes.get("axis", 0)
+    assert isinstance(axis, int)
+    return shape[axis]
+
+
+def _fan_in(op: str, type: TensorType) -> int:
+    """How many products an output sums, for the second operand of a contraction."""
+    shape = type.static_shape
+    if op == "linear":
+        return shape[1]
+    if op == "matmul":
+        return shape[-2]
+    return math.prod(shape[1:]) if op in ("conv", "conv_transpose") else 1
+
+
+def write_case(task: Task, folder: pathlib.Path) -> pathlib.Path:
+    """Writes inputs and reference outputs of ``task`` into ``folder``, stored as kernels see them; the manifest's path.
+
+    Constants are stored in logical order, since every kernel may want them in another; the references are the interpreter's, in
+    float64 where they are floats.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    inputs = [example_inputs(task, variant) for variant in range(SETS)]
+    results = [interpret(task.graph, arrays, wide=True) for arrays in inputs]
+    manifest = {
+        "threads": task.threads,
+        "inputs": [
+            _write_input(task, position, [arrays[position] for arrays in inputs], folder) for position in range(len(task.graph.inputs))
+        ],
+        "outputs": [
+            _write_output(value.tensor, position, [arrays[position] for arrays in results], folder)
+            for position, value in enumerate(task.graph.outputs)
+        ],
+    }
+    path = folder / "case.json"
+    path.write_text(json.dumps(manifest))
+    return path
+
+
+def _write_input(task: Task, position: int, variants: Sequence[np.ndarray], folder: pathlib.Path) -> dict[str, object]:
+    constant = position in task.constant_inputs
+    layout = task.graph.inputs[position].tensor.layout
+    paths = []
+    for variant, array in enumerate(variants[:1] if constant else variants):
+        path = folder / f"input{position}.{variant}.npy"
+        np.save(path, array if constant else layout.pack(array))
+        paths.append(str(path))
+    return {"constant": constant, "order": list(layout.order), "blocks": list(layout.blocks), "files": paths}
+
+
+def _write_output(type: TensorType, position: int, variants: Sequence[np.ndarray], folder: pathlib.Path) -> dict[str, object]:
+    paths = []
+    for variant, array in enumerate(variants):
+        path = folder / f"output{position}.{variant}.npy"
+        np.save(path, type.layout.pack(np.asarray(array)))
+        paths.append(str(path))
+    # Lanes beyond the logical extents may hold anything.
+    padded = type.elements != math.prod(type.physical_shape)
+    mask = None
+    if padded:
+        mask = str(folder / f"mask{position}.npy")
+        np.save(mask, type.layout.pack(np.ones(type.static_shape, dtype=np.bool_)))
+    return {"dtype": type.dtype.text, "shape": list(type.physical_shape), "files": paths, "mask": mask}

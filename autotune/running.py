@@ -1,0 +1,223 @@
+"""Runs candidates: maps inputs, verifies results, takes times. Served by a run worker, which a bad candidate may take down.
+
+Imports little, so that a worker is quickly replaced.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import mmap
+import pathlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import MeasurementError
+from ..ir import DType, Layout
+
+NORM_TOLERANCE = 1e-4
+"""Largest norm-wise error of a float output against float64."""
+
+ELEMENT_TOLERANCE = 2e-3
+"""Largest error of one element, relative to its size plus the root mean square of all."""
+
+_GUARD = 4096
+_GUARD_BYTE = 0xA5
+_POISON_BYTE = 0xFF
+"""All bits set: a NaN in every float type, and no valid boolean."""
+
+_HUGE = 2 << 20
+_SAMPLE_SECONDS = 2e-4
+
+
+class Memory:
+    """An array at the start of a page, with guard bytes before and behind."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        self._map = mmap.mmap(-1, self.nbytes + 3 * _GUARD)
+        if self.nbytes >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+            self._map.madvise(mmap.MADV_HUGEPAGE)
+        self._bytes = np.frombuffer(self._map, np.uint8)
+        self._bytes[:_GUARD] = _GUARD_BYTE
+        self._bytes[_GUARD + self.nbytes :] = _GUARD_BYTE
+        self.body = self._bytes[_GUARD : _GUARD + self.nbytes]
+        self.array = self.body.view(dtype).reshape(shape)
+
+    @property
+    def address(self) -> int:
+        return self.body.ctypes.data if self.nbytes else self._bytes.ctypes.data + _GUARD
+
+    def poison(self) -> None:
+        self.body[:] = _POISON_BYTE
+
+    @property
+    def intact(self) -> bool:
+        """Whether the guard bytes are as they were."""
+        return bool((self._bytes[:_GUARD] == _GUARD_BYTE).all() and (self._bytes[_GUARD + self.nbytes :] == _GUARD_BYTE).all())
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A candidate ready to be called: one pointer table for each input set."""
+
+    entry: int
+    tables: tuple[Any, ...]
+    workspace: Memory
+    cold: tuple[Memory, ...]
+    library: ctypes.CDLL
+
+
+class KernelRunner:
+    """Holds the case of one task and the candidates loaded for it."""
+
+    def __init__(self) -> None:
+        self._case: dict[str, Any] = {}
+        self._timing: ctypes.CDLL | None = None
+        self._inputs: list[list[Memory]] = []
+        self._outputs: list[Memory] = []
+        self._packed: dict[tuple[int, Layout], Memory] = {}
+        self._loaded: dict[str, _Loaded] = {}
+
+    def open(self, timing: str, case: str) -> None:
+        """Takes the inputs of the manifest ``case``; ``timing`` is the timing library."""
+        self._timing = ctypes.CDLL(timing)
+        self._timing.mlc_measure_time.argtypes = [
+            *[ctypes.c_void_p] * 3,
+            ctypes.c_int32,
+            *[ctypes.c_void_p] * 2,
+            *[ctypes.c_int32] * 3,
+            ctypes.c_double,
+            ctypes.c_void_p,
+        ]
+        self._timing.mlc_measure_call.argtypes = [*[ctypes.c_void_p] * 3, ctypes.c_int32]
+        self._case = json.loads(pathlib.Path(case).read_text())
+        self._loaded, self._packed = {}, {}
+        self._inputs = [[] if item["constant"] else [_copy(_map(path)) for path in item["files"]] for item in self._case["inputs"]]
+        self._outputs = [Memory(tuple(item["shape"]), DType.parse(item["dtype"]).numpy) for item in self._case["outputs"]]
+
+    def load(self, name: str, library: str, entry: str, workspace_bytes: int, constant_layouts: list[list[Any]]) -> None:
+        """Loads a candidate under ``name``."""
+        wanted = {index: Layout(tuple(order), tuple((axis, size) for axis, size in blocks)) for index, order, blocks in constant_layouts}
+        handle = ctypes.CDLL(library)
+        function = ctypes.cast(getattr(handle, entry), ctypes.c_void_p).value
+        constants = {index: self._constant(index, wanted.get(index)) for index, item in enumerate(self._case["inputs"]) if item["constant"]}
+        tables = []
+        for variant in range(self._variants):
+            memories = [constants[index] if index in constants else self._inputs[index][variant] for index in range(len(self._inputs))]
+            addresses = [memory.address for memory in (*memories, *self._outputs)]
+            tables.append((ctypes.c_void_p * len(addresses))(*addresses))
+        workspace = Memory((workspace_bytes,), np.dtype(np.uint8))
+        assert function is not None
+        self._loaded[name] = _Loaded(function, tuple(tables), workspace, tuple(constants.values()), handle)
+
+    def unload(self, name: str) -> None:
+        """Forgets a candidate."""
+        self._loaded.pop(name, None)
+
+    def verify(self, name: str) -> str:
+        """Why a candidate is wrong; empty when it is right on every input set, also when sets alternate."""
+        kernel = self._loaded[name]
+        for variant in (*range(self._variants), 0):
+            for memory in (*self._outputs, kernel.workspace):
+                memory.poison()
+            code = self._timing_library.mlc_measure_call(
+                kernel.entry, ctypes.addressof(kernel.tables[variant]), kernel.workspace.address, self._case["threads"]
+            )
+            if code:
+                return f"returned error code {code}"
+            if not all(memory.intact for memory in (*self._outputs, kernel.workspace)):
+                return "wrote outside its outputs"
+            for position, (item, memory) in enumerate(zip(self._case["outputs"], self._outputs, strict=True)):
+                if reason := difference(memory.array, _map(item["files"][variant]), _map(item["mask"]) if item["mask"] else None):
+                    return f"output {position} on inputs {variant}: {reason}"
+        for item, memories in zip(self._case["inputs"], self._inputs, strict=True):
+            for path, memory in zip(item["files"], memories, strict=False):
+                if not np.array_equal(_map(path).reshape(-1).view(np.uint8), memory.body):
+                    return "wrote to its inputs"
+        return ""
+
+    def time(self, name: str, seconds: float, cold: bool) -> list[float]:
+        """Seconds per call of samples taken within about ``seconds``; with ``cold``, constants are evicted before each sample."""
+        kernel = self._loaded[name]
+        first = self._sample(kernel, 1, 2, seconds, cold)
+        calls = 1 if cold else max(1, min(1000, int(_SAMPLE_SECONDS / max(min(first), 1e-9))))
+        return self._sample(kernel, calls, 400, seconds, cold)
+
+    def _sample(self, kernel: _Loaded, calls: int, samples: int, seconds: float, cold: bool) -> list[float]:
+        areas = kernel.cold if cold else ()
+        addresses = (ctypes.c_void_p * len(areas))(*(memory.address for memory in areas))
+        sizes = (ctypes.c_uint64 * len(areas))(*(memory.nbytes for memory in areas))
+        times = (ctypes.c_double * samples)()
+        taken = self._timing_library.mlc_measure_time(
+            kernel.entry,
+            ctypes.addressof(kernel.tables[0]),
+            kernel.workspace.address,
+            self._case["threads"],
+            ctypes.addressof(addresses),
+            ctypes.addressof(sizes),
+            len(areas),
+            calls,
+            samples,
+            seconds,
+            ctypes.addressof(times),
+        )
+        if taken < 1:
+            raise MeasurementError("the kernel returned an error code while it was timed")
+        return list(times[:taken])
+
+    @property
+    def _timing_library(self) -> ctypes.CDLL:
+        if self._timing is None:
+            raise MeasurementError("open a case first")
+        return self._timing
+
+    @property
+    def _variants(self) -> int:
+        return max((len(item["files"]) for item in self._case["inputs"]), default=1)
+
+    def _constant(self, index: int, layout: Layout | None) -> Memory:
+        """Constant input ``index`` packed as a kernel wants it (None: as its type says)."""
+        item = self._case["inputs"][index]
+        wanted = layout or Layout(tuple(item["order"]), tuple((axis, size) for axis, size in item["blocks"]))
+        if (index, wanted) not in self._packed:
+            self._packed[index, wanted] = _copy(wanted.pack(_map(item["files"][0])))
+        return self._packed[index, wanted]
+
+
+def difference(got: np.ndarray, wanted: np.ndarray, mask: np.ndarray | None = None) -> str:
+    """How ``got`` differs from the reference ``wanted`` beyond rounding; empty when it does not."""
+    if mask is not None:
+        got, wanted = got[mask], wanted[mask]
+    if wanted.dtype.kind != "f":
+        wrong = int(np.count_nonzero(got.view(np.uint8) != wanted.astype(got.dtype).view(np.uint8))) if got.size else 0
+        return f"{wrong} bytes differ" if wrong else ""
+    wide = got.astype(np.float64)
+    finite = np.isfinite(wanted)
+    same = np.where(np.isnan(wanted), np.isnan(wide), wide == wanted)
+    if not finite.all() and not same[~finite].all():
+        return "not the same NaN or infinity as the reference"
+    if not np.isfinite(wide[finite]).all():
+        return f"{int(np.count_nonzero(~np.isfinite(wide[finite])))} of {wide.size} elements not finite (not written?)"
+    error, size = np.abs(wide - wanted)[finite], np.abs(wanted[finite])
+    if not size.size:
+        return ""
+    scale = float(np.sqrt(np.mean(np.square(size)))) or 1e-30
+    relative = float(np.sqrt(np.mean(np.square(error)))) / scale
+    worst = float((error / (size + scale)).max())
+    if relative > NORM_TOLERANCE or worst > ELEMENT_TOLERANCE:
+        return f"relative error {relative:.1e}, worst element {worst:.1e}"
+    return ""
+
+
+def _map(path: str) -> np.ndarray:
+    found: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    return found
+
+
+def _copy(array: np.ndarray) -> Memory:
+    memory = Memory(array.shape, array.dtype)
+    memory.array[...] = array
+    return memory

@@ -1,0 +1,228 @@
+"""The tuning job: schedule, search, measure, record, until the budget is spent or nothing is to be gained."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..codegen.record import Record
+from ..codegen.space import Config, Space
+from ..codegen.task import Task
+from ..costmodel import CostModel, pretrained
+from ..errors import LoweringError
+from .database import Database
+from .measure import LocalMeasurer, Measurer
+from .scheduler import TaskScheduler, TaskState, WeightedTask
+from .search import ModelSearcher, Searcher, SearcherFactory
+
+BATCH = 8
+FINALISTS = 3
+"""Configs that are measured once more against the default and each other before the job ends."""
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What tuning did for a task. Seconds are per call; ``default_seconds`` is infinity when the default does not work."""
+
+    task: Task
+    occurrences: int
+    default: Config
+    default_seconds: float
+    best: Config | None
+    best_seconds: float
+    trials: int
+
+    @property
+    def speedup(self) -> float:
+        return self.default_seconds / self.best_seconds if math.isfinite(self.best_seconds) else 1.0
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """What a job did. ``interrupted``: by Ctrl-C; all that was measured is in the database nevertheless."""
+
+    tasks: tuple[TaskResult, ...]
+    trials: int
+    failed: int
+    elapsed: float
+    interrupted: bool
+
+    @property
+    def seconds_before(self) -> float:
+        """Time of all occurrences with default configs, of the tasks that were measured."""
+        return sum(result.occurrences * result.default_seconds for result in self._measured)
+
+    @property
+    def seconds_after(self) -> float:
+        return sum(result.occurrences * result.best_seconds for result in self._measured)
+
+    @property
+    def _measured(self) -> list[TaskResult]:
+        return [result for result in self.tasks if math.isfinite(result.default_seconds) and math.isfinite(result.best_seconds)]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The job as it stands after a batch. ``task`` is the one measured, ``records`` what came of it."""
+
+    task: Task
+    records: tuple[Record, ...]
+    best_seconds: float
+    trials: int
+    trials_budget: int
+    elapsed: float
+    seconds_budget: float | None
+    end_to_end: float
+    """Estimated seconds of all tasks' occurrences; infinity until each has a measurement."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a tuning job needs besides its tasks. Every part can be replaced, by other back ends or in tests."""
+
+    measurer: Measurer
+    space_of: Callable[[Task], Space | None]
+    searcher: SearcherFactory
+    on_progress: Callable[[Progress], None] = lambda progress: None
+    batch: int = BATCH
+    clock: Callable[[], float] = field(default=time.monotonic)
+
+
+def template_space(task: Task) -> Space | None:
+    """The space of the first template that takes the task; None when none does."""
+    from ..codegen.templates import template_for
+
+    template = template_for(task.graph)
+    return template.space(task) if template is not None else None
+
+
+def tune_tasks(
+    tasks: Sequence[Task | WeightedTask] | Mapping[Task, int],
+    *,
+    trials: int = 64,
+    seconds: float | None = None,
+    database: Database | str | os.PathLike[str],
+    model: CostModel | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> TuningResult:
+    """Tunes ``tasks`` (with how often each occurs) on this machine and records every measurement in ``database``.
+
+    ``trials`` is how many configs are measured per task on average, those found in the database included, so that repeating an
+    interrupted job continues it; tasks that matter more get more of them. ``seconds`` limits the whole job. ``model`` guides the
+    search (None: the one that ships). Ctrl-C ends the job cleanly. LoweringError when no template takes a task, DatabaseError
+    when the database cannot be used.
+    """
+    if not isinstance(database, Database):
+        with Database(database) as opened:
+            return tune_tasks(tasks, trials=trials, seconds=seconds, database=opened, model=model, progress=progress)
+    weighted = weigh(tasks)
+    with LocalMeasurer() as measurer:
+        measurer.start()
+
+        def searcher(task: Task, space: Space) -> Searcher:
+            return ModelSearcher(task, space, model or pretrained(task.target))
+
+        job = Job(measurer, template_space, searcher, progress or (lambda progress: None))
+        return run(job, weighted, trials=trials, seconds=seconds, database=database)
+
+
+def weigh(tasks: Sequence[Task | WeightedTask] | Mapping[Task, int]) -> list[WeightedTask]:
+    """Each task once, with its number of occurrences."""
+    counts: dict[Task, int] = {}
+    items = tasks.items() if isinstance(tasks, Mapping) else ((_task_of(item), _count_of(item)) for item in tasks)
+    for task, count in items:
+        counts[task] = counts.get(task, 0) + count
+    return [WeightedTask(task, count) for task, count in counts.items()]
+
+
+def _task_of(item: Task | WeightedTask) -> Task:
+    return item.task if isinstance(item, WeightedTask) else item
+
+
+def _count_of(item: Task | WeightedTask) -> int:
+    return item.occurrences if isinstance(item, WeightedTask) else 1
+
+
+def run(job: Job, tasks: Sequence[WeightedTask], *, trials: int, seconds: float | None, database: Database) -> TuningResult:
+    """The loop of :func:`tune_tasks` over the parts of ``job``."""
+    start = job.clock()
+    states = [_state(job, weighted, database) for weighted in tasks]
+    scheduler = TaskScheduler(states)
+    budget = trials * len(tasks)
+    spent = sum(len(state.searcher.measured) for state in states)
+    failed = 0
+    interrupted = False
+
+    def measure(state: TaskState, configs: Sequence[Config]) -> None:
+        nonlocal failed
+        task = state.weighted.task
+        records = job.measurer.measure(task, configs)
+        database.add(records, [task])
+        state.searcher.update(records)
+        failed += sum(not record.times for record in records)
+        elapsed = job.clock() - start
+        job.on_progress(Progress(task, tuple(records), state.searcher.best_seconds, spent, budget, elapsed, seconds, scheduler.seconds))
+
+    def time_left() -> bool:
+        return seconds is None or job.clock() - start < seconds
+
+    touched: list[TaskState] = []
+    try:
+        while spent < budget and time_left():
+            state = scheduler.next()
+            if state is None:
+                break
+            # A task's first batch is small, so that every task has a time soon.
+            wanted = min(job.batch if state.searcher.measured else 2, budget - spent)
+            configs = state.searcher.propose(wanted)
+            if not configs:
+                state.done = True
+                continue
+            spent += len(configs)
+            state.trials += len(configs)
+            if state not in touched:
+                touched.append(state)
+            # The incumbent runs along: times of one batch are comparable, those of different batches less so.
+            incumbent = state.searcher.best
+            measure(state, [*([incumbent] if incumbent is not None else []), *configs])
+        for state in sorted(touched, key=lambda state: -state.seconds):
+            if time_left() and (finalists := _finalists(state)):
+                measure(state, finalists)
+    except KeyboardInterrupt:
+        interrupted = True
+    trials_made = sum(state.trials for state in states)
+    return TuningResult(tuple(_result(state) for state in states), trials_made, failed, job.clock() - start, interrupted)
+
+
+def _state(job: Job, weighted: WeightedTask, database: Database) -> TaskState:
+    space = job.space_of(weighted.task)
+    if space is None:
+        raise LoweringError(f"no template takes the task {weighted.task.key}, so it cannot be tuned:\n{weighted.task.graph}")
+    searcher = job.searcher(weighted.task, space)
+    searcher.update(database.records(weighted.task.key, str(weighted.task.target)))
+    return TaskState(weighted, searcher)
+
+
+def _finalists(state: TaskState) -> list[Config]:
+    """The fastest configs and the default, to be compared side by side; none when the default is the only one."""
+    measured, default = state.searcher.measured, state.searcher.space.default
+    working = sorted((config for config, seconds in measured.items() if math.isfinite(seconds)), key=lambda config: measured[config])
+    chosen = list(dict.fromkeys([*working[:FINALISTS], *([default] if default in working else [])]))
+    return chosen if len(chosen) > 1 else []
+
+
+def _result(state: TaskState) -> TaskResult:
+    searcher = state.searcher
+    default = searcher.space.default
+    return TaskResult(
+        task=state.weighted.task,
+        occurrences=state.weighted.occurrences,
+        default=default,
+        default_seconds=searcher.measured.get(default, math.inf),
+        best=searcher.best,
+        best_seconds=searcher.best_seconds,
+        trials=state.trials,
+    )
