@@ -338,6 +338,8 @@ def _decompose_attention(builder: GraphBuilder, inputs: Sequence[Value], attribu
     def scalar(value: float) -> Value:
         return builder.call("full", shape=(), value=value, dtype=dtype)
 
+    if keys == 0:
+        return builder.call("full", shape=(*q.tensor.shape[:3], v.tensor.shape[3]), value=0.0, dtype=dtype)
     k, v = _grouped_heads(builder, k, heads), _grouped_heads(builder, v, heads)
     scores = builder.call("matmul", q, builder.call("permute", k, order=(0, 1, 3, 2)))
     scores = builder.call("mul", scores, scalar(attributes["scale"]))

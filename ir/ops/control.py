@@ -27,8 +27,7 @@ def _tensors(types: Sequence[Type]) -> list[TensorType]:
 class _Cond(RegionOp):
     """``cond(predicate, operands...) {then} {else}``."""
 
-    def infer_types(self, inputs: Sequence[Type], attributes: Attributes, regions: Sequence[Graph] = ()) -> tuple[Type, ...]:
-        self.check_attributes(attributes)
+    def result_types(self, inputs: Sequence[Type], attributes: Attributes, regions: Sequence[Graph]) -> tuple[Type, ...]:
         require(len(regions) == 2, "cond", f"has two regions (then, else), got {len(regions)}")
         require(len(inputs) >= 1 and _is_predicate(inputs[0]), "cond", "the first operand is the predicate, a b1[]")
         for what, region in zip(("the first region", "the second region"), regions, strict=True):
@@ -53,8 +52,7 @@ class _Cond(RegionOp):
 class _While(RegionOp):
     """``while(operands...) {condition} {body}``."""
 
-    def infer_types(self, inputs: Sequence[Type], attributes: Attributes, regions: Sequence[Graph] = ()) -> tuple[Type, ...]:
-        self.check_attributes(attributes)
+    def result_types(self, inputs: Sequence[Type], attributes: Attributes, regions: Sequence[Graph]) -> tuple[Type, ...]:
         require(len(regions) == 2, "while", f"has two regions (condition, body), got {len(regions)}")
         condition, body = regions
         self.check_region("the condition", condition, inputs)

@@ -6,7 +6,7 @@ import enum
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, overload
 
 import numpy as np
 
@@ -138,9 +138,24 @@ class Op:
                 wanted = kind.description if kind is not None else "a value that the text form can hold"
                 raise TypeInferenceError(f"{self.name}: attribute '{name}' is {value!r}, it must be {wanted}")
 
+    @overload
+    def infer_types(
+        self, inputs: Sequence[TensorType], attributes: Attributes, regions: Sequence[Graph] = ()
+    ) -> tuple[TensorType, ...]: ...
+
+    @overload
+    def infer_types(self, inputs: Sequence[Type], attributes: Attributes, regions: Sequence[Graph] = ()) -> tuple[Type, ...]: ...
+
     def infer_types(self, inputs: Sequence[Type], attributes: Attributes, regions: Sequence[Graph] = ()) -> tuple[Type, ...]:
-        """Result types for operands of these types; TypeInferenceError when operands, attributes or regions do not fit."""
+        """Result types for operands of these types; TypeInferenceError when operands, attributes or regions do not fit.
+
+        Only operations that take tokens yield tokens.
+        """
         self.check_attributes(attributes)
+        return self.result_types(inputs, attributes, regions)
+
+    def result_types(self, inputs: Sequence[Type], attributes: Attributes, regions: Sequence[Graph]) -> tuple[Type, ...]:
+        """What :meth:`infer_types` does once the attributes are checked; operations over tokens or regions override it."""
         if regions:
             raise TypeInferenceError(f"{self.name} takes no regions")
         tensors = [type if type.encoding.is_dense else type.with_encoding(DENSE) for type in self.check_operands(inputs)]

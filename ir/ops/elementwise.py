@@ -197,7 +197,7 @@ _elementwise(
 _elementwise(
     "elu",
     ("x",),
-    lambda x, alpha: np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0))),
+    lambda x, alpha: np.where(x > 0, x, alpha * np.expm1(np.where(x > 0, 0, x))),
     kinds=_FLOAT,
     flops=TRANSCENDENTAL_FLOPS,
     attributes={"alpha": 1.0},

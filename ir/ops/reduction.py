@@ -148,11 +148,15 @@ def _softmax_parts(builder: GraphBuilder, x: Value, axis: int) -> tuple[Value, V
 
 
 def _decompose_softmax(builder: GraphBuilder, inputs: Sequence[Value], attributes: Attributes) -> Value:
+    if inputs[0].tensor.shape[attributes["axis"]] == 0:
+        return inputs[0]  # nothing has no maximum, and there is nothing to compute
     _, exponentials, total = _softmax_parts(builder, inputs[0], attributes["axis"])
     return builder.call("div", exponentials, total)
 
 
 def _decompose_log_softmax(builder: GraphBuilder, inputs: Sequence[Value], attributes: Attributes) -> Value:
+    if inputs[0].tensor.shape[attributes["axis"]] == 0:
+        return inputs[0]
     shifted, _, total = _softmax_parts(builder, inputs[0], attributes["axis"])
     return builder.call("sub", shifted, builder.call("log", total))
 

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 class _StateOp(Op):
     """An operation whose first operand is a token with a buffer; its last result is the next token of that buffer."""
 
-    def infer_types(self, inputs: Sequence[Type], attributes: Attributes, regions: Sequence[Graph] = ()) -> tuple[Type, ...]:
-        self.check_attributes(attributes)
+    def result_types(self, inputs: Sequence[Type], attributes: Attributes, regions: Sequence[Graph]) -> tuple[Type, ...]:
         require(not regions, self.name, "takes no regions")
         require(len(inputs) == len(self.operands), self.name, f"takes {', '.join(self.operands)}, got {len(inputs)} operands")
         token, *values = inputs

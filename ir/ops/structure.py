@@ -60,8 +60,7 @@ def region_flops(region: Graph) -> int:
 class _Fusion(RegionOp):
     """``fusion(operands...) {region}``: the region's results; one kernel computes all of it."""
 
-    def infer_types(self, inputs: Sequence[Type], attributes: Attributes, regions: Sequence[Graph] = ()) -> tuple[TensorType, ...]:
-        self.check_attributes(attributes)
+    def result_types(self, inputs: Sequence[Type], attributes: Attributes, regions: Sequence[Graph]) -> tuple[TensorType, ...]:
         require(len(regions) == 1, "fusion", f"has one region, got {len(regions)}")
         self.check_region("the region", regions[0], inputs)
         return tuple(value.tensor for value in regions[0].outputs)
