@@ -45,6 +45,7 @@ class Fuse(Pass):
         _join_producers(partition)
         _join_consumers(partition)
         _join_producers(partition)
+        _join_moves(partition)
         return CommonSubexpressions().apply(_emit(partition), ctx)
 
 
@@ -110,6 +111,19 @@ def _join_producers(partition: Partition) -> None:
         for group in ranked:
             if partition.merge(group, *candidates[group], own):
                 break
+
+
+def _join_moves(partition: Partition) -> None:
+    """A permutation or relayout that nothing computes with becomes the order in which a contraction stores its only result."""
+    for group in partition.groups():
+        if not all(node.op in ("permute", "reshape", "relayout") for node in group.nodes):
+            continue
+        if all(is_alias(node) for node in group.nodes):
+            continue
+        first = min(group.nodes, key=partition.order.__getitem__)
+        producer = partition.of(first.inputs[0])
+        if producer is not None and producer is not group and _rank(producer) == 0 and use_count(partition.graph, first.inputs[0]) == 1:
+            partition.merge(producer, group)
 
 
 def _rank(group: Group) -> int:
@@ -235,19 +249,22 @@ def _emit(partition: Partition) -> Graph:
             new.output.name = node.output.name
             mapping[node.output] = new.output
         else:
-            _emit_fusion(builder, unit.region, resolve, mapping)
+            body = CommonSubexpressions().apply(unit.region.graph, partition.ctx)
+            _emit_fusion(builder, unit.region, body, resolve, mapping)
     outputs = _own_outputs(builder, [resolve(value) for value in graph.outputs])
     return builder.finish(outputs)
 
 
-def _emit_fusion(builder: GraphBuilder, region: Region, resolve: Callable[[Value], Value], mapping: dict[Value, Value]) -> None:
+def _emit_fusion(
+    builder: GraphBuilder, region: Region, body: Graph, resolve: Callable[[Value], Value], mapping: dict[Value, Value]
+) -> None:
     anchor = max(region.nodes, key=lambda node: (is_contraction(node), is_normalisation(node), not is_free(node)))
     fusion = Node(
         "fusion",
         [resolve(value) for value in region.inputs],
         {},
-        [value.type for value in region.graph.outputs],
-        (region.graph,),
+        [value.type for value in body.outputs],
+        (body,),
         anchor.location,
     )
     builder.append(fusion)

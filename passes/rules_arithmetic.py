@@ -65,11 +65,11 @@ def _same_shape(node: Node, value: Value) -> Value | None:
 
 
 def multiply_by_one(rewriter: LocalRewriter, node: Node) -> Replacement:
-    """x * 1 -> x; for integers x * 0 -> 0."""
+    """x * 1 -> x; x * 0 -> 0, for floats in fast numerics only."""
     x, number = node.inputs[0], uniform(node.inputs[1])
     if number == 1:
         return _shaped(node, x)
-    if number == 0 and number is not None and x.tensor.dtype.is_integer:
+    if number is not None and number == 0 and (x.tensor.dtype.is_integer or (x.tensor.dtype.is_float and rewriter.ctx.fast)):
         return rewriter.full(0, node.output)
     return None
 
@@ -244,7 +244,7 @@ def _is_lossless(source: DType, target: DType) -> bool:
 def broadcasts_by_itself(rewriter: LocalRewriter, node: Node) -> Replacement:
     """An operand that is repeated only to fit the others is not: elementwise operations broadcast by themselves."""
     shape = node.output.tensor.shape
-    plain = [_unrepeated(value, len(shape)) for value in node.inputs]
+    plain = [_unrepeated(value) for value in node.inputs]
     if all(new is old for new, old in zip(plain, node.inputs, strict=True)):
         return None
     from ..ir.ops.elementwise import broadcast_shapes
@@ -260,13 +260,14 @@ def broadcasts_by_itself(rewriter: LocalRewriter, node: Node) -> Replacement:
     return rewriter.emit_node(node.op, operands, node.attributes)
 
 
-def _unrepeated(value: Value, rank: int) -> Value:
+def _unrepeated(value: Value) -> Value:
     node = value.node
     while node is not None:
-        if node.op == "broadcast_to" or (node.op == "reshape" and _adds_leading_ones(node)):
-            value = node.inputs[0]
-        else:
+        # Only of vectors: where a whole tensor changes rank, equal shapes on both sides are worth more to fusion.
+        vector = node.op == "reshape" and node.inputs[0].tensor.rank < 2 and _adds_leading_ones(node)
+        if node.op != "broadcast_to" and not vector:
             return value
+        value = node.inputs[0]
         node = value.node
     return value
 

@@ -43,29 +43,25 @@ def _again(rewriter: LocalRewriter, value: Value, views: Sequence[Node]) -> Valu
 def repeated_heads(rewriter: LocalRewriter, node: Node) -> Replacement:
     """Key and value heads that are repeated for groups of query heads are read in place: attention is grouped-query by itself."""
     q, k, v, *mask = node.inputs
-    first, second = _unrepeated_heads(k), _unrepeated_heads(v)
+    first, second = _unrepeated_heads(rewriter, k), _unrepeated_heads(rewriter, v)
     if first is None or second is None or first.tensor.shape[1] != second.tensor.shape[1]:
         return None
     return rewriter.emit_node("attention", [q, first, second, *mask], node.attributes)
 
 
-def _unrepeated_heads(value: Value) -> Value | None:
-    """x [B, H, T, D] where ``value`` [B, H * n, T, D] is reshape(broadcast_to(reshape(x, [B, H, 1, T, D]), [B, H, n, T, D]))."""
+def _unrepeated_heads(rewriter: LocalRewriter, value: Value) -> Value | None:
+    """x [B, H, T, D] where ``value`` [B, H * n, T, D] is reshape(broadcast_to([B, H, 1, T, D], [B, H, n, T, D])) of its elements."""
     merged = value.node
     if merged is None or merged.op != "reshape":
         return None
     repeated = merged.inputs[0].node
     if repeated is None or repeated.op != "broadcast_to" or repeated.output.tensor.rank != 5:
         return None
-    split = repeated.inputs[0].node
-    if split is None or split.op != "reshape" or split.inputs[0].tensor.rank != 4:
+    (split,) = repeated.inputs
+    batch, heads, count, length, width = repeated.output.tensor.shape
+    if split.tensor.shape != (batch, heads, 1, length, width) or value.tensor.shape != (batch, heads * count, length, width):
         return None
-    (x,) = split.inputs
-    batch, heads, length, width = x.tensor.shape
-    wide = repeated.output.tensor.shape
-    if split.output.tensor.shape != (batch, heads, 1, length, width) or (*wide[:2], *wide[3:]) != x.tensor.shape:
-        return None
-    return x if value.tensor.shape[0] == batch and value.tensor.shape[2:] == (length, width) else None
+    return rewriter.emit("reshape", split, shape=(batch, heads, length, width))
 
 
 def plain_mask(rewriter: LocalRewriter, node: Node) -> Replacement:

@@ -72,20 +72,18 @@ def _per_channel(constant: Constant, rank: int, axis: int, producer: Node) -> Co
 
 
 def linear_between_reshapes(rewriter: LocalRewriter, node: Node) -> Replacement:
-    """reshape(linear(reshape(x, [rows, in])), [..., out]) -> linear(x) when only leading axes were merged and split again."""
+    """reshape(linear(x), [..., out]) -> linear(reshape(x, [..., in])): leading axes are split before the layer, where they were often
+    merged just for it."""
     product = node.inputs[0]
     inner = product.node
+    shape = node.output.tensor.shape
     if inner is None or inner.op != "linear" or not rewriter.is_single_use(product):
         return None
-    before = inner.inputs[0].node
-    if before is None or before.op != "reshape":
+    if not shape or shape[-1] != product.tensor.shape[-1] or not node.output.tensor.is_static:
         return None
-    (x,) = before.inputs
-    if x.tensor.rank < 1 or x.tensor.shape[-1] != inner.inputs[0].tensor.shape[-1]:
-        return None
-    if node.output.tensor.shape != (*x.tensor.shape[:-1], product.tensor.shape[-1]):
-        return None
-    return rewriter.emit_node("linear", [x, *inner.inputs[1:]], {}, None, inner.location)
+    x = inner.inputs[0]
+    rows = rewriter.emit("reshape", x, shape=(*shape[:-1], x.tensor.shape[-1]))
+    return rewriter.emit_node("linear", [rows, *inner.inputs[1:]], {}, None, inner.location)
 
 
 def pad_of_conv(rewriter: LocalRewriter, node: Node) -> Replacement:
@@ -99,6 +97,28 @@ def pad_of_conv(rewriter: LocalRewriter, node: Node) -> Replacement:
     own = cast("tuple[tuple[int, int], ...]", node.attributes["padding"])
     padding = tuple((low + a, high + b) for (low, high), (a, b) in zip(own, pads[2:], strict=True))
     return rewriter.emit_node(node.op, [inner.inputs[0], *node.inputs[1:]], {**node.attributes, "padding": padding})
+
+
+def conv_of_resample(rewriter: LocalRewriter, node: Node) -> Replacement:
+    """A 1x1 convolution of an enlarged image -> the convolution enlarged, which has fewer elements to compute.
+
+    Exact for nearest neighbours; interpolation rounds elsewhere (fast numerics).
+    """
+    image = node.inputs[0]
+    inner = image.node
+    if inner is None or inner.op != "resample" or not rewriter.is_single_use(image):
+        return None
+    if inner.attributes["kind"] != "nearest" and not rewriter.ctx.fast:
+        return None
+    attributes = cast("dict[str, tuple[int, ...]]", node.attributes)
+    pointwise = all(size == 1 for size in (*node.inputs[1].tensor.shape[2:], *attributes["stride"]))
+    if not pointwise or any(pair != (0, 0) for pair in attributes["padding"]):
+        return None
+    (x,) = inner.inputs
+    if not x.tensor.is_static or x.tensor.elements >= image.tensor.elements:
+        return None
+    small = rewriter.emit_node("conv", [x, *node.inputs[1:]], node.attributes)[0]
+    return rewriter.emit_node("resample", [small], inner.attributes, None, inner.location)
 
 
 def zero_bias(rewriter: LocalRewriter, node: Node) -> Replacement:
@@ -132,6 +152,6 @@ RULES: dict[str, Sequence[Rule]] = {
     "matmul": (matmul_broadcasts, matmul_by_matrix),
     "add": (bias_of_linear,),
     "reshape": (linear_between_reshapes,),
-    "conv": (pad_of_conv, zero_bias),
+    "conv": (pad_of_conv, zero_bias, conv_of_resample),
     "linear": (zero_bias,),
 }
