@@ -29,12 +29,16 @@ class Walk:
     touched: tuple[bool, ...]
 
 
-class _Probe(Evaluator):
+class Probe(Evaluator):
     """Evaluates without generating code, and notes every index expression that reaches a leaf."""
 
     def __init__(self, graph: Graph, substitutes: Mapping[Value, Substitute]) -> None:
         super().__init__(Kernel(graph), substitutes)
         self.places: list[tuple[Value | None, Expr]] = []
+
+    def writes(self, value: Value, indices: Sequence[Expr]) -> None:
+        """Notes that an element of ``value`` is stored."""
+        self.places.append((None, self.emitter.simplify(physical_offset(value.tensor, indices))))
 
     def _compute(self, value: Value, indices: Sequence[Expr]) -> Expr:
         if value.node is None and value not in self.substitutes:
@@ -73,10 +77,10 @@ def walks_of(
     substitutes: Mapping[Value, Substitute],
     box: Box,
     order: Sequence[int],
-    evaluate: Callable[[Evaluator, Sequence[Expr]], object],
+    evaluate: Callable[[Probe, Sequence[Expr]], object],
 ) -> list[Walk]:
     """The places that ``evaluate(evaluator, indices)`` reads, the indices running over the axes ``order`` of ``box``."""
-    probe = _Probe(graph, substitutes)
+    probe = Probe(graph, substitutes)
     variables = [tirx.Var(f"axis{axis}", INDEX) for axis in order]
     indices: list[Expr] = [index(start) for start in box.starts]
     for variable, axis in zip(variables, order, strict=True):
@@ -170,6 +174,6 @@ def strided(graph: Graph, value: Value) -> Strided | None:
 
 def places(graph: Graph, value: Value, indices: Sequence[Expr]) -> list[Expr]:
     """The offsets that computing the element of ``value`` at ``indices`` reads."""
-    probe = _Probe(graph, {})
+    probe = Probe(graph, {})
     probe.value_at(value, indices)
     return [place for _, place in probe.places]

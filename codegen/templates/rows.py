@@ -6,15 +6,15 @@ a free axis is innermost, vectors hold one element of each of several rows (*acr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from tvm import tirx
 
-from ...ir import Graph
-from ..emit import SERIAL, VECTORIZED, Emitter, Evaluator, Expr, Substitute, index
-from ..emit.affine import Box, Walk, merged_loops, walks_of
+from ...ir import Graph, Value
+from ..emit import SERIAL, VECTORIZED, Emitter, Expr, Substitute, index
+from ..emit.affine import Box, Probe, Walk, merged_loops, walks_of
 from .loops import LoopGroup, groups_of, largest_power_of_two, outer_loops
 
 Combine = Callable[[Expr, Expr], Expr]
@@ -63,8 +63,8 @@ def plan_rows(
     shape: Sequence[int],
     order: Sequence[int],
     reduced: Sequence[int],
-    substitutes: dict[object, Substitute],
-    evaluate: Callable[[Evaluator, Sequence[Expr]], object],
+    substitutes: Mapping[Value, Substitute],
+    evaluate: Callable[[Probe, Sequence[Expr]], object],
 ) -> RowLoops:
     """The loops for rows of a tensor of ``shape`` that lies in memory in ``order``; ``evaluate`` touches all that a row reads and writes.
 
@@ -74,7 +74,7 @@ def plan_rows(
     free_axes = [axis for axis in order if axis not in reduced and shape[axis] != 1]
     reduced_axes = [axis for axis in order if axis in reduced and shape[axis] != 1]
     axes = [*free_axes, *reduced_axes]
-    places = walks_of(graph, substitutes, box, axes, evaluate)  # type: ignore[arg-type]
+    places = walks_of(graph, substitutes, box, axes, evaluate)
     innermost = _innermost(places, axes, order)
     lane_last = innermost in free_axes
     if lane_last:
@@ -172,8 +172,6 @@ class Row:
     @contextmanager
     def _outer_reduced(self, groups: Sequence[LoopGroup]) -> Iterator[tuple[dict[int, Expr], Expr]]:
         """Loops over ``groups``: axis indices, and the position in all of them."""
-        from contextlib import ExitStack
-
         with ExitStack() as stack:
             indices = dict(self._indices)
             position: Expr = index(0)
@@ -182,6 +180,16 @@ class Row:
                 indices.update(group.indices(self._emitter, variable))
                 position = position * group.extent + variable
             yield indices, position
+
+    def keep(self, value: Callable[[Expr], Expr], dtype: str = "float32") -> Callable[[Expr], Expr]:
+        """Computes ``value(lane)`` once for the row, for use in later passes."""
+        if self._loops.lane is None:
+            result = self._emitter.bind(value(index(0)))
+            return lambda lane: result
+        buffer = self._emitter.allocate(self._rows.lanes, dtype, "kept")
+        with self._emitter.loop(self._rows.lanes, self._rows.kind) as lane:
+            self._emitter.store(buffer, value(lane), lane)
+        return lambda lane: self._emitter.load(buffer, lane)
 
     def each(self, body: Callable[[Element], None]) -> None:
         """A pass: runs ``body`` for every element of the row. It must bear to run twice for an element."""
