@@ -17,7 +17,7 @@ from tvm import tirx
 
 from ...errors import LoweringError
 from ...ir import Graph, Layout, Node
-from ..emit import VECTORIZED, Emitter, Expr, Kernel, index, unflatten
+from ..emit import Emitter, Expr, Kernel, index, unflatten
 from ..space import Config, Space
 from ..target import Target
 from ..task import Task
@@ -182,7 +182,8 @@ class Pixels:
             (width, right * self.column),
             (conv.channels, self.channel),
         )
-        order = (channels, rows, columns) if self.planar else (rows, columns, channels)
+        # Steps of the innermost loop, which is unrolled, must not read each other's pixels: LLVM would keep them all in registers.
+        order = (columns, channels, rows) if self.planar else (rows, columns, channels)
         loops = []
         step = panel * conv.depth
         for extent, stride in order:
@@ -192,7 +193,7 @@ class Pixels:
 
     def weight_layout(self, conv: Convolution, panel: int) -> Layout:
         axes = tuple(range(2, 2 + conv.spatial))
-        return Layout((0, 1, *axes) if self.planar else (0, *axes, 1), ((0, panel),))
+        return Layout((0, axes[-1], 1, *axes[:-1]) if self.planar else (0, *axes, 1), ((0, panel),))
 
 
 @dataclass(frozen=True)
@@ -418,9 +419,8 @@ class _Lowering:
                 y, x = unflatten(emitter, conv.results, start[1] + step)
             for vector in range(vectors):
                 width = min(self.lanes, columns - vector * self.lanes)
-                with emitter.loop(width, VECTORIZED, "lane") as lane:
+                with tile.lanes_of(step, vector, width) as (lane, element):
                     channel = group * conv.outputs + number * self.panel + (vector * self.lanes + lane)
-                    element = tile.element(step, vector, lane)
                     if bias is not None:
                         element = element + self.epilogue.evaluator.value_at(bias, [channel])
                     self.epilogue.store(conv.result_indices(batch, channel, y, x), element)
@@ -470,11 +470,11 @@ class _Lowering:
         emitter, conv = self.emitter, self.conv
         tail = conv.outputs % self.panel
         (height, width), count = conv.window, conv.groups * self.panels
-        shape = (conv.channels, height, width) if self.pixels.planar else (height, width, conv.channels)
+        shape = (width, conv.channels, height) if self.pixels.planar else (height, width, conv.channels)
         with emitter.loop(count, loop_kind(self.parallel, count), "panel") as item, emitter.loop(conv.depth, name="r") as r:
             group, number = unflatten(emitter, (conv.groups, self.panels), item)
             place = unflatten(emitter, shape, r)
-            y, x, channel = (place[1], place[2], place[0]) if self.pixels.planar else place
+            y, x, channel = (place[2], place[0], place[1]) if self.pixels.planar else place
             offset = emitter.bind((item * conv.depth + r) * self.panel)
 
             def element(lane: Expr) -> Expr:

@@ -16,7 +16,7 @@ from tvm import tirx
 
 from ...errors import LoweringError
 from ...ir import Graph, Layout, Node, Value
-from ..emit import VECTORIZED, Emitter, Expr, Kernel, index, unflatten
+from ..emit import Emitter, Expr, Kernel, index, unflatten
 from ..space import Config, Space
 from ..target import Target
 from ..task import Task
@@ -287,10 +287,9 @@ class _Lowering:
         for step in range(rows):
             for vector in range(vectors):
                 width = min(self.lanes, columns - vector * self.lanes)
-                with emitter.loop(width, VECTORIZED, "lane") as lane:
+                with tile.lanes_of(step, vector, width) as (lane, element):
                     column = number * self.panel + (vector * self.lanes + lane)
                     indices = product.result_indices(emitter, batch, row + step, column)
-                    element = tile.element(step, vector, lane)
                     self.epilogue.store(indices, self._with_bias(element, column))
 
     def _with_bias(self, element: Expr, column: Expr) -> Expr:

@@ -7,13 +7,14 @@ packed panels (Goto and van de Geijn, "Anatomy of high-performance matrix multip
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
 
-from ..emit import Emitter, Expr, index
+from ..emit import VECTORIZED, Emitter, Expr, index
 from ..target import Target
 
 
@@ -92,9 +93,19 @@ class RegisterTile:
         for step in range(trips * times, loop.extent):
             self._step(a, a_offset + step * loop.a_stride, row_offsets, b, b_offset + step * loop.b_stride)
 
-    def element(self, row: Expr | int, vector: Expr | int, lane: Expr) -> Expr:
-        """The accumulated element: vectorised over ``lane``, it is a register."""
-        return tirx.BufferLoad(self.accumulators, [(row * self.vectors + vector) * self.lanes + lane])
+    @contextmanager
+    def lanes_of(self, row: int, vector: int, width: int) -> Iterator[tuple[Expr, Expr]]:
+        """A vectorised loop over the first ``width`` lanes of a vector; yields the lane and the accumulated element."""
+        start = (row * self.vectors + vector) * self.lanes
+        buffer = self.accumulators
+        if width < self.lanes:
+            # Through a buffer of its own: LLVM would split the accumulator itself into the vectors that are read of it.
+            buffer = self._emitter.allocate(self.lanes, "float32", "edge")
+            whole = tirx.BufferLoad(self.accumulators, [self._ramp(start)])
+            self._emitter.emit(tirx.BufferStore(buffer, whole, [self._ramp(0)]))
+            start = 0
+        with self._emitter.loop(width, VECTORIZED, "lane") as lane:
+            yield lane, tirx.BufferLoad(buffer, [lane + start])
 
     def _step(self, a: Any, a_offset: Expr, row_offsets: Sequence[int], b: Any, b_offset: Expr) -> None:
         columns = []
