@@ -14,6 +14,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from .errors import SignatureError
+from .runtime.frameworks import random_inputs
 
 if TYPE_CHECKING:
     from .model_source import ModelSource
@@ -117,7 +118,7 @@ def run_artifact(
         if len(leaves) != expected:
             raise SignatureError(f"{len(leaves)} --input files were given for {expected} inputs of {executable.signature_text}")
     else:
-        leaves = executable.example_inputs()
+        leaves = random_inputs(executable.signature)
     arrays = _flat(executable.run(leaves))
     _save(output, arrays)
     return RunResult(name, _median_seconds(executable.run, (leaves,), {}, repeat), _summaries(arrays))

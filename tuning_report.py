@@ -26,14 +26,14 @@ def tuning_table(result: TuningResult) -> RenderableType:
             _microseconds(task.best_seconds),
             f"{task.speedup:.2f}x",
             str(task.trials),
-            str(task.best or "-"),
+            str(task.best or "-").replace(",", ", "),
         )
     end = "interrupted after" if result.interrupted else "done in"
     lines = [f"{end} {result.elapsed:.0f} s, {result.trials} measurements, {result.failed} of them failed"]
     if result.seconds_after > 0:
         ratio = result.seconds_before / result.seconds_after
         lines.append(
-            f"all kernels together: {result.seconds_before * 1e3:.3f} ms by default, {result.seconds_after * 1e3:.3f} ms now ({ratio:.2f}x)"
+            f"a call's kernels took {result.seconds_before * 1e6:.1f} us by default, take {result.seconds_after * 1e6:.1f} us now ({ratio:.2f}x)"
         )
     return Group(grid, *lines)
 

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 
 from mlc.codegen.target import Target
 from mlc.codegen.templates.conv import ConvTemplate
+from mlc.codegen.templates.depthwise import DepthwiseTemplate
 from mlc.ir import Graph, GraphBuilder, Layout, Value
 
 from anchored import NHWC, check, f32, task_of
 
 CONV = ConvTemplate()
+DEPTHWISE = DepthwiseTemplate()
 
 
 def conv(
@@ -113,3 +115,35 @@ def test_residual_after_and_activation_before() -> None:
     y = builder.add("conv", activated, w, b, attributes=attributes, types=[f32(1, 32, 8, 8, layout=NHWC)]).output
     graph = builder.finish([builder.call("relu", builder.call("add", y, residual))])
     check(CONV, task_of(graph, {1, 2}))
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        conv((1, 32, 14, 14), (32, 1, 3, 3), padding=1, groups=32, relu=True),
+        conv((2, 40, 15, 17), (40, 1, 3, 3), stride=2, padding=1, groups=40),
+        conv((1, 48, 7, 7), (48, 1, 5, 5), padding=2, groups=48),
+        conv((1, 16, 12, 12), (16, 1, 3, 3), padding=2, dilation=2, groups=16),
+        conv((1, 16, 6, 3), (16, 1, 7, 7), padding=3, groups=16),
+        conv((1, 20, 9, 9), (20, 1, 3, 3), padding=((0, 1), (0, 1)), stride=2, groups=20, layout=Layout((0, 1, 2, 3))),
+        conv((1, 24, 33), (24, 1, 4), padding=((3, 0),), groups=24, layout=None),
+    ],
+    ids=str,
+)
+def test_depthwise(graph: Graph) -> None:
+    assert not CONV.takes(graph)
+    task = task_of(graph, {1})
+    check(DEPTHWISE, task, DEPTHWISE.space(task).configs[:3])
+    check(DEPTHWISE, task_of(graph))
+
+
+def test_depthwise_shared_among_threads_and_on_narrow_vectors() -> None:
+    check(DEPTHWISE, task_of(conv((1, 200, 7, 7), (200, 1, 3, 3), padding=1, groups=200), {1}, threads=8))
+    target = Target.parse("cpu -mcpu=x86-64-v3")
+    check(DEPTHWISE, task_of(conv((1, 20, 9, 9), (20, 1, 3, 3), padding=1, groups=20), {1}, target))
+
+
+def test_several_outputs_for_each_channel_are_an_ordinary_convolution() -> None:
+    graph = conv((1, 6, 9, 9), (12, 1, 3, 3), padding=1, groups=6)
+    assert not DEPTHWISE.takes(graph)
+    check(CONV, task_of(graph, {1}))

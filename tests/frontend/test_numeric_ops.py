@@ -27,7 +27,15 @@ REDUCTIONS: dict[str, tuple[Callable[[Tensor], Any], Tensor]] = {
     "more norms": (lambda x: (torch.linalg.vector_norm(x, -math.inf), torch.linalg.vector_norm(x, 0, 1), torch.linalg.norm(x[0])), X),
     "logsumexp": (lambda x: (x.logsumexp(1), x.logsumexp((0, 1), keepdim=True)), X),
     "cumsum": (lambda x: (x.cumsum(0), x.cumsum(-1), x.cumprod(1), (x > 0).cumsum(1)), X),
-    "distances": (lambda x: (torch.cdist(x, x[:, :2]), F.pairwise_distance(x, x.flip(0)), F.cosine_similarity(x, x.flip(0))), X),
+    "distances": (
+        lambda x: (
+            torch.cdist(x, x[:, :2]),
+            F.pairwise_distance(x, x.flip(0)),
+            F.cosine_similarity(x, x.flip(0)),
+            torch.dist(x, x.flip(0)),
+        ),
+        X,
+    ),
     "0-d": (
         lambda x: (x.sum(), x.mean(0), x.max(0), x.argmax(), x.any(), x.cumsum(0), x.softmax(0), x.var(correction=0), x.sort()),
         torch.tensor(0.7),
@@ -138,6 +146,8 @@ ATTENTION: dict[str, Callable[[Tensor, Tensor, Tensor], Any]] = {
     "grouped heads": lambda q, k, v: SDPA(q, k[:, :2], v[:, :2], enable_gqa=True),
     "three axes": lambda q, k, v: (SDPA(q[0], k[0], v[0]), SDPA(q[0], k[0], v[0], KEEP_HEADS)),
     "two axes": lambda q, k, v: SDPA(q[0, 0], k[0, 0], v[0, 0], is_causal=True),
+    "one key head": lambda q, k, v: SDPA(q, k[:, :1], v[:, :1]),
+    "broadcast batch": lambda q, k, v: (SDPA(q[:1], k, v), SDPA(q, k[:1], v), SDPA(q[0], k, v)),
     "five axes": lambda q, k, v: (SDPA(q[None], k[None], v[None]), SDPA(q[None], k[None], v[None], KEEP_FIVE)),
 }
 
