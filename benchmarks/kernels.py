@@ -24,6 +24,7 @@ from ..codegen.target import Target
 from ..codegen.task import Task
 from ..codegen.template import Template
 from ..codegen.templates.conv import ConvTemplate
+from ..codegen.templates.depthwise import DepthwiseTemplate
 from ..codegen.templates.matmul import MatmulTemplate
 from ..ir import DType, Graph, GraphBuilder, Layout, TensorType, graph_cost, interpret
 from .machine import Machine, measure
@@ -82,21 +83,31 @@ def batched(batch: int, rows: int, columns: int, depth: int) -> Case:
     return Case(f"matmul {batch}x{rows}x{columns}x{depth}", graph, frozenset(), MatmulTemplate())
 
 
-def convolution(channels: int, outputs: int, size: int, window: int, stride: int = 1, *, residual: bool = False) -> Case:
+def depthwise(channels: int, size: int, window: int, stride: int = 1) -> Case:
+    """A depthwise convolution [1, channels, size, size] with bias and relu6."""
+    return convolution(channels, channels, size, window, stride, groups=channels)
+
+
+def convolution(
+    channels: int, outputs: int, size: int, window: int, stride: int = 1, *, residual: bool = False, groups: int = 1
+) -> Case:
     """A convolution [1, channels, size, size] with bias and relu, as residual networks have it: channels last, except an image."""
     pad = (window - 1) // 2
-    attributes = {"stride": (stride, stride), "padding": ((pad, pad), (pad, pad)), "dilation": (1, 1), "groups": 1}
+    attributes = {"stride": (stride, stride), "padding": ((pad, pad), (pad, pad)), "dilation": (1, 1), "groups": groups}
     extent = (size + 2 * pad - window) // stride + 1
     result = f32(1, outputs, extent, extent, layout=_NHWC)
     builder = GraphBuilder()
     x = builder.input(f32(1, channels, size, size, layout=None if channels == 3 else _NHWC))
-    weight, bias = builder.input(f32(outputs, channels, window, window)), builder.input(f32(outputs))
+    weight, bias = builder.input(f32(outputs, channels // groups, window, window)), builder.input(f32(outputs))
     y = builder.add("conv", x, weight, bias, attributes=attributes, types=[result]).output
     if residual:
         y = builder.call("add", y, builder.input(result))
-    graph = builder.finish([builder.call("relu", y)])
-    name = f"conv {window}x{window}{f'/{stride}' if stride > 1 else ''} {channels}->{outputs} {size}x{size}{' +' if residual else ''}"
-    return Case(name, graph, frozenset({1, 2}), ConvTemplate())
+    activated = builder.call("relu", y) if groups == 1 else builder.call("clamp", y, min=0.0, max=6.0)
+    graph = builder.finish([activated])
+    kind = "conv" if groups == 1 else "depthwise"
+    template = ConvTemplate() if groups == 1 else DepthwiseTemplate()
+    name = f"{kind} {window}x{window}{f'/{stride}' if stride > 1 else ''} {channels}->{outputs} {size}x{size}{' +' if residual else ''}"
+    return Case(name, graph, frozenset({1, 2}), template)
 
 
 def residual_network() -> list[Case]:
@@ -132,6 +143,7 @@ def cases() -> list[Case]:
         batched(12, 128, 128, 64),
         batched(12, 128, 64, 128),
         *residual_network(),
+        *(depthwise(*shape) for shape in ((32, 112, 3), (96, 112, 3, 2), (144, 56, 3), (192, 28, 3), (384, 14, 3), (960, 7, 3))),
     ]
 
 

@@ -122,7 +122,7 @@ class Convolution:
 
     @property
     def is_depthwise(self) -> bool:
-        return self.channels == 1 and self.groups > 1
+        return self.channels == 1 and self.outputs == 1 and self.groups > 1
 
     @property
     def flops(self) -> float:
