@@ -133,13 +133,14 @@ class Conversion:
         return self.call("slice", x, axis=axis, start=start, stop=stop, step=step)
 
     def flatten(self, x: Value) -> Value:
-        return x if x.tensor.rank == 1 else self.reshape(x, (_product(x.tensor.shape),))
+        return x if x.tensor.rank == 1 else self.reshape(x, (elements(x.tensor.shape),))
 
     def reduce(self, kind: str, x: Value, axes: Sequence[int], keepdims: bool = False) -> Value:
         return self.call("reduce", x, kind=kind, axes=tuple(axes), keepdims=keepdims)
 
 
-def _product(shape: Sequence[Dim]) -> Dim:
+def elements(shape: Sequence[Dim]) -> Dim:
+    """Number of elements of a shape."""
     product: Dim = 1
     for extent in shape:
         product = product * extent

@@ -25,7 +25,7 @@ from .conversion import Conversion, dimension, is_dimension, tensor_type
 from .export import export_model
 from .location import location_of, operation_name
 from .registry import Result, converter_of
-from .unsupported import NO_CONVERTER, Unsupported, UnsupportedOps
+from .unsupported import Unsupported, UnsupportedOps, remedy_for
 
 Entry: TypeAlias = "Value | Sequence[Value | None] | Any"
 """What a node of the exported graph stands for: a value, several, or (symbolic sizes, specialised arguments) a plain object."""
@@ -179,7 +179,7 @@ class _Importer:
             return self.inline(arguments)  # type: ignore[arg-type]
         converter = converter_of(node.target)
         if converter is None:
-            raise Unsupported(NO_CONVERTER)
+            raise Unsupported(remedy_for(operation_name(node)))
         results = tuple(example) if isinstance(example, list | tuple) else (example,)
         result = converter(Conversion(self.builder, node, results, self.scalars), *arguments, **keywords)  # type: ignore[misc]
         _check_types(node, result, results)

@@ -7,7 +7,61 @@ from dataclasses import dataclass, field
 from ..errors import UnsupportedOpError
 from ..ir import Location
 
-NO_CONVERTER = "mlc does not know this operation: express it by others, or leave this part of the model out of what you compile"
+_NO_CONVERTER = "mlc does not know this operation: express it by others, or leave this part of the model out of what you compile"
+
+_REMEDIES = {
+    "random numbers are drawn: draw them outside and pass them as an argument": (
+        "rand",
+        "randn",
+        "rand_like",
+        "randn_like",
+        "randint",
+        "randint_like",
+        "randperm",
+        "bernoulli",
+        "multinomial",
+        "uniform",
+        "normal",
+        "exponential",
+        "rrelu_with_noise_functional",
+    ),
+    "the size of the result depends on the data: use torch.where or masks of a fixed shape instead": (
+        "nonzero",
+        "masked_select",
+        "_unique2",
+        "unique_consecutive",
+        "repeat_interleave",
+        "_local_scalar_dense",
+    ),
+    "complex numbers are used: express them by real and imaginary parts in separate tensors": (
+        "complex",
+        "polar",
+        "view_as_complex",
+        "view_as_real",
+        "_conj",
+        "_fft_c2c",
+        "_fft_r2c",
+        "_fft_c2r",
+    ),
+    "control flow depends on the data: use torch.where, or compile the branches one by one": ("cond", "while_loop", "scan", "map_impl"),
+    "elements are added up at computed positions: use a matrix product with a one-hot matrix instead": (
+        "scatter_add",
+        "scatter_reduce",
+        "index_add",
+        "histc",
+    ),
+    "the experts are computed grouped by token: load the model with experts_implementation='batched_mm'": (
+        "grouped_mm_fallback",
+        "_grouped_mm",
+    ),
+}
+
+
+def remedy_for(operation: str) -> str:
+    """What to do about an operation without a converter, by its name such as ``aten.rand.default``."""
+    parts = operation.split(".")
+    name = parts[1] if len(parts) > 1 else parts[0]
+    return next((remedy for remedy, names in _REMEDIES.items() if name in names), _NO_CONVERTER)
 
 
 class Unsupported(Exception):

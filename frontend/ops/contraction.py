@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from ...ir import Dim, DType, Value
-from ..conversion import Conversion, Number, static
+from ..conversion import Conversion, Number, elements, static
 from ..registry import converts
 from ..unsupported import Unsupported
 
@@ -139,39 +139,48 @@ def scaled_dot_product_attention(
     mask = attn_mask
     if mask is not None and mask.tensor.dtype is not DType.BOOL:
         mask = c.cast(mask, q.tensor.dtype)
-    batch, shape = _batch_of(c, q, k, v, enable_gqa)
-    heads = [_four_axes(c, operand, batch) for operand in (q, k, v)]
+    # Fewer key heads than query heads: asked for, or one head that PyTorch broadcasts.
+    grouped = enable_gqa or (min(k.tensor.rank, v.tensor.rank) >= 3 and k.tensor.shape[-3] == v.tensor.shape[-3] == 1)
+    operands = [_four_axes(c, q), *(_four_axes(c, x, grouped) for x in (k, v))]
     if mask is not None:
-        mask = _mask_four_axes(c, mask, batch, q.tensor.shape[-2])
-    result = c.call("attention", *heads, *([] if mask is None else [mask]), **attributes)
-    return c.reshape(result, shape)
+        operands.append(_mask_four_axes(c, mask))
+    return c.reshape(c.call("attention", *operands, **attributes), c.shape)
 
 
-def _batch_of(c: Conversion, q: Value, k: Value, v: Value, grouped: bool) -> tuple[tuple[Dim, ...], tuple[Dim, ...]]:
-    """The leading axes shared by q, k and v, and the shape of the result. Differing ones (they broadcast) are not known to the IR."""
-    leading = [operand.tensor.shape[:-2] for operand in (q, k, v)]
-    if grouped:
-        leading = [shape[:-1] for shape in leading]
-    if any(shape != leading[0] for shape in leading):
-        raise Unsupported(f"the batch axes of attention differ ({', '.join(str(list(shape)) for shape in leading)}): expand them")
-    return q.tensor.shape[:-2], c.shape
+def _four_axes(c: Conversion, x: Value, own_heads: bool = False) -> Value:
+    """x [..., heads, length, width] as [batch, heads, length, width], broadcast to the result's batch and (unless it has its own) heads."""
+    batch = c.shape[:-3]
+    heads: tuple[Dim, ...] = x.tensor.shape[-3:-2] if own_heads else c.shape[-3:-2]
+    x = c.broadcast(x, (*batch, *heads, *x.tensor.shape[-2:]))
+    return c.reshape(x, (elements(batch), *(heads or (1,)), *x.tensor.shape[-2:]))
 
 
-def _four_axes(c: Conversion, x: Value, batch: Sequence[Dim]) -> Value:
-    """x [..., heads, length, width] with exactly one axis before the heads."""
-    if len(batch) == 2:
-        return x
-    *_, length, width = x.tensor.shape
-    if len(batch) < 2:
-        return c.reshape(x, (1,) * (2 - len(batch)) + x.tensor.shape)
-    outer: Dim = math.prod(static(extent, "a batch axis of attention") for extent in batch[:-1])
-    return c.reshape(x, (outer, x.tensor.shape[-3], length, width))
-
-
-def _mask_four_axes(c: Conversion, mask: Value, batch: Sequence[Dim], queries: Dim) -> Value:
+def _mask_four_axes(c: Conversion, mask: Value) -> Value:
     """The mask in at most four axes, as :func:`_four_axes` leaves the operands."""
-    if len(batch) <= 2 or mask.tensor.rank <= 3:
+    if len(c.shape) <= 4 or mask.tensor.rank <= 3:
         return mask
-    keys = mask.tensor.shape[-1]
-    whole = c.broadcast(mask, (*batch, queries, keys))
-    return _four_axes(c, whole, batch)
+    return _four_axes(c, c.broadcast(mask, (*c.shape[:-1], mask.tensor.shape[-1])))
+
+
+@converts(aten._trilinear.default)
+def trilinear(
+    c: Conversion,
+    a: Value,
+    b: Value,
+    d: Value,
+    expand1: Sequence[int],
+    expand2: Sequence[int],
+    expand3: Sequence[int],
+    sumdim: Sequence[int],
+    unroll_dim: int = 1,
+) -> Value:
+    """The product of three tensors, each with new axes at the given places, summed over some axes (torch.nn.Bilinear)."""
+    product: Value | None = None
+    for x, axes in ((a, expand1), (b, expand2), (d, expand3)):
+        shape: list[Dim] = list(x.tensor.shape)
+        for axis in sorted(axes):
+            shape.insert(axis, 1)
+        spread = c.reshape(x, shape)
+        product = spread if product is None else c.call("mul", product, spread)
+    assert product is not None
+    return c.reduce("sum", product, tuple(sorted(sumdim)))

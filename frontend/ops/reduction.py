@@ -56,8 +56,8 @@ def _logical(kind: str) -> Callable[..., Value]:
     return convert
 
 
-converts(aten.any.default, aten.any.dim, aten.any.dims)(_logical("any"))
-converts(aten.all.default, aten.all.dim, aten.all.dims)(_logical("all"))
+converts(aten.any.default, aten.any.dim, aten.any.dims, aten._is_any_true.default)(_logical("any"))
+converts(aten.all.default, aten.all.dim, aten.all.dims, aten._is_all_true.default)(_logical("all"))
 
 
 def _position(c: Conversion, kind: str, x: Value, axis: int | None, keepdim: bool) -> Value:
@@ -136,6 +136,11 @@ def _scan(kind: str) -> Callable[..., Value]:
 
 converts(aten.cumsum.default)(_scan("sum"))
 converts(aten.cumprod.default)(_scan("prod"))
+
+
+@converts(aten.dist.default)
+def dist(c: Conversion, a: Value, b: Value, p: Number = 2) -> Value:
+    return vector_norm(c, c.call("sub", a, b), p)
 
 
 @converts(aten._cdist_forward.default)
