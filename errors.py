@@ -10,6 +10,10 @@ class Error(Exception):
     """Base class of all errors raised by mlc."""
 
 
+class OptionError(Error, ValueError):
+    """An argument of the public face has a value that mlc does not know or cannot honour."""
+
+
 class UnsupportedOpError(Error):
     """The model uses operations that mlc cannot compile; the message lists all of them at once."""
 

@@ -379,9 +379,8 @@ class _Lowering:
                 tile.accumulate(self.keys.buffer, place, offsets, block.queries, index(0), nest, 4)
                 for step in range(run.size):
                     for vector in range(block.vectors):
-                        with emitter.loop(self.lanes, VECTORIZED, "lane") as lane:
-                            offset = (row + step) * width + vector * self.lanes + lane
-                            emitter.store(block.scores, tile.element(step, vector, lane), offset)
+                        with tile.lanes_of(step, vector, self.lanes) as (lane, score):
+                            emitter.store(block.scores, score, (row + step) * width + vector * self.lanes + lane)
 
     def _mask_future(self, block: _Block, first_key: Expr, keys: int) -> None:
         """Gives the scores of keys that come after their query minus infinity."""
@@ -468,10 +467,9 @@ class _Lowering:
         for step in range(rows):
             factor = emitter.bind(emitter.load(block.factor, row + step), "factor")
             for vector in range(vectors):
-                with emitter.loop(self.lanes, VECTORIZED, "lane") as lane:
+                with tile.lanes_of(step, vector, self.lanes) as (lane, addend):
                     offset = (row + step) * self.output_width + column + vector * self.lanes + lane
-                    before = emitter.load(block.output, offset)
-                    emitter.store(block.output, before * factor + tile.element(step, vector, lane), offset)
+                    emitter.store(block.output, emitter.load(block.output, offset) * factor + addend, offset)
 
     def _real_queries(self, block: _Block) -> Expr:
         """Queries of the block that exist."""

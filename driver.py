@@ -1,0 +1,238 @@
+"""The way through the house, as one readable function: import, passes, code generation, a program that can be called."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .codegen.assembly import Choose, KernelNode, Progress, assemble, tasks_of
+from .codegen.target import Target
+from .codegen.task import Numerics
+from .costmodel import Estimate
+from .errors import OptionError
+from .ir import Graph
+from .ir.program import Signature
+from .module import CompiledModel
+from .passes import Context, Pipeline, default_pipeline
+from .passes.instruments import Instrument
+from .runtime.executable import Executable
+
+if TYPE_CHECKING:
+    from .autotune import Progress as TuningProgress
+    from .autotune import TuningResult
+
+
+def compile(
+    model: Any,
+    *,
+    example_inputs: Sequence[Any] | None = None,
+    example_kwargs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    target: str | Target = "cpu",
+    precision: str = "fp32",
+    tolerance: float | None = None,
+    calibration: Any = None,
+    sparsity: str | None = "auto",
+    nonfinite: str = "fast",
+    database: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+    memory_budget: int | None = None,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> CompiledModel:
+    """``model`` as a compiled model, callable like it.
+
+    ``model`` is an nn.Module, a function on tensors, a torch.fx.GraphModule or an ExportedProgram. With ``example_inputs`` (positional) or
+    ``example_kwargs`` it is compiled now for arguments of those shapes and dtypes, without them at the first call; further shapes are
+    compiled when they are first seen. ``nonfinite="strict"`` treats NaN and infinity exactly as PyTorch does, ``"fast"`` promises
+    that for finite inputs. ``database`` is a file of tuning records (see :func:`tune`), ``threads`` bounds the threads of a call
+    (default: all cores of the target). ``progress`` is told (kernels done, kernels in all, label).
+
+    ``precision``, ``tolerance``, ``calibration``, ``sparsity`` and ``memory_budget`` have only their defaults in this version, and a model
+    with operations that mlc cannot compile is refused whether ``strict`` or not.
+
+    Raises OptionError and TargetError (arguments), ExportError and UnsupportedOpError (the model), LoweringError and BuildError
+    (code generation).
+    """
+    _require_default("precision", precision, "fp32", "compute in fp32")
+    _require_default("tolerance", tolerance, None, "leave it out: fp32 programs are always within PyTorch's own rounding")
+    _require_default("calibration", calibration, None, "leave it out: fp32 programs need none")
+    _require_default("memory_budget", memory_budget, None, "leave it out")
+    if sparsity not in ("auto", None):
+        _require_default("sparsity", sparsity, "auto", "leave it out: weights are computed with as dense ones")
+    options = check_options(target=target, threads=threads, nonfinite=nonfinite, database=database, progress=progress)
+    name = getattr(model, "__name__", type(model).__name__)
+
+    def compile_signature(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Executable:
+        return compile_program(model, args, kwargs, options, dynamic_shapes=dynamic_shapes, name=name)
+
+    executables = []
+    if example_inputs is not None or example_kwargs is not None or _is_exported(model):
+        executables.append(compile_signature(_as_tuple(example_inputs), dict(example_kwargs or {})))
+    return CompiledModel(_callable(model), compile_signature, executables, name)
+
+
+def tune(
+    model: Any,
+    *,
+    example_inputs: Sequence[Any] | None = None,
+    example_kwargs: Mapping[str, Any] | None = None,
+    target: str | Target = "cpu",
+    trials: int = 64,
+    seconds: float | None = None,
+    database: str | os.PathLike[str] = "tuning.db",
+    threads: int | None = None,
+    nonfinite: str = "fast",
+    seed: int = 0,
+    progress: Callable[[TuningProgress], None] | None = None,
+) -> TuningResult:
+    """Measures kernel configs of ``model`` and records them in ``database``, for ``compile(..., database=...)`` to use.
+
+    ``trials`` is how many configs are measured per kernel on average, ``seconds`` bounds the whole job. Ctrl-C ends it early; what
+    was measured is kept, and repeating the call goes on from there.
+    """
+    from .autotune import tune_tasks
+
+    options = check_options(target=target, threads=threads, nonfinite=nonfinite)
+    kernels = model_tasks(model, _as_tuple(example_inputs), dict(example_kwargs or {}), options)
+    tasks = [kernel.task for kernel in kernels]
+    return tune_tasks(tasks, trials=trials, seconds=seconds, database=database, seed=seed, progress=progress)
+
+
+def estimate(
+    model: Any,
+    *,
+    example_inputs: Sequence[Any] | None = None,
+    example_kwargs: Mapping[str, Any] | None = None,
+    target: str | Target = "cpu",
+    threads: int | None = None,
+) -> Estimate:
+    """The roofline of ``model``: the least time that ``target`` needs for each operation, and what bounds it. Compiles nothing."""
+    from .costmodel import estimate as estimate_graph
+
+    options = check_options(target=target, threads=threads)
+    lowered = lower_model(model, _as_tuple(example_inputs), dict(example_kwargs or {}), options)
+    return estimate_graph(lowered.graph, options.target, options.threads)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a model is to be compiled, after the arguments of :func:`mlc.compile` were checked.
+
+    ``pipeline`` None is the target's default one. ``instruments`` watch every pass.
+    """
+
+    target: Target
+    threads: int
+    numerics: Numerics = Numerics.FAST
+    database: Path | None = None
+    pipeline: Pipeline | None = None
+    instruments: tuple[Instrument, ...] = ()
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A model after all passes: what code generation gets."""
+
+    graph: Graph
+    signature: Signature
+
+
+def compile_program(
+    model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options, *, dynamic_shapes: Any = None, name: str = "model"
+) -> Executable:
+    """``model`` for arguments like ``args`` and ``kwargs``, as a program that can be called.
+
+    Raises ExportError or UnsupportedOpError (the model), LoweringError or BuildError (code generation), PassError (a fault of mlc).
+    """
+    lowered = lower_model(model, args, kwargs, options, dynamic_shapes=dynamic_shapes)
+    assembled = assemble(
+        lowered.graph,
+        options.target,
+        lowered.signature,
+        config_chooser(options),
+        threads=options.threads,
+        numerics=options.numerics,
+        name=name,
+        progress=options.progress,
+    )
+    return Executable(assembled.program, assembled.library, assembled.weights)
+
+
+def lower_model(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options, *, dynamic_shapes: Any = None) -> Lowered:
+    """``model`` as a graph of fused nodes: the front end, then every pass."""
+    from .frontend import import_model
+
+    imported = import_model(model, args, kwargs, dynamic_shapes=dynamic_shapes)
+    pipeline = options.pipeline or default_pipeline(options.target)
+    graph = pipeline.run(imported.graph, pass_context(options), options.instruments)
+    return Lowered(graph, imported.signature)
+
+
+def model_tasks(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options) -> list[KernelNode]:
+    """The kernel calls ``model`` compiles to, in order: what there is to tune."""
+    lowered = lower_model(model, args, kwargs, options)
+    return tasks_of(lowered.graph, options.target, threads=options.threads, numerics=options.numerics)
+
+
+def pass_context(options: Options) -> Context:
+    """What passes may ask about this compilation."""
+    return Context(target=options.target, threads=options.threads, numerics=options.numerics)
+
+
+def config_chooser(options: Options) -> Choose:
+    """Picks configs from the tuning database, else by the cost model, else the template's default."""
+    from .autotune.choose import chooser
+
+    return chooser(options.database)
+
+
+def check_options(
+    *,
+    target: str | Target = "cpu",
+    threads: int | None = None,
+    nonfinite: str = "fast",
+    database: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Options:
+    """The options of a compilation; OptionError or TargetError for a value that makes no sense."""
+    facts = target if isinstance(target, Target) else Target.parse(target)
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise OptionError(f"threads={threads!r}: give a whole number of at least 1, or leave it out to use all {facts.threads} cores")
+    try:
+        numerics = Numerics(nonfinite)
+    except ValueError:
+        raise OptionError(f"nonfinite={nonfinite!r} is unknown; use 'fast' or 'strict'") from None
+    return Options(facts, threads or facts.threads, numerics, Path(database) if database is not None else None, progress=progress)
+
+
+def _require_default(name: str, value: Any, default: Any, remedy: str) -> None:
+    if value != default:
+        raise OptionError(f"{name}={value!r} is not supported by this version of mlc; {remedy}")
+
+
+def _as_tuple(inputs: Sequence[Any] | None) -> tuple[Any, ...]:
+    """Example inputs as positional arguments; a single tensor is a common slip."""
+    if inputs is None:
+        return ()
+    if not isinstance(inputs, (tuple, list)):
+        raise OptionError(f"example_inputs is a {type(inputs).__name__}; give a tuple of the positional arguments, such as (x,)")
+    return tuple(inputs)
+
+
+def _is_exported(model: Any) -> bool:
+    return type(model).__name__ == "ExportedProgram"
+
+
+def _callable(model: Any) -> Callable[..., Any]:
+    """What a compiled model falls back to: the model itself, or the module of an ExportedProgram."""
+    if _is_exported(model):
+        module: Callable[..., Any] = model.module()
+        return module
+    if not callable(model):
+        raise OptionError(f"cannot compile a {type(model).__name__}; give an nn.Module, a function, a GraphModule or an ExportedProgram")
+    return model  # type: ignore[no-any-return]
