@@ -85,7 +85,7 @@ class NumpyFramework(Framework):
     def empty(self, spec: TensorSpec) -> tuple[Any, int]:
         dtype = DType.parse(spec.dtype).numpy
         nbytes = int(np.prod(spec.shape, dtype=np.int64)) * dtype.itemsize
-        array: np.ndarray = np.ndarray(spec.shape, dtype, buffer=_native.Buffer(nbytes))
+        array: np.ndarray = np.ndarray(spec.shape, dtype, buffer=memoryview(_native.Buffer(nbytes)))
         return array, array.__array_interface__["data"][0]
 
     def random(self, spec: TensorSpec, seed: int) -> Any:
@@ -110,7 +110,7 @@ class TorchFramework(Framework):
             torch.empty_strided,
             torch.is_grad_enabled,
             {str(dtype).removeprefix("torch."): dtype for dtype in self.dtypes.values()},
-            torch.Tensor.__dlpack_c_exchange_api__,  # type: ignore[attr-defined]  # since torch 2.10
+            torch.Tensor.__dlpack_c_exchange_api__,
         )
 
     def check(self, spec: TensorSpec, value: Any) -> Any:

@@ -72,7 +72,7 @@ class ProgramReport:
         measured = self.seconds is not None and bool(self.kernels)
         if measured:
             lines.append(f"  {(self.seconds or 0.0) * 1e6:.1f} us in kernels")
-        rows = [("kernel", "us", "share", "GFLOP/s", "GB/s", "MFLOP", "KB", "location")]
+        rows: list[tuple[str, ...]] = [("kernel", "us", "share", "GFLOP/s", "GB/s", "MFLOP", "KB", "location")]
         order = sorted(self.kernels, key=lambda kernel: -(kernel.seconds or 0.0)) if measured else self.kernels
         for kernel in order:
             share = self.share(kernel)

@@ -51,6 +51,7 @@ typedef struct {
   _Atomic int32_t base;
   _Atomic uint32_t float_control;
   _Atomic int32_t width;
+  _Atomic int32_t launcher_cpu;
   /* Tasks of the launch that have not ended, and the first failure. */
   _Alignas(128) _Atomic uint32_t remaining;
   _Atomic uint32_t launcher_sleeping;
@@ -58,6 +59,9 @@ typedef struct {
   _Alignas(128) _Atomic uint32_t taken;
   uint32_t generation;
   int32_t workers;
+#if defined(__linux__)
+  cpu_set_t cpus; /* where the program may run, as of the last start of a worker */
+#endif
 } thread_pool;
 
 static thread_pool pool;
@@ -173,6 +177,28 @@ static uint32_t await_generation(participant* self, uint32_t seen) {
   }
 }
 
+static int32_t current_cpu(void) {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
+#endif
+}
+
+/* When no CPU is idle, the system wakes a worker where its launcher runs, and there the two alternate instead of running at the
+ * same time, however unimportant what the other CPUs do. So a worker that finds itself there moves away. */
+static void leave_launcher(int32_t width) {
+#if defined(__linux__)
+  const int32_t cpu = atomic_load_explicit(&pool.launcher_cpu, memory_order_relaxed);
+  if (cpu < 0 || current_cpu() != cpu || CPU_COUNT(&pool.cpus) < width) return;
+  cpu_set_t elsewhere = pool.cpus;
+  CPU_CLR(cpu, &elsewhere);
+  if (CPU_COUNT(&elsewhere) > 0) sched_setaffinity(0, sizeof elsewhere, &elsewhere);
+#else
+  (void)width;
+#endif
+}
+
 static void* worker(void* argument) {
   const int32_t self = (int32_t)(intptr_t)argument;
   inside_task = true;
@@ -180,6 +206,7 @@ static void* worker(void* argument) {
   for (;;) {
     seen = await_generation(&pool.participants[self], seen);
     const int32_t width = atomic_load_explicit(&pool.width, memory_order_relaxed);
+    leave_launcher(width);
     participate(self, seen, width);
   }
   return NULL;
@@ -188,6 +215,9 @@ static void* worker(void* argument) {
 /* Starts workers until there are `wanted` or the system gives no more. Signals stay with the threads of the program. */
 static void start_workers(int32_t wanted) {
   if (pool.workers >= wanted) return;
+#if defined(__linux__)
+  if (sched_getaffinity(0, sizeof pool.cpus, &pool.cpus) != 0) CPU_ZERO(&pool.cpus);
+#endif
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -241,6 +271,7 @@ static void launch(mlc_task task, int32_t base, int32_t indices, int32_t count, 
   atomic_store_explicit(&pool.base, base, memory_order_relaxed);
   atomic_store_explicit(&pool.float_control, read_float_control(), memory_order_relaxed);
   atomic_store_explicit(&pool.width, width, memory_order_relaxed);
+  atomic_store_explicit(&pool.launcher_cpu, current_cpu(), memory_order_relaxed);
   atomic_store_explicit(&pool.remaining, (uint32_t)indices, memory_order_relaxed);
   for (int32_t i = width - 1; i >= 0; --i) {
     participant* each = &pool.participants[i];
