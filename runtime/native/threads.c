@@ -60,7 +60,7 @@ typedef struct {
   uint32_t generation;
   int32_t workers;
 #if defined(__linux__)
-  cpu_set_t cpus; /* where the program may run, as of the last start of a worker */
+  cpu_set_t cpus; /* where the program may run, as of the first worker's start */
 #endif
 } thread_pool;
 
@@ -216,7 +216,7 @@ static void* worker(void* argument) {
 static void start_workers(int32_t wanted) {
   if (pool.workers >= wanted) return;
 #if defined(__linux__)
-  if (sched_getaffinity(0, sizeof pool.cpus, &pool.cpus) != 0) CPU_ZERO(&pool.cpus);
+  if (pool.workers == 0 && sched_getaffinity(0, sizeof pool.cpus, &pool.cpus) != 0) CPU_ZERO(&pool.cpus);
 #endif
   sigset_t all, before;
   sigfillset(&all);
