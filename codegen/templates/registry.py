@@ -11,7 +11,16 @@ from ...ir import Graph
 from ..template import Template
 
 # Module, class. The first that takes a graph compiles it; elementwise takes what has no anchor.
-_TEMPLATES = (("matmul", "MatmulTemplate"), ("conv", "ConvTemplate"), ("depthwise", "DepthwiseTemplate"), ("attention", "AttentionTemplate"), ("elementwise", "Elementwise"))
+_TEMPLATES = (
+    ("matmul", "MatmulTemplate"),
+    ("conv", "ConvTemplate"),
+    ("depthwise", "DepthwiseTemplate"),
+    ("attention", "AttentionTemplate"),
+    ("pooling", "PoolingTemplate"),
+    ("reduction", "Reduction"),
+    ("rowwise", "Rowwise"),
+    ("elementwise", "Elementwise"),
+)
 
 
 @functools.cache
