@@ -74,7 +74,7 @@ def save(path: str | Path, executables: Sequence[Executable], name: str = "model
         "format": FORMAT,
         "abi": _native.ABI_VERSION,
         "name": name,
-        "machine": platform.machine(),
+        "machine": _machine(executables[0].library.read_bytes()),
         "system": platform.system(),
         "programs": programs,
         "members": {member: {"sha256": digest, "bytes": len(members[member])} for digest, member in by_digest.items()},
@@ -184,6 +184,13 @@ def _check_members(path: Path, archive: zipfile.ZipFile, manifest: dict[str, Any
 def _extract(archive: zipfile.ZipFile, manifest: dict[str, Any], name: str, suffix: str, *, rehash: bool) -> Path:
     facts = manifest["members"][name]
     return extract(facts["sha256"], facts["bytes"], suffix, lambda: cast(BinaryIO, archive.open(name)), rehash=rehash)
+
+
+def _machine(library: bytes) -> str:
+    """The processor family a library is for, as ``platform.machine()`` names it: from its ELF header, else this machine's."""
+    elf = {3: "i686", 40: "armv7l", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
+    kind = int.from_bytes(library[18:20], "little") if library[:4] == b"\x7fELF" else 0
+    return elf.get(kind, platform.machine())
 
 
 def _map(path: Path) -> mmap.mmap:

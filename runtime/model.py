@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import SignatureError
+from ..errors import DeviceUnavailableError, SignatureError
 from ..ir.program import Signature
 from . import _native, artifact
 from .executable import Executable, choose
@@ -62,9 +63,13 @@ class Model:
         return executable.profile(leaves, calls=calls)
 
     def _add(self, executable: Executable) -> None:
-        """Makes an executable part of the model; it is tried first."""
+        """Makes an executable part of the model; it is tried first.
+
+        One for a device that is absent can be saved and reported on: calls of it arrive at ``_call_generally`` and raise there.
+        """
         self._executables.append(executable)
-        self._dispatch.add(executable.runner)
+        with contextlib.suppress(DeviceUnavailableError):
+            self._dispatch.add(executable.runner)
 
     def _call_generally(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """A call that the native dispatch passed on: the first of its kind, or one that needs copies, structure or explanation."""

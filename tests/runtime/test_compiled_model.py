@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from native_programs import build, call_tree, leaf, program, spec
+from native_programs import adder, build, call_tree, leaf, program, spec
 from torch import nn
 
 import mlc
-from mlc.errors import ArtifactError, SignatureError
+from mlc.errors import ArtifactError, DeviceUnavailableError, SignatureError
 from mlc.ir.program import Signature
 from mlc.module import CompiledModel
 from mlc.runtime import Executable
@@ -283,6 +283,19 @@ def test_attributes_are_the_originals(made: Any) -> None:
     for spoil in (copy.copy, copy.deepcopy, pickle.dumps):
         with pytest.raises(TypeError, match=r"use save\(\)"):
             spoil(fast)
+
+
+def test_programs_for_absent_devices_compile_and_save_but_do_not_run(tmp_path: Path) -> None:
+    absent = adder(tmp_path, features=("quantum9000",))
+    fast = CompiledModel(lambda a, b: a + b, lambda args, kwargs: absent)
+    a = torch.ones(4, 8)
+    for _ in range(2):
+        with pytest.raises(DeviceUnavailableError, match="quantum9000"):
+            fast(a, a)
+    fast.save(tmp_path / "absent.mlc")
+    assert fast.report().programs[0].kernels
+    with pytest.raises(DeviceUnavailableError, match="quantum9000"):
+        mlc.load(tmp_path / "absent.mlc")
 
 
 def test_functions_can_be_compiled(tmp_path: Path) -> None:
