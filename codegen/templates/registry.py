@@ -18,6 +18,7 @@ _TEMPLATES = (
     ("attention", "AttentionTemplate"),
     ("pooling", "PoolingTemplate"),
     ("reduction", "Reduction"),
+    ("attention", "Attention"),
     ("rowwise", "Rowwise"),
     ("elementwise", "Elementwise"),
 )

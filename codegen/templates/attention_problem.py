@@ -1,0 +1,85 @@
+"""What the two ways of computing attention share: extents, access to the operands, the epilogue."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from tvm import tirx
+
+from ...ir import DType
+from ..emit import Emitter, Evaluator, Expr, Kernel, index
+from ..emit.math import f32, select
+from .region import AnchoredRegion
+
+LOWEST = f32(-math.inf)
+
+
+class AttentionProblem:
+    """The anchor of ``region``; ``kernel`` is None while only the extents matter.
+
+    ``queries`` x ``keys`` scores for each of ``batch`` x ``heads``; ``group`` query heads share a key head. Rows of q and k have
+    ``width`` elements, rows of v ``value_width``.
+    """
+
+    def __init__(self, region: AnchoredRegion, kernel: Kernel | None) -> None:
+        node = region.anchor
+        self.region = region
+        self.q, self.k, self.v = node.inputs[:3]
+        self.mask = node.inputs[3] if len(node.inputs) > 3 else None
+        self.batch, self.heads, self.queries, self.width = self.q.tensor.static_shape
+        _, self.key_heads, self.keys, self.value_width = self.v.tensor.static_shape
+        self.group = self.heads // self.key_heads
+        self.scale = float(node.attributes["scale"])  # type: ignore[arg-type]
+        self.causal = bool(node.attributes["is_causal"])
+        self._element: Expr = None
+        if kernel is not None:
+            self.kernel = kernel
+            self.emitter: Emitter = kernel.emitter
+            self.evaluator = Evaluator(kernel, {node.output: lambda indices: self._element})
+
+    def query(self, batch: Expr, head: Expr, row: Expr, column: Expr) -> Expr:
+        """An element of q."""
+        return self.evaluator.value_at(self.q, [batch, head, row, column])
+
+    def key(self, batch: Expr, head: Expr, row: Expr, column: Expr) -> Expr:
+        """An element of k; ``head`` is a key head."""
+        return self.evaluator.value_at(self.k, [batch, head, row, column])
+
+    def value(self, batch: Expr, head: Expr, row: Expr, column: Expr) -> Expr:
+        """An element of v; ``head`` is a key head."""
+        return self.evaluator.value_at(self.v, [batch, head, row, column])
+
+    @property
+    def mask_varies_by_query(self) -> bool:
+        """Whether queries have masks of their own."""
+        if self.mask is None:
+            return False
+        shape = self.mask.tensor.static_shape
+        return len(shape) >= 2 and shape[-2] != 1
+
+    def bias(self, batch: Expr, head: Expr, row: Expr, key: Expr) -> Expr:
+        """What the mask adds to a score: 0 or minus infinity for a boolean one."""
+        assert self.mask is not None
+        shape = self.mask.tensor.static_shape
+        indices: Sequence[Expr] = [batch, head, row, key][4 - len(shape) :]
+        place = [index(0) if extent == 1 else position for extent, position in zip(shape, indices, strict=True)]
+        element = self.evaluator.value_at(self.mask, place)
+        return select(element, f32(0.0), LOWEST) if self.mask.tensor.dtype is DType.BOOL else element
+
+    def store(self, batch: Expr, head: Expr, row: Expr, column: Expr, element: Expr) -> None:
+        """Stores what the outputs make of one element of the result."""
+        self._element = self.emitter.bind(element)
+        for position, output in enumerate(self.region.graph.outputs):
+            self.evaluator.store_outputs(position, self.region.place(self.kernel, output, [batch, head, row, column]))
+
+
+def safe_maximum(emitter: Emitter, highest: Expr) -> Expr:
+    """The maximum to subtract: 0 where every score is minus infinity, whose difference would be NaN."""
+    return emitter.bind(select(highest < f32(-3.0e38), f32(0.0), highest))
+
+
+def safe_inverse(emitter: Emitter, total: Expr) -> Expr:
+    """1 / total, and 0 for a row without any key."""
+    positive = tirx.GT(total, f32(0.0))
+    return emitter.bind(select(positive, f32(1.0) / select(positive, total, f32(1.0)), f32(0.0)))
