@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from typing import Any
 
-from ..codegen.build import ABI_INCLUDE, c_compiler, cache_directory, compile_kernel, link_library, run_tool, versions
+from ..codegen.build import ABI_INCLUDE, NATIVE, c_compiler, cache_directory, compile_kernel, run_tool, versions
 from ..codegen.space import Config
 from ..codegen.task import Task
 from ..ir import Layout
@@ -17,15 +17,14 @@ from ..ir import Layout
 ENTRY = "mlc_entry"
 
 _ENTRY_SOURCE = """\
-#include "mlc_abi.h"
-extern __attribute__((visibility("hidden"))) __thread const mlc_context* mlc_current_context;
-extern int32_t {symbol}({parameters});
+#include "{stub}"
+extern int32_t mlc_kernel({parameters});
 __attribute__((visibility("default")))
 int32_t {entry}(const mlc_context* context, void* const* io, const int64_t* dims, void* arena) {{
   (void)dims;
   (void)arena;
   mlc_current_context = context;
-  return {symbol}({arguments});
+  return mlc_kernel({arguments});
 }}
 """
 
@@ -63,12 +62,11 @@ def layouts_of(document: list[list[Any]]) -> dict[int, Layout]:
     return {index: Layout(tuple(order), tuple((axis, size) for axis, size in blocks)) for index, order, blocks in document}
 
 
-def entry_source(symbol: str, pointers: int, workspace: bool) -> str:
-    """C source of a program entry that calls the kernel ``symbol`` with ``pointers`` inputs and outputs."""
-    count = pointers + workspace
+def entry_source(pointers: int, workspace: bool) -> str:
+    """C source of a program entry that calls ``mlc_kernel`` with ``pointers`` inputs and outputs."""
     arguments = [f"io[{position}]" for position in range(pointers)] + ["arena"] * workspace
-    parameters = ", ".join(["void*"] * count) or "void"
-    return _ENTRY_SOURCE.format(symbol=symbol, entry=ENTRY, parameters=parameters, arguments=", ".join(arguments))
+    parameters = ", ".join(["void*"] * len(arguments)) or "void"
+    return _ENTRY_SOURCE.format(stub=NATIVE / "stub.c", entry=ENTRY, parameters=parameters, arguments=", ".join(arguments))
 
 
 class TemplateBuilder:
@@ -76,6 +74,8 @@ class TemplateBuilder:
 
     def __init__(self) -> None:
         self._tasks: dict[str, Task] = {}
+        self._frames: dict[tuple[int, bool], pathlib.Path] = {}
+        self._folder = tempfile.TemporaryDirectory(prefix="mlc-build-")
 
     def warm_up(self) -> None:
         """Imports the tool chain, so that the first build is not timed out by it."""
@@ -95,9 +95,23 @@ class TemplateBuilder:
         key = f"{parsed.key}|{point}|{template.name}-{template.revision}"
         kernel = compile_kernel(key, parsed.target, lambda: template.lower(parsed, point))
         pointers = len(parsed.graph.inputs) + len(parsed.graph.outputs)
-        source = entry_source(kernel.symbol, pointers, kernel.workspace_bytes > 0)
-        link_library([kernel.object], {"entry.c": source}, [ENTRY], pathlib.Path(library))
+        frame = self._frame(pointers, kernel.workspace_bytes > 0)
+        kernel_file = pathlib.Path(self._folder.name) / "kernel.o"
+        kernel_file.write_bytes(kernel.object)
+        # One C compilation for all candidates of a task: the frame calls a name that the linker binds to the kernel's.
+        run_tool([c_compiler(), "-shared", str(frame), str(kernel_file), f"-Wl,--defsym=mlc_kernel={kernel.symbol}", "-o", library])
         return BuiltKernel(pathlib.Path(library), kernel.workspace_bytes, dict(kernel.constant_layouts), versions()).document()
+
+    def _frame(self, pointers: int, workspace: bool) -> pathlib.Path:
+        """The compiled entry for kernels with so many parameters."""
+        key = (pointers, workspace)
+        if key not in self._frames:
+            source = pathlib.Path(self._folder.name) / f"entry{pointers}{'w' * workspace}.c"
+            source.write_text(entry_source(pointers, workspace))
+            path = source.with_suffix(".o")
+            run_tool([c_compiler(), "-O2", "-fPIC", "-fvisibility=hidden", f"-I{ABI_INCLUDE}", "-c", str(source), "-o", str(path)])
+            self._frames[key] = path
+        return self._frames[key]
 
 
 def timing_library() -> pathlib.Path:

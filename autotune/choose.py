@@ -12,11 +12,9 @@ from ..codegen.space import Config, Space
 from ..codegen.task import Task
 from ..codegen.template import Template
 from ..costmodel import CostModel, pretrained
+from ..costmodel.evaluation import pick_when_sure
 from ..errors import DatabaseError, Error
 from .database import Database
-
-SURE = 2.0
-"""The model overrules a default when its ensemble's mean lead is this many of its standard deviations."""
 
 
 class Source(enum.Enum):
@@ -58,11 +56,9 @@ def _ranked(task: Task, space: Space, model: CostModel) -> Choice | None:
     """The model's first choice, if its members agree that it beats the default."""
     configs = space.configs
     prediction = model.predict(task, configs)
-    first, default = prediction.order()[0], configs.index(space.default)
-    margin, deviation = prediction.lead(first, default)
-    if first == default or margin <= SURE * deviation:
-        return None
-    return Choice(configs[first], Source.RANKED, float(prediction.seconds[first]))
+    default = configs.index(space.default)
+    chosen = pick_when_sure(prediction, default)
+    return None if chosen == default else Choice(configs[chosen], Source.RANKED, float(prediction.seconds[chosen]))
 
 
 def choose_config(task: Task, template: Template, space: Space, database: Database | None, model: CostModel | None) -> Config:

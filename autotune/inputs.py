@@ -96,14 +96,14 @@ def _fan_in(op: str, type: TensorType) -> int:
     return math.prod(shape[1:]) if op in ("conv", "conv_transpose") else 1
 
 
-def write_case(task: Task, folder: pathlib.Path) -> pathlib.Path:
+def write_case(task: Task, folder: pathlib.Path, seed: int = 0) -> pathlib.Path:
     """Writes inputs and reference outputs of ``task`` into ``folder``, stored as kernels see them; the manifest's path.
 
     Constants are stored in logical order, since every kernel may want them in another; the references are the interpreter's, in
     float64 where they are floats.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    inputs = [example_inputs(task, variant) for variant in range(SETS)]
+    inputs = [example_inputs(task, variant, seed) for variant in range(SETS)]
     results = [interpret(task.graph, arrays, wide=True) for arrays in inputs]
     manifest = {
         "threads": task.threads,

@@ -73,7 +73,8 @@ class Measurer(ABC):
 
 
 class LocalMeasurer(Measurer):
-    """Measures on this machine. ``builder`` names a factory of objects like :class:`~.building.TemplateBuilder`."""
+    """Measures on this machine. ``builder`` names a factory of objects like :class:`~.building.TemplateBuilder`,
+    ``seed`` fixes the inputs."""
 
     def __init__(
         self,
@@ -82,7 +83,9 @@ class LocalMeasurer(Measurer):
         protocol: Protocol | None = None,
         limits: Limits | None = None,
         build_workers: int | None = None,
+        seed: int = 0,
     ) -> None:
+        self.seed = seed
         self.protocol = protocol or Protocol()
         self.limits = limits or Limits()
         count = build_workers or min(4, len(os.sched_getaffinity(0)))
@@ -147,7 +150,7 @@ class LocalMeasurer(Measurer):
         path = folder / "case.json"
         if not path.exists():
             try:
-                write_case(task, folder)
+                write_case(task, folder, self.seed)
             except (Error, ValueError, MemoryError, OSError, NotImplementedError) as error:
                 failures.update(dict.fromkeys(configs, f"no reference: {type(error).__name__}: {error}"))
         return path

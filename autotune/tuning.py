@@ -106,20 +106,21 @@ def tune_tasks(
     seconds: float | None = None,
     database: Database | str | os.PathLike[str],
     model: CostModel | None = None,
+    seed: int = 0,
     progress: Callable[[Progress], None] | None = None,
 ) -> TuningResult:
     """Tunes ``tasks`` (with how often each occurs) on this machine and records every measurement in ``database``.
 
     ``trials`` is how many configs are measured per task on average, those found in the database included, so that repeating an
     interrupted job continues it; tasks that matter more get more of them. ``seconds`` limits the whole job. ``model`` guides the
-    search (None: the one that ships). Ctrl-C ends the job cleanly. LoweringError when no template takes a task, DatabaseError
-    when the database cannot be used.
+    search (None: the one that ships); ``seed`` fixes the inputs that kernels are run on. Ctrl-C ends the job cleanly.
+    LoweringError when no template takes a task, DatabaseError when the database cannot be used.
     """
     if not isinstance(database, Database):
         with Database(database) as opened:
-            return tune_tasks(tasks, trials=trials, seconds=seconds, database=opened, model=model, progress=progress)
+            return tune_tasks(tasks, trials=trials, seconds=seconds, database=opened, model=model, seed=seed, progress=progress)
     weighted = weigh(tasks)
-    with LocalMeasurer() as measurer:
+    with LocalMeasurer(seed=seed) as measurer:
         measurer.start()
 
         def searcher(task: Task, space: Space) -> Searcher:
