@@ -18,9 +18,18 @@ _Renaming = dict["sympy.Symbol", "sympy.Symbol"]
 def canonicalise(graph: Graph) -> Graph:
     """A copy of ``graph`` without locations, with values named by position and symbols by first occurrence.
 
-    Equal computations then print equally. Symbols that nothing uses are dropped.
+    Equal computations then print equally (symbols that first occur in one and the same expression keep the order of their names).
+    Symbols that nothing uses are dropped.
     """
-    renaming = _canonical_symbols(graph) if graph.symbols else {}
+    return _canonicalise(graph, {})
+
+
+def _canonicalise(graph: Graph, outer: _Renaming) -> Graph:
+    """``outer`` are the new names of the enclosing graph's symbols: the types of operands and region inputs must stay equal."""
+    used = _used_symbols(graph) if graph.symbols else {}
+    renaming = dict(outer)
+    for old in used:
+        renaming.setdefault(old, symbol(f"s{len(renaming)}"))
     inputs = tuple(Value(_rename_type(value.type, renaming), f"p{position}", None, position) for position, value in enumerate(graph.inputs))
     mapping: dict[Value, Value] = dict(zip(graph.inputs, inputs, strict=True))
     nodes = []
@@ -31,30 +40,28 @@ def canonicalise(graph: Graph) -> Graph:
             [mapping[value] for value in node.inputs],
             {name: _rename(value, renaming) for name, value in sorted(node.attributes.items())},
             [_rename_type(value.type, renaming) for value in node.outputs],
-            [canonicalise(region) for region in node.regions],
+            [_canonicalise(region, renaming) for region in node.regions],
             UNKNOWN,
         )
-        for old, value in zip(node.outputs, new.outputs, strict=True):
+        for old_value, value in zip(node.outputs, new.outputs, strict=True):
             value.name = str(counter)
-            mapping[old] = value
+            mapping[old_value] = value
             counter += 1
         nodes.append(new)
-    symbols: Mapping[str, SymbolRange] = {str(new): graph.symbols[str(old)] for old, new in renaming.items()}
+    symbols: Mapping[str, SymbolRange] = {str(renaming[old]): graph.symbols[str(old)] for old in used}
     return Graph(inputs, tuple(nodes), tuple(mapping[value] for value in graph.outputs), "task", symbols)
 
 
-def _canonical_symbols(graph: Graph) -> _Renaming:
-    """New names for the symbols, in order of first occurrence in types, then attributes."""
-    renaming: _Renaming = {}
+def _used_symbols(graph: Graph) -> dict[sympy.Symbol, None]:
+    """The symbols in types and attributes of ``graph`` itself, in order of first occurrence."""
+    used: dict[sympy.Symbol, None] = {}
 
     def visit(value: object) -> None:
         if isinstance(value, tuple):
             for item in value:
                 visit(item)
         elif is_expression(value):
-            for found in sorted(value.free_symbols, key=str):  # type: ignore[attr-defined]
-                if found not in renaming:
-                    renaming[found] = symbol(f"s{len(renaming)}")
+            used.update(dict.fromkeys(sorted(value.free_symbols, key=str)))  # type: ignore[attr-defined]
 
     def visit_type(type: Type) -> None:
         tensor = type.buffer if isinstance(type, TokenType) else type
@@ -67,7 +74,7 @@ def _canonical_symbols(graph: Graph) -> _Renaming:
             visit(attribute)
         for value in node.outputs:
             visit_type(value.type)
-    return renaming
+    return used
 
 
 def _rename(value: Attribute, renaming: _Renaming) -> Attribute:
