@@ -1,7 +1,7 @@
 """Times single kernels in their default configs: how much of the machine's peak does untuned code reach?
 
-``python -m mlc.benchmarks.kernels [name part ...]`` prints one line for each kernel: rate, and share of the peak that binds it (arithmetic, or
-memory bandwidth where reading the operands takes longer). ``--json`` writes the same as a file.
+``python -m mlc.benchmarks.kernels [name part ...]`` prints one line for each kernel: its rate, and its share of the peak that binds
+it (arithmetic, or memory bandwidth where moving the operands takes longer). ``--json`` writes the same as a file.
 """
 
 from __future__ import annotations
@@ -88,9 +88,7 @@ def depthwise(channels: int, size: int, window: int, stride: int = 1) -> Case:
     return convolution(channels, channels, size, window, stride, groups=channels)
 
 
-def convolution(
-    channels: int, outputs: int, size: int, window: int, stride: int = 1, *, residual: bool = False, groups: int = 1
-) -> Case:
+def convolution(channels: int, outputs: int, size: int, window: int, stride: int = 1, *, residual: bool = False, groups: int = 1) -> Case:
     """A convolution [1, channels, size, size] with bias and relu, as residual networks have it: channels last, except an image."""
     pad = (window - 1) // 2
     attributes = {"stride": (stride, stride), "padding": ((pad, pad), (pad, pad)), "dilation": (1, 1), "groups": groups}
@@ -160,13 +158,9 @@ class Bench:
         self._function = self._load(kernel.symbol, kernel.object, kernel.workspace_bytes)
         generator = np.random.default_rng(0)
         self._inputs = [generator.standard_normal(value.tensor.static_shape, np.float32) for value in case.graph.inputs]
-        layouts = [
-            kernel.constant_layouts.get(position, value.tensor.layout) for position, value in enumerate(case.graph.inputs)
-        ]
+        layouts = [kernel.constant_layouts.get(position, value.tensor.layout) for position, value in enumerate(case.graph.inputs)]
         stored = [_aligned(layout.pack(array)) for layout, array in zip(layouts, self._inputs, strict=True)]
-        self._outputs = [
-            _aligned(np.full(value.tensor.physical_shape, np.nan, np.float32)) for value in case.graph.outputs
-        ]
+        self._outputs = [_aligned(np.full(value.tensor.physical_shape, np.nan, np.float32)) for value in case.graph.outputs]
         workspace = [_aligned(np.empty(kernel.workspace_bytes // 4, np.float32))] if kernel.workspace_bytes else []
         self._arrays = [*stored, *self._outputs, *workspace]
 

@@ -398,18 +398,14 @@ class _Lowering:
                 ):
                     self._tile(batch, group, number, (y, x), (down.size, across.size), columns)
 
-    def _tile(
-        self, batch: Expr, group: Expr, number: Expr, start: tuple[Expr, Expr], size: tuple[int, int], columns: int
-    ) -> None:
+    def _tile(self, batch: Expr, group: Expr, number: Expr, start: tuple[Expr, Expr], size: tuple[int, int], columns: int) -> None:
         emitter, conv, pixels = self.emitter, self.conv, self.pixels
         vectors = -(-columns // self.lanes)
         tile = RegisterTile(emitter, self.target, size[0] * size[1], vectors)
         down, across = conv.stride[0] * pixels.row, conv.stride[1] * pixels.column
         origin = batch * pixels.batch + group * (conv.channels * pixels.channel) + start[0] * down + start[1] * across
         a_offset = emitter.bind(emitter.simplify(origin), "a_at")
-        b_offset = emitter.bind(
-            emitter.simplify((group * self.panels + number) * (conv.depth * self.panel)), "b_at"
-        )
+        b_offset = emitter.bind(emitter.simplify((group * self.panels + number) * (conv.depth * self.panel)), "b_at")
         row_offsets = [y * down + x * across for y in range(size[0]) for x in range(size[1])]
         tile.accumulate(self.a, a_offset, row_offsets, self.b, b_offset, pixels.nest(conv, self.panel), self.unroll)
         bias = self.region.anchor.inputs[2] if len(self.region.anchor.inputs) > 2 else None

@@ -278,9 +278,7 @@ class _Lowering:
         vectors = -(-columns // self.lanes)
         tile = RegisterTile(emitter, self.target, rows, vectors)
         a_offset = emitter.bind(emitter.simplify((batch * product.rows + row) * self.a_stride), "a_at")
-        b_offset = emitter.bind(
-            emitter.simplify((batch * self.panels + number) * (product.depth * self.panel)), "b_at"
-        )
+        b_offset = emitter.bind(emitter.simplify((batch * self.panels + number) * (product.depth * self.panel)), "b_at")
         nest = merge_loops([ReductionLoop(product.depth, 1, self.panel)])
         row_offsets = [number * self.a_stride for number in range(rows)]
         tile.accumulate(self.a, a_offset, row_offsets, self.b, b_offset, nest, self.unroll)

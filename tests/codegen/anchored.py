@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import numpy as np
+from harness import HOST, NativeKernel, aligned
 
 from mlc.codegen.space import Config
 from mlc.codegen.target import Target
 from mlc.codegen.task import Task
 from mlc.codegen.template import Template
 from mlc.ir import DType, Graph, Layout, TensorType, interpret
-
-from harness import HOST, NativeKernel, aligned
 
 F32 = DType.FLOAT32
 NHWC = Layout((0, 2, 3, 1))
@@ -45,7 +44,9 @@ def run(template: Template, task: Task, config: Config, inputs: Sequence[np.ndar
     results = [aligned(value.tensor.physical_shape, np.float32, 0xFF) for value in task.graph.outputs]
     workspace = [aligned((lowered.workspace_bytes,), np.uint8, 0xFF)] if lowered.workspace_bytes else []
     kernel(*arrays, *results, *workspace)
-    return [value.tensor.layout.unpack(result, value.tensor.static_shape) for value, result in zip(task.graph.outputs, results, strict=True)]
+    return [
+        value.tensor.layout.unpack(result, value.tensor.static_shape) for value, result in zip(task.graph.outputs, results, strict=True)
+    ]
 
 
 def check(template: Template, task: Task, configs: Sequence[Config] | None = None) -> None:

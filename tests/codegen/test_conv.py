@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from anchored import NHWC, check, f32, task_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -12,8 +13,6 @@ from mlc.codegen.target import Target
 from mlc.codegen.templates.conv import ConvTemplate
 from mlc.codegen.templates.depthwise import DepthwiseTemplate
 from mlc.ir import Graph, GraphBuilder, Layout, Value
-
-from anchored import NHWC, check, f32, task_of
 
 CONV = ConvTemplate()
 DEPTHWISE = DepthwiseTemplate()

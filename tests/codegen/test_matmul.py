@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from anchored import check, f32, task_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlc.codegen.target import Target
 from mlc.codegen.templates.matmul import MatmulTemplate
 from mlc.ir import Graph, GraphBuilder, Value
-
-from anchored import check, f32, task_of
 
 TEMPLATE = MatmulTemplate()
 
