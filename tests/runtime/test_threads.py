@@ -177,16 +177,28 @@ def test_the_pool_survives_a_fork(tmp_path: Path) -> None:
 
 
 FLUSH = """
+#include <pthread.h>
+#include <stdatomic.h>
+#include <time.h>
+typedef struct { float* out; pthread_t launcher; atomic_int helped; } work;
 static int32_t part(int32_t index, int32_t count, void* closure) {
+  work* w = closure;
   volatile float tiny = 1e-40f;
-  ((float*)closure)[index] = tiny * 0.5f;
-  for (volatile int i = 0; i < 20000; ++i) {}
-  return 0;
+  w->out[index] = tiny * 0.5f;
+  if (!pthread_equal(w->launcher, pthread_self())) atomic_store(&w->helped, 1);
+  /* The launcher gives the workers time to come. */
+  for (int i = 0; i < 2000 && !atomic_load(&w->helped); ++i) {
+    struct timespec pause = {0, 1000000};
+    nanosleep(&pause, NULL);
+  }
+  return atomic_load(&w->helped) ? 0 : 1;
 }
 int32_t mlc_entry(const mlc_context* c, void* const* io, const int64_t* dims, void* arena) {
-  return c->parallel_for(c, part, 64, io[1]);
+  work w = {io[1], pthread_self(), 0};
+  return c->parallel_for(c, part, 64, &w);
 }
 """
+"""Halves a denormal on at least two threads."""
 
 
 @pytest.mark.skipif(not torch.set_flush_denormal(False), reason="this processor cannot flush denormals")
