@@ -15,6 +15,7 @@ _TEMPLATES = (
     ("matmul", "MatmulTemplate"),
     ("conv", "ConvTemplate"),
     ("depthwise", "DepthwiseTemplate"),
+    ("conv_transpose", "ConvTransposeTemplate"),
     ("attention", "AttentionTemplate"),
     ("pooling", "PoolingTemplate"),
     ("reduction", "Reduction"),
