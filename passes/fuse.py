@@ -42,9 +42,9 @@ class Fuse(Pass):
     def apply(self, graph: Graph, ctx: Context) -> Graph:
         graph = _split_virtual_views(graph)
         partition = Partition(graph, ctx, self.max_ops)
-        _join_producers(partition)
+        _join_producers(partition, share=False)
         _join_consumers(partition)
-        _join_producers(partition)
+        _join_producers(partition, share=True)
         _join_moves(partition)
         return CommonSubexpressions().apply(_emit(partition), ctx)
 
@@ -84,8 +84,11 @@ def _elements(value: Value) -> int:
     return value.tensor.elements if value.tensor.is_static else -1
 
 
-def _join_producers(partition: Partition) -> None:
-    """Elementwise operations become epilogues of the kernel that computes an operand of the same size."""
+def _join_producers(partition: Partition, share: bool) -> None:
+    """Elementwise operations become epilogues of the kernel that computes an operand of the same size.
+
+    Unless ``share``, only where that kernel then stores no more values than before.
+    """
     graph = partition.graph
     for node in graph.nodes:
         if not (is_elementwise(node) or node.op == "batch_norm"):
@@ -109,7 +112,7 @@ def _join_producers(partition: Partition) -> None:
             candidates.setdefault(group, chain)
         ranked = sorted(candidates, key=lambda group: (_rank(group), -group.last))
         for group in ranked:
-            if partition.merge(group, *candidates[group], own):
+            if partition.merge(group, *candidates[group], own, most_stored=None if share else max(1, partition.stored(group.nodes))):
                 break
 
 

@@ -85,8 +85,20 @@ class Partition:
         backward = _reach(members, self._predecessors, lambda group: group.last >= first)
         return (forward & backward) - members
 
-    def merge(self, *chosen: Group) -> bool:
-        """Makes one group of ``chosen`` and the injective groups between them, if a template takes it; tells whether it did."""
+    def stored(self, nodes: set[Node]) -> int:
+        """How many values a group of ``nodes`` stores for others to read."""
+        graph = self.graph
+        return sum(
+            value in graph.output_set or any(user not in nodes for user in graph.users.get(value, ()))
+            for node in nodes
+            for value in node.outputs
+        )
+
+    def merge(self, *chosen: Group, most_stored: int | None = None) -> bool:
+        """Makes one group of ``chosen`` and the injective groups between them, if a template takes it; tells whether it did.
+
+        Not if the group would store more than ``most_stored`` values.
+        """
         members = set(chosen)
         if len(members) < 2:
             return False
@@ -97,6 +109,8 @@ class Partition:
         anchors = tuple(node for group in members for node in group.anchors)
         nodes = set[Node]().union(*(group.nodes for group in members))
         if len(anchors) > 1 or len(nodes) > self.max_ops:
+            return False
+        if most_stored is not None and self.stored(nodes) > most_stored:
             return False
         region = self.region(nodes)
         if region is not None and not self.ctx.takes(region.graph):
