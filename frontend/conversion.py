@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -85,7 +85,8 @@ class Conversion:
         """PyTorch's (fake) tensor for the argument at ``position``: its strides and storage offset, which values do not have."""
         argument = self.node.args[position]
         assert isinstance(argument, fx.Node)
-        return argument.meta["val"]
+        tensor: torch.Tensor = argument.meta["val"]
+        return tensor
 
     def call(self, op: str, *inputs: Value, **attributes: Any) -> Value:
         """Adds an operation of the IR and returns its only result."""
@@ -175,5 +176,3 @@ def static(extent: Dim, what: str) -> int:
         raise Unsupported(f"{what} is the symbolic dimension {extent}: compile with a static shape")
     return extent
 
-
-Unary: TypeAlias = Callable[[Conversion, Value], Value]

@@ -50,7 +50,7 @@ ADDED: tuple[OpOverload, ...] = (
 
 def our_decompositions() -> dict[OpOverload, Callable[..., Any]]:
     """A fresh table for ``ExportedProgram.run_decompositions`` (which may change it)."""
-    table = dict(default_decompositions().items())
+    table: dict[OpOverload, Callable[..., Any]] = dict(default_decompositions().items())  # type: ignore[no-untyped-call]
     for operation in KEPT:
         table.pop(operation, None)
     for operation in ADDED:

@@ -41,7 +41,8 @@ def export_model(
             except Exception as error:
                 raise ExportError(_explanation("torch.export cannot turn the model into a graph", error)) from error
         try:
-            return exported.run_decompositions(our_decompositions())
+            decomposed: ExportedProgram = exported.run_decompositions(our_decompositions())
+            return decomposed
         except Exception as error:
             raise ExportError(_explanation("PyTorch cannot decompose the exported model", error)) from error
 
@@ -56,7 +57,7 @@ class _Function(nn.Module):
         if isinstance(owner, nn.Module):
             self.owner = owner
         # torch.export binds arguments and dynamic shapes by the signature of forward.
-        self.forward = function  # type: ignore[method-assign]
+        self.forward = function
 
 
 def as_module(model: nn.Module | Callable[..., Any]) -> nn.Module:

@@ -100,16 +100,16 @@ class _Importer:
             value = self.builder.constant(self.constants.constant(tensor))
         except Unsupported as reason:
             self.unsupported.add(location.origin, location, str(reason))
-            value = self.stand_in(node.meta["val"])
+            value = self.stand_in_value(node.meta["val"])
         value.name = value.name or node.name
         self.entries[node] = value
 
     def tensor_of(self, spec: InputSpec) -> torch.Tensor:
         """A weight: persistent ones are in the state dict, other buffers and lifted tensors among the constants."""
         target = str(spec.target)
-        if target in self.exported.state_dict and not (spec.kind is InputKind.BUFFER and spec.persistent is False):
-            return self.exported.state_dict[target]
-        return self.exported.constants[target]
+        among_constants = target not in self.exported.state_dict or (spec.kind is InputKind.BUFFER and spec.persistent is False)
+        tensor: torch.Tensor = (self.exported.constants if among_constants else self.exported.state_dict)[target]
+        return tensor
 
     def user_input(self, node: fx.Node) -> None:
         example = node.meta.get("val")
@@ -125,7 +125,7 @@ class _Importer:
             value = self.builder.input(tensor_type(example), node.name)
         except Unsupported as reason:
             self.unsupported.add("input", Location(origin=node.name), f"argument '{node.name}': {reason}")
-            value = self.stand_in(example)
+            value = self.stand_in_value(example)
         self.entries[node] = value
         self.input_leaves.append(trees.leaf(len(self.input_specs)))
         self.input_specs.append(_spec(value, node.name))
@@ -176,12 +176,12 @@ class _Importer:
         if node.target is operator.getitem:
             return _pick(node, arguments)  # type: ignore[arg-type]
         if isinstance(node.target, torch._ops.HigherOrderOperator) and str(node.target).startswith("wrap_with_"):
-            return self.inline(arguments)  # type: ignore[arg-type]
+            return self.inline(arguments)
         converter = converter_of(node.target)
         if converter is None:
             raise Unsupported(remedy_for(operation_name(node)))
         results = tuple(example) if isinstance(example, list | tuple) else (example,)
-        result = converter(Conversion(self.builder, node, results, self.scalars), *arguments, **keywords)  # type: ignore[misc]
+        result = converter(Conversion(self.builder, node, results, self.scalars), *arguments, **keywords)
         _check_types(node, result, results)
         if isinstance(result, Value) and not result.name:
             result.name = node.name
@@ -201,14 +201,15 @@ class _Importer:
         for inner, outer in zip([node for node in nodes if node.op == "placeholder"], arguments[position + 1 :], strict=True):
             self.entries[inner] = outer
         self.convert_all(body, [node for node in nodes if node.op in ("call_function", "get_attr")])
-        return [self.argument(result) for result in nodes[-1].args[0]]  # type: ignore[union-attr]
+        return [self.argument(result) for result in nodes[-1].args[0]]
 
     def stand_in(self, example: Any) -> Entry:
         """A value of the right type, so that the import can go on to find more that is unsupported."""
         if isinstance(example, list | tuple):
             return [self.stand_in(item) for item in example]
-        if not isinstance(example, torch.Tensor):
-            return None
+        return self.stand_in_value(example) if isinstance(example, torch.Tensor) else None
+
+    def stand_in_value(self, example: torch.Tensor) -> Value:
         try:
             type = tensor_type(example)
         except Unsupported:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from torch._ops import OpOverload
 
@@ -15,13 +15,15 @@ Result: TypeAlias = "Value | Sequence[Value | None]"
 Converter: TypeAlias = Callable[..., Result]
 """``convert(conversion, *arguments, **keywords)``: arguments as in the operation's schema, values instead of tensors."""
 
+_AnyConverter = TypeVar("_AnyConverter", bound=Converter)
+
 _CONVERTERS: dict[OpOverload, Converter] = {}
 
 
-def converts(*operations: OpOverload) -> Callable[[Converter], Converter]:
+def converts(*operations: OpOverload) -> Callable[[_AnyConverter], _AnyConverter]:
     """Registers the decorated function as the converter of ``operations``."""
 
-    def register(converter: Converter) -> Converter:
+    def register(converter: _AnyConverter) -> _AnyConverter:
         for operation in operations:
             if operation in _CONVERTERS:
                 raise ValueError(f"{operation} has two converters")

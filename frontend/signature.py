@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict, defaultdict, namedtuple
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -45,6 +45,8 @@ def _describe(spec: TreeSpec, leaves: Iterator[Leaf]) -> dict[str, Any]:
         return {"kind": "dict", "keys": list(context), "items": items}
     if kind is defaultdict:
         return {"kind": "dict", "keys": list(context[1]), "items": items}
+    if kind is namedtuple:  # the class is the context
+        kind = context
     if kind.__module__ == "torch.return_types":  # what torch.max, topk and the like return; it takes no keywords
         return {"kind": "tuple", "items": items}
     keys, absent = _field_names(kind, context)

@@ -64,7 +64,7 @@ def fill_tensor(c: Conversion, x: Value, value: Value) -> Value:
 
 def _iota(c: Conversion, start: Dim | float, step: Dim | float) -> Value:
     kind = float if c.dtype.is_float else lambda number: number
-    return c.call("iota", size=c.shape[0], start=kind(start), step=kind(step), dtype=c.dtype)  # type: ignore[arg-type]
+    return c.call("iota", size=c.shape[0], start=kind(start), step=kind(step), dtype=c.dtype)
 
 
 @converts(aten.arange.start_step)

@@ -215,7 +215,7 @@ def unfold(c: Conversion, x: Value, dimension: int, size: int, step: int) -> Val
 def as_strided(c: Conversion, x: Value, size: Sequence[int], stride: Sequence[int], offset: int | None = None) -> Value:
     """The elements at computed positions of the operand's memory: of x with its axes in memory order, which must have no gaps."""
     example = c.example(0)
-    order = sorted(range(example.dim()), key=lambda axis: (-example.stride(axis), axis))
+    order = sorted(range(example.dim()), key=lambda axis: (-example.stride()[axis], axis))
     if example.storage_offset() != 0 or not example.permute(order).is_contiguous():
         raise Unsupported(
             "as_strided reaches into the memory of a view that is only part of its base: use slices, expand or unfold instead"
