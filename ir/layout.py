@@ -85,7 +85,8 @@ class Layout:
 
     def pack(self, array: np.ndarray) -> np.ndarray:
         """The stored, C-contiguous array of a logical ``array``; padded lanes are zero."""
-        extents = self._block_counts(array.shape)
+        shape = array.shape
+        extents = self._block_counts(shape)
         pads = [0] * self.rank
         inner_of: dict[int, list[int]] = {}
         for axis, size in self.blocks:
@@ -110,7 +111,8 @@ class Layout:
         for axis, _ in self.blocks:
             order.append(inner_position[axis][taken[axis]])
             taken[axis] += 1
-        return np.ascontiguousarray(array.reshape(split_shape).transpose(order))
+        # The last reshape, because ascontiguousarray turns 0-d into 1-d.
+        return np.ascontiguousarray(array.reshape(split_shape).transpose(order)).reshape(self.physical_shape(shape))
 
     def unpack(self, stored: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         """The logical array, of ``shape``, of a ``stored`` one: the inverse of :meth:`pack`."""

@@ -108,7 +108,8 @@ def numpy_constant(dtype: DType, shape: tuple[int, ...], seed: int) -> ArrayCons
         return ArrayConstant(random.integers(0, 2, shape).astype(bool))
     array = np.frombuffer(random.bytes(math.prod(shape) * dtype.nbytes), dtype=dtype.numpy).reshape(shape).copy()
     if dtype.is_float:
-        wide = array.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            wide = array.astype(np.float64)
         array[np.isnan(wide)] = np.nan
         array[np.isfinite(wide) & (np.abs(wide) < 1e-30)] = -0.0
     return ArrayConstant(array)
