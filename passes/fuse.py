@@ -166,7 +166,7 @@ def _crossing(partition: Partition, group: Group, consumer: Group) -> list[tuple
 
 def _readers(partition: Partition, value: Value, node: Node, consumer: Group) -> list[tuple[Node, int]]:
     """The nodes of ``consumer`` that read ``value`` through views, each with how often it reads an element."""
-    if not is_view(node) or node.op == "slice":
+    if not is_view(node):
         return [(node, _repeats(value, node))]
     found: list[tuple[Node, int]] = []
     for user in partition.graph.users.get(node.output, ()):
