@@ -16,10 +16,10 @@ _TEMPLATES = (
     ("conv", "ConvTemplate"),
     ("depthwise", "DepthwiseTemplate"),
     ("conv_transpose", "ConvTransposeTemplate"),
-    ("attention", "AttentionTemplate"),
-    ("pooling", "PoolingTemplate"),
-    ("reduction", "Reduction"),
     ("attention", "Attention"),
+    ("pooling", "Pooling"),
+    ("reduction", "Reduction"),
+    ("scan", "Scan"),
     ("rowwise", "Rowwise"),
     ("elementwise", "Elementwise"),
 )
