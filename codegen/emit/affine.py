@@ -48,8 +48,8 @@ class Probe(Evaluator):
             self.places.extend((None, position) for position in indices)
         return super()._compute(value, indices)
 
-    def _clamped(self, position: Expr, extent: int) -> tuple[Expr, Expr | None]:
-        safe, valid = super()._clamped(position, extent)
+    def clamped(self, position: Expr, extent: int) -> tuple[Expr, Expr | None]:
+        safe, valid = super().clamped(position, extent)
         if valid is not None:
             self.places.append((None, position))
         return safe, valid
@@ -143,37 +143,3 @@ def merged_loops(places: Sequence[Walk], extents: Sequence[int]) -> list[list[in
         else:
             groups.append([loop])
     return groups
-
-
-@dataclass(frozen=True)
-class Strided:
-    """A value that is a strided view of the graph input ``value``: where its element 0 lies, and its strides (elements)."""
-
-    value: Value
-    offset: int
-    strides: tuple[int, ...]
-
-
-_STRIDED_VIEWS = ("reshape", "permute", "broadcast_to", "slice", "flip", "relayout")
-
-
-def strided(graph: Graph, value: Value) -> Strided | None:
-    """How ``value`` lies in a graph input, when it is a view of one with constant strides; else None."""
-    source = value
-    while source.node is not None:
-        if source.node.op not in _STRIDED_VIEWS:
-            return None
-        source = source.node.inputs[0]
-    shape = value.tensor.static_shape
-    (walk,) = walks(graph, value, Box((0,) * len(shape), shape), range(len(shape)))
-    (origin,) = places(graph, value, [index(0)] * len(shape))
-    if walk.strides is None or not isinstance(origin, tirx.IntImm):
-        return None
-    return Strided(source, int(origin.value), walk.strides)
-
-
-def places(graph: Graph, value: Value, indices: Sequence[Expr]) -> list[Expr]:
-    """The offsets that computing the element of ``value`` at ``indices`` reads."""
-    probe = Probe(graph, {})
-    probe.value_at(value, indices)
-    return [place for _, place in probe.places]

@@ -77,8 +77,8 @@ class Evaluator:
         own = indices[len(indices) - len(shape) :]
         return [index(0) if extent == 1 else position for extent, position in zip(shape, own, strict=True)]
 
-    def _clamped(self, position: Expr, extent: int) -> tuple[Expr, Expr | None]:
-        """(a position within [0, extent), whether the original was; None if it always is)."""
+    def clamped(self, position: Expr, extent: int) -> tuple[Expr, Expr | None]:
+        """(a position forced into [0, extent), whether the original was there; None if it always is)."""
         simplify = self.emitter.simplify
         low = self.emitter.proves(position >= 0)
         high = self.emitter.proves(position < extent)
@@ -134,7 +134,7 @@ class Evaluator:
         inside: Expr | None = None
         pads: Sequence[tuple[int, int]] = node.attributes["pads"]  # type: ignore[assignment]
         for position, extent, (low, _) in zip(indices, x.tensor.static_shape, pads, strict=True):
-            safe, valid = self._clamped(self.emitter.simplify(position - low), extent)
+            safe, valid = self.clamped(self.emitter.simplify(position - low), extent)
             source.append(safe)
             if valid is not None:
                 inside = valid if inside is None else tirx.And(inside, valid)
@@ -151,7 +151,7 @@ class Evaluator:
             start += extent
             if extent == 0 or self.emitter.proves(position < 0) or self.emitter.proves(position >= extent):
                 continue
-            safe, valid = self._clamped(position, extent)
+            safe, valid = self.clamped(position, extent)
             source = [safe if number == axis else value for number, value in enumerate(indices)]
             parts.append((None if valid is None else position < extent, self.value_at(operand, source)))
             if valid is None:

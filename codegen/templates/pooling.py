@@ -1,216 +1,191 @@
-"""Pooling: the largest or mean element of sliding windows."""
+"""Pooling: the maximum or mean of each window, with a fused elementwise prologue and epilogue."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import ClassVar
 
 from tvm import tirx
 
-from ...errors import LoweringError
-from ...ir import Graph
-from ..emit import VECTORIZED, Expr, Kernel, index, unflatten
-from ..emit.math import f32, is_nan
+from ...ir import DType, Graph, Node
+from ..emit import SERIAL, VECTORIZED, Evaluator, Expr, Kernel, compute_dtype, index
+from ..emit.affine import Box
+from ..emit.math import select
+from ..emit.scalar import constant, vectorises
 from ..space import Config, Space
-from ..task import Numerics, Task
+from ..task import Task
 from ..template import LoweredKernel, Template
-from .region import AnchoredRegion, Epilogue
-from .tiling import share, threads, useful_threads
+from .loops import LoopGroup, box_indices, largest_power_of_two, outer_loops, worth_parallel
+from .reduction import extreme, lowest
+from .region import AnchoredRegion
 
-_UNROLLED_TAPS = 9
+_UNROLLED_WINDOW = 16
+"""Positions of a window up to which its loops are unrolled."""
 
 
-class PoolingTemplate(Template):
-    """Regions around one ``window_reduce`` over fp32, with elementwise operations before and after it.
+class Pooling(Template):
+    """One ``window_reduce``. Vectors run along the innermost axis in memory: channels in NHWC, columns in NCHW.
 
-    The innermost axis in memory (the channel, channels last) runs along the vector lanes. Knob: ``vectors`` computed at once.
+    The result is cut into its interior, where no window meets the border, and the frame around it. Knobs: ``lanes`` of the innermost loop,
+    ``parallel`` 0 keeps the kernel on one thread.
     """
 
     name: ClassVar[str] = "pooling"
 
     def takes(self, graph: Graph) -> bool:
-        region = AnchoredRegion.find(graph, ("window_reduce",))
-        if region is None:
-            return False
-        attributes = region.anchor.attributes
-        return attributes["kind"] == "max" or all(step == 1 for step in attributes["dilation"])  # type: ignore[union-attr]
+        region = AnchoredRegion.find(graph, ("window_reduce",), any_dtype=True)
+        return region is not None and all(vectorises(node) for node in graph.nodes if node is not region.anchor)
 
     def space(self, task: Task) -> Space:
-        return Space(self.name, (("vectors", (1, 2, 4)),), Config.of(self.name, {"vectors": 4}))
+        lanes = task.target.vector_lanes
+        parallel = 1 if worth_parallel(task) else 0
+        choices = (("lanes", (lanes, 2 * lanes, 4 * lanes)), ("parallel", (0, 1) if task.threads > 1 else (0,)))
+        return Space(self.name, choices, Config.of(self.name, {"lanes": 4 * lanes, "parallel": parallel}))
 
     def lower(self, task: Task, config: Config) -> LoweredKernel:
-        region = AnchoredRegion.find(task.graph, ("window_reduce",))
-        if region is None:
-            raise LoweringError("the pooling template takes regions with one window_reduce; ask takes() first")
-        return _Lowering(task, region, config["vectors"]).lower()
+        region = AnchoredRegion.find(task.graph, ("window_reduce",), any_dtype=True)
+        assert region is not None
+        kernel = Kernel(task.graph)
+        pool = _Pool(kernel, region, task, config["lanes"])
+        for box in pool.boxes():
+            with kernel.emitter.scope():
+                pool.emit(box, bool(config["parallel"]))
+        return LoweredKernel(kernel.finish())
 
 
-@dataclass(frozen=True)
-class _Axis:
-    """One spatial axis: extents of operand and result, and how the window slides."""
+class _Pool:
+    """The computation of one pooling."""
 
-    position: int
-    extent: int
-    window: int
-    stride: int
-    low: int
-    high: int
-    dilation: int
-
-    def source(self, place: Expr, tap: Expr | int) -> Expr:
-        return place * self.stride + (tap * self.dilation - self.low)
-
-
-class _Lowering:
-    """One kernel in the making."""
-
-    def __init__(self, task: Task, region: AnchoredRegion, vectors: int) -> None:
-        attributes: Any = region.anchor.attributes
-        self.strict = task.numerics is Numerics.STRICT
+    def __init__(self, kernel: Kernel, region: AnchoredRegion, task: Task, lanes: int) -> None:
+        self.kernel = kernel
+        self.emitter = kernel.emitter
+        self.region = region
+        self.task = task
+        self.lanes = lanes
+        self.node: Node = region.anchor
+        self.operand = self.node.inputs[0]
+        self.dtype: DType = self.operand.tensor.dtype
+        self.shape = self.node.output.tensor.static_shape
+        self.extents = self.operand.tensor.static_shape[2:]
+        attributes = self.node.attributes
         self.largest = attributes["kind"] == "max"
-        self.counts_padding = bool(attributes["count_include_pad"])
-        self.divisor = attributes["divisor"]
-        self.operand = region.anchor.inputs[0]
-        result = region.anchor.output.tensor
-        self.shape = result.static_shape
-        source = self.operand.tensor.static_shape
-        uncounted = attributes["uncounted"] or (0,) * len(attributes["window"])
-        self.axes = [
-            _Axis(2 + i, source[2 + i], window, attributes["stride"][i], *attributes["padding"][i], attributes["dilation"][i])
-            for i, window in enumerate(attributes["window"])
-        ]
-        # Padding up to here counts in a mean.
-        self.counted_end = [axis.extent + axis.high - skip for axis, skip in zip(self.axes, uncounted, strict=True)]
-        self.kernel = Kernel(region.graph)
-        self.emitter = self.kernel.emitter
-        self.epilogue = Epilogue(self.kernel, region)
-        self.lanes = task.target.vector_lanes
-        self.vectors = vectors
-        wide = [axis for axis in reversed(result.layout.order) if self.shape[axis] > 1]
-        self.along = wide[0] if wide else result.rank - 1
-        flops = float(math.prod(self.shape) * math.prod(attributes["window"]))
-        moved = 4.0 * (math.prod(source) + math.prod(self.shape))
-        self.parallel = useful_threads(task.target, task.threads, flops * self.lanes, moved)
-        self.outer = [axis for axis in result.layout.order if axis != self.along]
+        self.window: Sequence[int] = attributes["window"]  # type: ignore[assignment]
+        self.stride: Sequence[int] = attributes["stride"]  # type: ignore[assignment]
+        self.dilation: Sequence[int] = attributes["dilation"]  # type: ignore[assignment]
+        self.padding: Sequence[tuple[int, int]] = attributes["padding"]  # type: ignore[assignment]
+        self._element: Expr = None
+        self.evaluator = Evaluator(kernel, {self.node.output: lambda indices: self._element})
 
-    def lower(self) -> LoweredKernel:
+    def boxes(self) -> Iterator[Box]:
+        """The interior and the parts of the frame around it."""
+        edges = [[0, extent] for extent in self.shape]
+        for axis in range(len(self.window)):
+            stride, low = self.stride[axis], self.padding[axis][0]
+            reach = (self.window[axis] - 1) * self.dilation[axis]
+            first = -(-low // stride)
+            last = (self.extents[axis] + low - reach - 1) // stride + 1
+            total = self.shape[axis + 2]
+            if 0 <= first < last <= total:
+                edges[axis + 2] = sorted({0, first, last, total})
+        ranges = [list(itertools.pairwise(edge)) for edge in edges]
+        for choice in itertools.product(*ranges):
+            yield Box(tuple(low for low, _ in choice), tuple(high - low for low, high in choice))
+
+    def emit(self, box: Box, parallel: bool) -> None:
+        """The nest over one box."""
         emitter = self.emitter
-        extents = [self.shape[axis] for axis in self.outer]
-        chunk = self.lanes * self.vectors
-        whole, rest = divmod(self.shape[self.along], chunk)
-        with (
-            threads(emitter, self.parallel) as thread,
-            share(emitter, thread, self.parallel, math.prod(extents)) as (low, high),
-            emitter.loop(emitter.simplify(high - low), name="position", start=low) as position,
-        ):
-            places: list[Expr] = [index(0)] * len(self.shape)
-            for axis, place in zip(self.outer, unflatten(emitter, extents, position), strict=True):
-                places[axis] = self._bounded(place, self.shape[axis])
-            if whole:
-                with emitter.loop(whole, name="chunk") as number:
-                    self._chunk(places, number * chunk, [self.lanes] * self.vectors)
-            if rest:
-                widths = [min(self.lanes, rest - start) for start in range(0, rest, self.lanes)]
-                with emitter.scope():
-                    self._chunk(places, index(whole * chunk), widths)
-        return LoweredKernel(self.kernel.finish())
+        axes = [axis for axis in self.node.output.tensor.layout.order if box.extents[axis] != 1]
+        groups = [LoopGroup((axis,), (box.extents[axis],)) for axis in axes]
+        *outer, inner = groups or [LoopGroup((), ())]
+        lanes = min(self.lanes, largest_power_of_two(inner.extent))
+        with outer_loops(emitter, outer, parallel, 4 * self.task.threads) as positions, emitter.loop(-(-inner.extent // lanes)) as block:
+            start = block * lanes
+            if inner.extent % lanes:
+                # The last vector overlaps the one before.
+                start = emitter.bind(tirx.Min(start, index(inner.extent - lanes)))
 
-    def _bounded(self, place: Expr, extent: int) -> Expr:
-        bound = self.emitter.bind(place, "place")
-        if isinstance(bound, tirx.Var) and not bound.same_as(place):
-            self.emitter.bind_range(bound, extent)
-        return bound
+            def at(lane: Expr) -> list[Expr]:
+                place = inner.indices(emitter, start + lane) if inner.axes else {}
+                return box_indices(box, {**positions, **place})
 
-    def _chunk(self, places: Sequence[Expr], start: Expr, widths: Sequence[int]) -> None:
-        """Results at ``places``, from ``start`` on along the vector axis: one vector for each of ``widths``."""
+            self._windows(lanes, at)
+
+    def _windows(self, lanes: int, at: Callable[[Expr], list[Expr]]) -> None:
+        """``lanes`` windows at once."""
         emitter = self.emitter
-        totals = emitter.allocate(len(widths) * self.lanes, "float32", "totals")
-        for number, width in enumerate(widths):
-            with emitter.loop(width, VECTORIZED, "lane") as lane:
-                emitter.store(totals, f32(-math.inf if self.largest else 0.0), lane + number * self.lanes)
-        with self._taps() as all_taps:
-            for taps in all_taps:
-                with self._inside(places, taps):
-                    for number, width in enumerate(widths):
-                        with emitter.loop(width, VECTORIZED, "lane") as lane:
-                            self._add(totals, lane + number * self.lanes, [*places], start + number * self.lanes + lane, taps)
-        for number, width in enumerate(widths):
-            with emitter.loop(width, VECTORIZED, "lane") as lane:
-                at = self._along(places, start + number * self.lanes + lane)
-                total = emitter.load(totals, lane + number * self.lanes)
-                self.epilogue.store(at, total if self.largest else total / self._count(at))
+        kind = "max" if self.largest else "sum"
+        held = emitter.allocate(lanes, compute_dtype(self.dtype), "window")
+        empty = lowest("max", self.dtype) if self.largest else constant(0, self.dtype)
+        combine = extreme("max", self.dtype, self.task.numerics) if kind == "max" else _add
+        with emitter.loop(lanes, VECTORIZED) as lane:
+            emitter.store(held, empty, lane)
+        with self._offsets() as offsets:
+            for offset in offsets:
+                with emitter.loop(lanes, VECTORIZED) as lane:
+                    value = self._sample(at(lane), offset, empty)
+                    emitter.store(held, combine(emitter.load(held, lane), emitter.bind(value)), lane)
+        with emitter.loop(lanes, VECTORIZED) as lane:
+            place = at(lane)
+            self._element = emitter.bind(self._finished(emitter.load(held, lane), place))
+            for position, output in enumerate(self.region.graph.outputs):
+                self.evaluator.store_outputs(position, self.region.place(self.kernel, output, place))
 
     @contextmanager
-    def _taps(self) -> Iterator[list[tuple[Expr, ...]]]:
-        """The window's positions: listed when they are few, else as loop variables."""
-        emitter = self.emitter
-        windows = [axis.window for axis in self.axes]
-        if math.prod(windows) <= _UNROLLED_TAPS:
-            yield [tuple(index(tap) for tap in taps) for taps in itertools.product(*map(range, windows))]
+    def _offsets(self) -> Iterator[Sequence[Sequence[Expr]]]:
+        """The positions of a window: all of them, or the one of loops around what is emitted."""
+        if math.prod(self.window) <= _UNROLLED_WINDOW:
+            yield [[index(value) for value in offset] for offset in itertools.product(*(range(size) for size in self.window))]
             return
-        with emitter.loop(math.prod(windows), name="tap") as tap:
-            yield [
-                tuple(self._bounded(place, axis.window) for place, axis in zip(unflatten(emitter, windows, tap), self.axes, strict=True))
-            ]
+        with ExitStack() as stack:
+            yield [[stack.enter_context(self.emitter.loop(size, SERIAL, "window")) for size in self.window]]
 
-    def _along(self, places: Sequence[Expr], at: Expr) -> list[Expr]:
-        return [at if axis == self.along else place for axis, place in enumerate(places)]
+    def _sample(self, place: Sequence[Expr], offset: Sequence[Expr], empty: Expr) -> Expr:
+        """The operand at one position of the window; ``empty`` in the padding."""
+        source = list(place[:2])
+        inside: Expr | None = None
+        for axis, extent in enumerate(self.extents):
+            position = self.emitter.simplify(self._position(axis, place[axis + 2], offset[axis]))
+            safe, valid = self.evaluator.clamped(position, extent)
+            source.append(safe)
+            if valid is not None:
+                inside = valid if inside is None else tirx.And(inside, valid)
+        value = self.evaluator.value_at(self.operand, source)
+        return value if inside is None else select(inside, value, empty)
 
-    @contextmanager
-    def _inside(self, places: Sequence[Expr], taps: Sequence[Expr]) -> Iterator[None]:
-        """Only where the window's position lies within the operand along every axis but the vector's."""
-        condition: Expr | None = None
-        for axis, tap in zip(self.axes, taps, strict=True):
-            if axis.position == self.along:
-                continue
-            source = self.emitter.simplify(axis.source(places[axis.position], tap))
-            for test in (source >= 0, source < axis.extent):
-                if not self.emitter.proves(test):
-                    condition = test if condition is None else tirx.And(condition, test)
-        if condition is None:
-            with self.emitter.scope():
-                yield
-        else:
-            with self.emitter.when(condition):
-                yield
+    def _position(self, axis: int, result: Expr, offset: Expr) -> Expr:
+        return result * self.stride[axis] + offset * self.dilation[axis] - self.padding[axis][0]
 
-    def _add(self, totals: Any, offset: Expr, places: Sequence[Expr], at: Expr, taps: Sequence[Expr]) -> None:
-        emitter = self.emitter
-        source = self._along(places, at)
-        valid: Expr | None = None
-        for axis, tap in zip(self.axes, taps, strict=True):
-            place = emitter.simplify(axis.source(source[axis.position], tap))
-            if axis.position == self.along and not (emitter.proves(place >= 0) and emitter.proves(place < axis.extent)):
-                valid = tirx.And(place >= 0, place < axis.extent)
-                place = tirx.Max(tirx.Min(place, index(axis.extent - 1)), index(0))
-            source[axis.position] = place
-        element = self.epilogue.evaluator.value_at(self.operand, source)
-        if valid is not None:
-            element = emitter.bind(tirx.Select(valid, element, f32(-math.inf if self.largest else 0.0)))
-        before = emitter.load(totals, offset)
-        if not self.largest:
-            result = before + element
-        elif self.strict:
-            result = tirx.Select(tirx.Or(element > before, is_nan(element)), element, before)
-        else:
-            result = tirx.Max(before, element)
-        emitter.store(totals, result, offset)
-
-    def _count(self, at: Sequence[Expr]) -> Expr:
-        """How many positions a mean divides by."""
-        if self.divisor:
-            return f32(float(self.divisor))
+    def _finished(self, value: Expr, place: Sequence[Expr]) -> Expr:
+        if self.largest:
+            return value
+        divisor = self.node.attributes["divisor"]
+        if divisor is not None:
+            return value * constant(1 / divisor, self.dtype)  # type: ignore[operator]
         count: Expr = index(1)
-        for axis, end in zip(self.axes, self.counted_end, strict=True):
-            first = axis.source(at[axis.position], 0)
-            last = first + axis.window
-            if self.counts_padding:
-                count = count * (tirx.Min(last, index(end)) - first)
-            else:
-                count = count * (tirx.Min(last, index(axis.extent)) - tirx.Max(first, index(0)))
-        simple = self.emitter.simplify(count)
-        return f32(float(simple.value)) if isinstance(simple, tirx.IntImm) else tirx.Cast("float32", simple)
+        for axis in range(len(self.window)):
+            count = count * self._counted(axis, place[axis + 2])
+        count = self.emitter.simplify(count)
+        if isinstance(count, tirx.IntImm):
+            return value * constant(1 / int(count.value), self.dtype)
+        return value / tirx.Cast(compute_dtype(self.dtype), count)
+
+    def _counted(self, axis: int, result: Expr) -> Expr:
+        """How many positions of the window count in a mean along ``axis``."""
+        low = high = 0
+        if self.node.attributes["count_include_pad"]:
+            low, high = self.padding[axis]
+            uncounted: Sequence[int] = self.node.attributes["uncounted"] or ()  # type: ignore[assignment]
+            high -= uncounted[axis] if uncounted else 0
+        total: Expr = index(0)
+        for offset in range(self.window[axis]):
+            position = self.emitter.simplify(self._position(axis, result, index(offset)))
+            _, valid = self.evaluator.clamped(self.emitter.simplify(position + low), self.extents[axis] + low + high)
+            total = total + (index(1) if valid is None else select(valid, index(1), index(0)))
+        return self.emitter.simplify(total)
+
+
+def _add(a: Expr, b: Expr) -> Expr:
+    return a + b

@@ -1,67 +1,65 @@
-"""The pooling template against the interpreter in float64."""
+"""Pooling and running sums."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
-from harness import HOST, NativeKernel, aligned
+from check import check, region, tensor
 
-from mlc.codegen.task import Numerics, Task
-from mlc.codegen.templates.pooling import PoolingTemplate
-from mlc.ir import DType, GraphBuilder, Layout, TensorType, canonicalise, interpret, lookup
+from mlc.codegen.templates.pooling import Pooling
+from mlc.codegen.templates.scan import Scan
+from mlc.ir import DType
 
-F32 = DType.FLOAT32
-CHANNELS_LAST = Layout((0, 2, 3, 1))
-PLAIN = Layout((0, 1, 2, 3))
+POOLING, SCAN = Pooling(), Scan()
+NHWC = (0, 2, 3, 1)
 
-CASES = {
-    "resnet stem": ("max", (1, 64, 13, 15), (3, 3), (2, 2), ((1, 1), (1, 1)), {}),
-    "odd channels": ("max", (2, 37, 7, 9), (2, 2), (2, 2), ((0, 0), (0, 0)), {}),
-    "dilated": ("max", (1, 5, 12, 12), (3, 2), (1, 2), ((1, 1), (0, 1)), {"dilation": (2, 3)}),
-    "large window": ("mean", (1, 20, 9, 9), (7, 7), (1, 1), ((3, 3), (3, 3)), {}),
-    "mean of real elements": ("mean", (1, 20, 9, 8), (3, 3), (2, 1), ((1, 1), (1, 0)), {"count_include_pad": False}),
-    "overhang does not count": ("mean", (1, 17, 8, 8), (3, 3), (2, 2), ((1, 2), (1, 2)), {"uncounted": (1, 1)}),
-    "given divisor": ("mean", (1, 17, 8, 8), (3, 3), (2, 2), ((1, 1), (1, 1)), {"divisor": 5}),
+
+def pool(kind: str, window: tuple[int, int], stride: tuple[int, int], padding: object, dilation: tuple[int, int] = (1, 1), **more: object):
+    def build(b, x):
+        return b.call("window_reduce", x, kind=kind, window=window, stride=stride, padding=padding, dilation=dilation, **more)
+
+    return build
+
+
+BUILDS = {
+    "max 3x3 stride 2": pool("max", (3, 3), (2, 2), ((1, 1), (1, 1))),
+    "max dilated": pool("max", (2, 3), (1, 1), ((0, 1), (2, 2)), (2, 2)),
+    "mean 2x2": pool("mean", (2, 2), (2, 2), ((0, 0), (0, 0))),
+    "mean counting padding": pool("mean", (3, 3), (2, 2), ((1, 2), (1, 1)), uncounted=(1, 0)),
+    "mean of real ones": pool("mean", (3, 3), (1, 1), ((1, 1), (1, 1)), count_include_pad=False),
+    "mean with a divisor": pool("mean", (3, 2), (1, 2), ((1, 1), (0, 0)), divisor=5),
+    "mean over a large window": pool("mean", (7, 9), (1, 1), ((0, 0), (1, 1))),
 }
 
 
-@pytest.mark.parametrize("layout", [PLAIN, CHANNELS_LAST], ids=["channels first", "channels last"])
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_pooling_equals_the_reference(case, layout):
-    kind, shape, window, stride, padding, more = case
-    builder = GraphBuilder()
-    x = builder.input(TensorType(F32, shape, layout))
-    attributes = {"kind": kind, "window": window, "stride": stride, "padding": padding, "dilation": (1, 1), **more}
-    inferred = lookup("window_reduce").infer_types([x.type], lookup("window_reduce").complete_attributes(attributes))
-    result = builder.add("window_reduce", x, attributes=attributes, types=[inferred[0].with_layout(layout)]).output
-    graph = builder.finish([builder.call("relu", result)])
-    (expected,) = interpret(graph, [array := np.random.default_rng(0).standard_normal(shape).astype(np.float32)], wide=True)
-    actual = run(graph, array, Numerics.FAST)
-    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("name", BUILDS)
+@pytest.mark.parametrize("order", [None, NHWC], ids=str)
+def test_pooling(name: str, order: tuple[int, ...] | None) -> None:
+    for channels in (5, 72):
+        graph = region([tensor((2, channels, 9, 11), order=order)], BUILDS[name], [order] if order else [])
+        check(POOLING, graph)
 
 
-def test_nan_wins_a_maximum_when_numerics_are_strict():
-    builder = GraphBuilder()
-    x = builder.input(TensorType(F32, (1, 16, 4, 4), CHANNELS_LAST))
-    attributes = {"kind": "max", "window": (2, 2), "stride": (2, 2), "padding": ((0, 0), (0, 0)), "dilation": (1, 1)}
-    graph = builder.finish([builder.call("window_reduce", x, **attributes)])
-    array = np.random.default_rng(0).standard_normal((1, 16, 4, 4)).astype(np.float32)
-    array[0, 3, 0, 0] = array[0, 5, 1, 1] = np.nan
-    result = run(graph, array, Numerics.STRICT)
-    assert np.isnan(result[0, 3, 0, 0]) and np.isnan(result[0, 5, 0, 0])
-    assert np.isnan(result).sum() == 2
+def test_pooling_with_neighbours_in_parallel() -> None:
+    def build(b, x, y):
+        return b.call("add", b.call("relu", BUILDS["max 3x3 stride 2"](b, b.call("neg", x))), y)
+
+    graph = region([tensor((1, 40, 12, 12), order=NHWC), tensor((1, 40, 6, 6), order=NHWC)], build, [NHWC])
+    check(POOLING, graph, threads=2, all_configs=True)
 
 
-def run(graph, array, numerics):
-    template = PoolingTemplate()
-    task = Task(canonicalise(graph), frozenset(), HOST, 2, numerics)
-    assert template.takes(task.graph)
-    lowered = template.lower(task, template.space(task).default)
-    layout = graph.inputs[0].tensor.layout
-    stored = aligned(layout.physical_shape(array.shape), np.float32)
-    stored[...] = layout.pack(array)
-    type = graph.outputs[0].tensor
-    output = aligned(type.physical_shape, np.float32)
-    output[...] = np.nan
-    NativeKernel(lowered.function)(stored, output)
-    return type.layout.unpack(output, type.shape)
+def test_integer_maximum() -> None:
+    check(POOLING, region([tensor((1, 3, 6, 6), DType.INT64)], BUILDS["max 3x3 stride 2"]))
+
+
+@pytest.mark.parametrize("kind", ["sum", "prod"])
+@pytest.mark.parametrize(("shape", "axis"), [((5, 9), 1), ((9, 35), 0), ((2, 7, 3), 1), ((6,), 0)], ids=str)
+def test_scans(kind: str, shape: tuple[int, ...], axis: int) -> None:
+    check(SCAN, region([tensor(shape)], lambda b, x: b.call("scan", x, kind=kind, axis=axis)))
+
+
+def test_positions_from_a_mask() -> None:
+    def build(b, mask):
+        counted = b.call("scan", b.call("cast", mask, dtype=DType.INT64), axis=1)
+        return b.call("sub", counted, b.call("full", shape=(), value=1, dtype=DType.INT64))
+
+    check(SCAN, region([tensor((3, 20), DType.BOOL)], build))
