@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
-import sympy
 import torch
 from torch import fx
-from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from ..ir import ArrayConstant, Dim, DType, GraphBuilder, TensorType, Value
+from .dimensions import dims
 from .dtypes import from_torch, promote
 from .unsupported import Unsupported
 
@@ -22,28 +21,6 @@ Operand: TypeAlias = "Value | Number"
 _TO_TORCH = {from_torch(dtype): dtype for dtype in (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)} | {
     from_torch(dtype): dtype for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 }
-
-
-def dims(shape: Sequence[int | torch.SymInt]) -> tuple[Dim, ...]:
-    """A PyTorch shape as dimensions of the IR; symbolic ones become their expressions."""
-    return tuple(int(extent) if isinstance(extent, int) else dimension(extent) for extent in shape)
-
-
-def dimension(extent: int | torch.SymInt) -> Dim:
-    """One extent as a number or an expression; :class:`Unsupported` if it depends on the data of tensors."""
-    if isinstance(extent, int):
-        return extent
-    expression = extent.node.expr
-    if expression.is_number:
-        return int(expression)
-    if not all(is_dimension(symbol) for symbol in expression.free_symbols):
-        raise Unsupported("the shape of the result depends on the data: use torch.where or masks of a fixed shape instead")
-    return expression
-
-
-def is_dimension(symbol: sympy.Symbol) -> bool:
-    """Whether a symbol of PyTorch stands for the extent of an input, not for a number found in the data of tensors."""
-    return not free_unbacked_symbols(symbol)
 
 
 def tensor_type(tensor: torch.Tensor) -> TensorType:
@@ -175,4 +152,3 @@ def static(extent: Dim, what: str) -> int:
     if not isinstance(extent, int):
         raise Unsupported(f"{what} is the symbolic dimension {extent}: compile with a static shape")
     return extent
-

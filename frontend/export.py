@@ -39,7 +39,7 @@ def export_model(
             try:
                 exported = torch.export.export(module, tuple(args), dict(kwargs), dynamic_shapes=dynamic_shapes)
             except Exception as error:
-                raise ExportError(_explanation("torch.export cannot turn the model into a graph", error)) from error
+                raise ExportError(_explanation("torch.export cannot turn the model into a graph", error, dynamic_shapes)) from error
         try:
             decomposed: ExportedProgram = exported.run_decompositions(our_decompositions())
             return decomposed
@@ -88,7 +88,7 @@ def _check_mode(module: nn.Module) -> None:
         raise ExportError(f"the model is in training mode: {what}. Call model.eval() before compiling it")
 
 
-def _explanation(what: str, error: Exception) -> str:
+def _explanation(what: str, error: Exception, dynamic_shapes: Any = None) -> str:
     """The problem, its cause in one paragraph, the user's line, and what usually helps."""
     cause = str(error).strip().split("\n\n")[0].strip() or type(error).__name__
     line = _user_line(error)
@@ -97,6 +97,8 @@ def _explanation(what: str, error: Exception) -> str:
         "arguments that are neither tensors, numbers, strings nor containers of them: pass tensors, or register the class as a pytree",
         "state created inside forward (caches, .to(), .item()): move it to __init__ or pass it as an argument",
     ]
+    if dynamic_shapes is not None:
+        remedies.insert(0, "dynamic_shapes that the examples or the model contradict: change the ranges, or leave dimensions out")
     return "\n".join(
         [
             f"{what}: {type(error).__name__}: {cause}",

@@ -21,7 +21,8 @@ from ..ir.program import Signature, TensorSpec
 from . import ops as _ops  # noqa: F401  registers the converters
 from . import signature as trees
 from .constants import ConstantPool
-from .conversion import Conversion, dimension, is_dimension, tensor_type
+from .conversion import Conversion, tensor_type
+from .dimensions import dimension, is_dimension
 from .export import export_model
 from .location import location_of, operation_name
 from .registry import Result, converter_of
@@ -155,10 +156,16 @@ class _Importer:
             except Unsupported as reason:
                 self.unsupported.add(operation_name(node), self.builder.location, str(reason))
                 self.entries[node] = self.stand_in(example)
-            except Error:
+            except Error as error:
+                if not self.unsupported and not self.builder.symbols:
+                    raise
                 # Behind a stand-in types may no longer fit; the first reason is the one that counts.
                 if not self.unsupported:
-                    raise
+                    self.unsupported.add(
+                        operation_name(node),
+                        self.builder.location,
+                        f"{error}: say in dynamic_shapes what sizes are multiples of (16 * Dim('tiles')), or compile with static shapes",
+                    )
                 self.entries[node] = self.stand_in(example)
 
     def convert(self, module: fx.GraphModule, node: fx.Node) -> Entry:

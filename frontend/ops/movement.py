@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ...ir import Dim, Value
+from ...ir.ops.movement import slice_extent
 from ..conversion import Conversion, Number, axis_of, static
 from ..registry import converts
 from ..unsupported import Unsupported
@@ -74,18 +75,23 @@ def repeat(c: Conversion, x: Value, repeats: Sequence[int]) -> Value:
 @converts(aten.slice.Tensor)
 def slice_(c: Conversion, x: Value, dim: int = 0, start: Dim | None = None, end: Dim | None = None, step: int = 1) -> Value:
     axis = axis_of(dim, x.tensor.rank)
-    first, last = _bounds(x.tensor.shape[axis], start, end)
-    return c.slice(x, axis, first, last, step)
+    extent = x.tensor.shape[axis]
+    if isinstance(extent, int) and isinstance(start, int | None) and isinstance(end, int | None):
+        first, last = _bounds(extent, start, end)
+        return c.slice(x, axis, first, last, step)
+    if isinstance(start, int) and start < 0:
+        start = extent + start
+    begin: Dim = 0 if start is None else start
+    if step != 1:
+        if begin != 0 or c.shape[axis] != slice_extent(0, extent, step):
+            raise Unsupported(f"a slice with a step of a part of the symbolic dimension {extent}: compile with static shapes")
+        return c.slice(x, axis, 0, extent, step)
+    # PyTorch knows how many elements remain.
+    return c.slice(x, axis, begin, begin + c.shape[axis])
 
 
-def _bounds(extent: Dim, start: Dim | None, end: Dim | None) -> tuple[Dim, Dim]:
+def _bounds(extent: int, start: int | None, end: int | None) -> tuple[int, int]:
     """Bounds as Python slices mean them, normalised to 0 <= start <= stop <= extent."""
-    if not isinstance(extent, int):
-        if start in (0, None) and (end is None or (isinstance(end, int) and end >= 2**62) or end == extent):
-            return 0, extent
-        raise Unsupported(f"a slice of the symbolic dimension {extent}: compile with static shapes")
-    if not isinstance(start, int | None) or not isinstance(end, int | None):
-        raise Unsupported("the bounds of a slice are symbolic: compile with static shapes")
     first, last, _ = slice(start, end).indices(extent)
     return first, max(first, last)
 

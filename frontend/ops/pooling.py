@@ -30,7 +30,7 @@ def _overhang(
     beyond = []
     for i, size in enumerate(window):
         axis = i - len(window)
-        windows = static(c.shape[axis], "a pooled axis")
+        windows = static(c.shape[axis], "an axis pooled with ceil_mode")
         extent = static(x.tensor.shape[axis], "a pooled axis")
         reach = (windows - 1) * stride[i] + dilation[i] * (size - 1) + 1
         beyond.append(max(0, reach - extent - 2 * padding[i]))
@@ -51,7 +51,7 @@ def _max_pool(spatial: int) -> Callable[..., tuple[Value | None, ...]]:
         window = _per_axis(kernel, spatial)
         steps = _per_axis(stride, spatial) if stride else window
         pads, spacing = _per_axis(padding, spatial), _per_axis(dilation, spatial)
-        beyond = _overhang(c, x, window, steps, pads, spacing)
+        beyond = _overhang(c, x, window, steps, pads, spacing) if ceil_mode else (0,) * spatial
         y = c.call(
             "window_reduce",
             _batched(c, x, spatial),
@@ -84,7 +84,7 @@ def _avg_pool(spatial: int) -> Callable[..., Value]:
         window = _per_axis(kernel, spatial)
         steps = _per_axis(stride, spatial) if stride else window
         pads = _per_axis(padding, spatial)
-        beyond = _overhang(c, x, window, steps, pads, (1,) * spatial)
+        beyond = _overhang(c, x, window, steps, pads, (1,) * spatial) if ceil_mode else (0,) * spatial
         y = c.call(
             "window_reduce",
             _batched(c, x, spatial),

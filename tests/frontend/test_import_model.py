@@ -299,3 +299,29 @@ def test_dynamic_dimensions_become_symbols() -> None:
         x = rand(rows, 4)
         with torch.no_grad():
             compare(run(imported, (x,))[0], model(x))
+
+
+def test_a_language_model_of_any_batch_and_length() -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    model = LlamaForCausalLM(LlamaConfig(**sizes, num_key_value_heads=2, use_cache=False)).eval()
+    ranges = {0: torch.export.Dim("batch", min=1, max=8), 1: torch.export.Dim("length", min=2, max=32)}
+    imported = import_model(model, (), {"input_ids": ints(2, 5, low=0, high=64)}, dynamic_shapes={"input_ids": ranges})
+    ir.verify(imported.graph)
+    assert sorted(imported.graph.symbols.values(), key=str) == [ir.SymbolRange(1, 8), ir.SymbolRange(2, 32)]
+    for shape in ((2, 5), (3, 7)):
+        tokens = ints(*shape, low=0, high=64, seed=shape[1])
+        with torch.no_grad():
+            compare(run(imported, (tokens,))[0], model(tokens).logits)
+
+
+def test_sizes_that_may_not_fit_are_explained() -> None:
+    def skip(x: Tensor) -> Tensor:
+        halved = nn.functional.max_pool2d(x, 2)
+        return torch.cat([x, nn.functional.interpolate(halved, scale_factor=2)], 1)
+
+    with pytest.raises((UnsupportedOpError, ExportError), match=r"dynamic_shapes|Dim"):
+        import_model(skip, (rand(1, 2, 8, 8),), dynamic_shapes={"x": {2: torch.export.Dim("height", min=4)}})
+    with pytest.raises(ExportError, match="dynamic_shapes"):
+        import_model(nn.Linear(4, 3).eval(), (rand(5, 4),), dynamic_shapes={"input": {0: torch.export.Dim("batch", max=4)}})
