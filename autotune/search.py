@@ -93,9 +93,9 @@ class ModelSearcher(Searcher):
     """Bayesian optimisation around a cost model (Jones, Schonlau and Welch, "Efficient global optimization", 1998).
 
     The logarithm of time is the model's prediction plus a Gaussian process over the knobs, which learns from the measurements where
-    the model is wrong. Candidates are ranked by the improvement to be expected, so that doubt counts as well as promise.
-    ``doubt`` is the standard deviation of the model's error in log time before anything is measured. The search gives up when
-    ``patience`` of relative improvement is not to be expected any more.
+    the model is wrong, also by how much its range is too wide or too narrow. Candidates are ranked by the improvement to be
+    expected, so that doubt counts as well as promise. ``doubt`` is the standard deviation of the model's error in log time before
+    anything is measured. The search gives up when ``patience`` of relative improvement is not to be expected any more.
     """
 
     def __init__(self, task: Task, space: Space, model: CostModel | None = None, *, doubt: float = 0.25, patience: float = 0.002) -> None:
@@ -127,16 +127,27 @@ class ModelSearcher(Searcher):
     def _gains(self, candidates: Sequence[Config]) -> np.ndarray:
         """Expected improvement over the best time, relative to it."""
         known = [config for config, seconds in self.measured.items() if math.isfinite(seconds)]
-        error = np.asarray([math.log(self.measured[config]) - self._prior[config] for config in known])
-        process = GaussianProcess(np.asarray([self._place[config] for config in known]), error, prior_deviation=self._doubt)
-        mean, deviation = process.predict(np.asarray([self._place[config] for config in candidates]))
-        mean = mean + np.asarray([self._prior[config] for config in candidates])
+        prior, error = self._priors(known), np.asarray([math.log(self.measured[config]) - self._prior[config] for config in known])
+        process = GaussianProcess(self._places(known), prior, error, self._doubt)
+        mean, deviation = process.predict(self._places(candidates), self._priors(candidates))
+        mean = mean + self._priors(candidates)
         return expected_improvement(math.log(self.best_seconds), mean, deviation)
+
+    def _priors(self, configs: Sequence[Config]) -> np.ndarray:
+        return np.asarray([self._prior[config] for config in configs])
+
+    def _places(self, configs: Sequence[Config]) -> np.ndarray:
+        return np.asarray([self._place[config] for config in configs])
+
+
+_WORST = 1.5
+"""A model's word that a config is slower than its best by more than this, in log time, is not taken."""
 
 
 def _log_seconds(seconds: np.ndarray, score: np.ndarray) -> list[float]:
     """Log times in the order of the ranking, which is the better judge of order: sorted predictions dealt out by score."""
     values = np.sort(np.log(seconds))
+    values = np.minimum(values, values[0] + _WORST)
     logs = np.empty_like(values)
     logs[np.argsort(-score, kind="stable")] = values
     return [float(value) for value in logs]

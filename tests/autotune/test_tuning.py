@@ -1,0 +1,155 @@
+"""The tuning job: where the budget goes, resuming, Ctrl-C; and what a compilation then takes."""
+
+from __future__ import annotations
+
+import pathlib
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlc.autotune.choose import Source, choice_for, chooser, open_database
+from mlc.autotune.database import Database
+from mlc.autotune.scheduler import WeightedTask
+from mlc.autotune.search import GridSearcher, ModelSearcher
+from mlc.autotune.tuning import Job, Progress, run, tune_tasks, weigh
+from mlc.codegen.record import Record
+from mlc.codegen.space import Config, Space
+from mlc.codegen.target import Target
+from mlc.codegen.task import Task
+from mlc.codegen.templates import template_for
+from mlc.costmodel import Prediction, RooflineModel
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def database(tmp_path: pathlib.Path) -> Database:
+    return Database(tmp_path / "tuning.db")
+
+
+def job(measurer: Any, space: Space, **options: Any) -> Job:
+    return Job(measurer, lambda task: space, lambda task, space: ModelSearcher(task, space), **options)
+
+
+def test_it_finds_the_best_and_keeps_every_measurement(database: Database, task: Task, space: Space, make_measurer: Make) -> None:
+    measurer = make_measurer()
+    result = run(job(measurer, space), [WeightedTask(task)], trials=40, seconds=None, database=database)
+    (tuned,) = result.tasks
+    assert tuned.best_seconds <= 1.05e-5
+    assert tuned.speedup > 2
+    assert result.seconds_after < result.seconds_before
+    assert len(database) == len(measurer.measured)
+    best = database.best(task.key, str(task.target))
+    assert best is not None
+    assert best.config == tuned.best
+
+
+def test_the_budget_goes_where_the_time_is(database: Database, space: Space, make_task: Make, make_measurer: Make) -> None:
+    heavy, light = make_task(64), make_task(32)
+    measurer = make_measurer(lambda task: 100.0 if task == heavy else 1.0)
+    exhaustive = Job(measurer, lambda task: space, GridSearcher)
+    run(exhaustive, [WeightedTask(heavy, 10), WeightedTask(light)], trials=30, seconds=None, database=database)
+    spent = [key for key, _ in measurer.measured]
+    assert spent.count(light.key) >= 2
+    assert spent.count(heavy.key) > 4 * spent.count(light.key)
+
+
+def test_an_interrupted_job_keeps_its_records_and_goes_on(database: Database, task: Task, space: Space, make_measurer: Make) -> None:
+    def interrupt(progress: Progress) -> None:
+        if progress.trials >= 10:
+            raise KeyboardInterrupt
+
+    first = make_measurer()
+    stopped = run(job(first, space, on_progress=interrupt), [WeightedTask(task)], trials=30, seconds=None, database=database)
+    assert stopped.interrupted
+    assert len(database) == len(first.measured) >= 10
+
+    second = make_measurer()
+    resumed = run(job(second, space), [WeightedTask(task)], trials=30, seconds=None, database=database)
+    undisturbed = run(
+        job(make_measurer(), space), [WeightedTask(task)], trials=30, seconds=None, database=Database(database.path.with_name("b.db"))
+    )
+    known = {config for _, config in first.measured}
+    fresh = {config for _, config in second.measured} - known
+    assert len(known | fresh) <= 30
+    assert resumed.tasks[0].best == undisturbed.tasks[0].best
+    # Once the budget is spent there is nothing more to do.
+    third = make_measurer()
+    again = run(job(third, space), [WeightedTask(task)], trials=len(known | fresh), seconds=None, database=database)
+    assert again.trials == 0
+    assert third.measured == []
+
+
+def test_time_limits_the_job(database: Database, task: Task, space: Space, make_measurer: Make) -> None:
+    ticks = iter(range(1000))
+    measurer = make_measurer()
+    run(job(measurer, space, clock=lambda: float(next(ticks))), [WeightedTask(task)], trials=1000, seconds=6.0, database=database)
+    assert 0 < len(measurer.measured) < 40
+
+
+def test_tasks_are_counted_once_with_their_occurrences(make_task: Make) -> None:
+    weighted = weigh([make_task(8), WeightedTask(make_task(16), 3), make_task(8)])
+    assert [item.occurrences for item in weighted] == [2, 3]
+
+
+def test_real_kernels_are_tuned_and_a_compilation_takes_the_winner(tmp_path: pathlib.Path, make_task: Make) -> None:
+    small = make_task(24, 40, 56)
+    task = Task(small.graph, small.constant_inputs, Target.parse("cpu"), 1)
+    path = tmp_path / "tuning.db"
+    heard: list[Progress] = []
+    result = tune_tasks([task], trials=4, database=path, model=RooflineModel(), progress=heard.append)
+    assert result.failed == 0
+    assert heard[-1].best_seconds == result.tasks[0].best_seconds
+    template = template_for(task.graph)
+    assert template is not None
+    assert chooser(path)(task, template, template.space(task)) == result.tasks[0].best
+
+
+class Opinion(RooflineModel):
+    """Prefers the last config; its members agree, or not at all."""
+
+    def __init__(self, agree: bool) -> None:
+        self.agree = agree
+
+    @property
+    def confident(self) -> bool:
+        return True
+
+    def predict(self, task: Task, configs: Any) -> Prediction:
+        scores = np.zeros((4, len(configs)))
+        scores[:, -1] = [1, 1, 1, 1.1] if self.agree else [5, -2, 3, -4]
+        return Prediction(np.full(len(configs), 1e-5), scores)
+
+
+def test_a_choice_is_measured_else_ranked_else_default(database: Database, task: Task, space: Space) -> None:
+    assert choice_for(task, space, database).source is Source.DEFAULT
+    assert choice_for(task, space, database, RooflineModel()).config == space.default
+    assert choice_for(task, space, database, Opinion(agree=False)).source is Source.DEFAULT
+    ranked = choice_for(task, space, database, Opinion(agree=True))
+    assert (ranked.source, ranked.config) == (Source.RANKED, space.configs[-1])
+
+    elsewhere = Config.of("synthetic", {"rows": 99, "unroll": 1, "vectors": 1})
+    database.add([Record(task.key, str(task.target), elsewhere, (1e-9,), "v", 0.0)])
+    assert choice_for(task, space, database, Opinion(agree=True)).source is Source.RANKED
+
+    other = Database(database.path.with_name("other.db"))
+    other.add([Record(task.key, str(task.target), space.configs[5], (2e-5,), "v", 0.0)])
+    measured = choice_for(task, space, other, Opinion(agree=True))
+    assert (measured.source, measured.config, measured.seconds) == (Source.MEASURED, space.configs[5], 2e-5)
+
+
+def test_a_damaged_database_never_stops_a_compilation(tmp_path: pathlib.Path, task: Task, space: Space) -> None:
+    path = tmp_path / "tuning.db"
+    path.write_text("nothing of use")
+    with pytest.warns(RuntimeWarning, match="damaged"):
+        assert open_database(path) is None
+    database = Database(tmp_path / "closes.db")
+    database.close()
+    with pytest.warns(RuntimeWarning, match="Compiling without"):
+        assert choice_for(task, space, database).source is Source.DEFAULT
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert open_database(None) is None
