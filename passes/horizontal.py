@@ -10,7 +10,7 @@ import numpy as np
 from ..ir import Constant, Graph, Node, Rewriter, Value
 from .base import Context, Pass, register_pass
 from .derive import derive, small_constant
-from .facts import is_elementwise, is_view
+from .facts import is_elementwise, is_normalisation, is_view
 
 
 @register_pass
@@ -19,7 +19,7 @@ class Horizontal(Pass):
     """Linear layers with constant weights that read the same value (queries, keys and values; not gate and up) become one, and each
     result a slice of its result along the last axis.
 
-    Only where every result goes, through views, to operations that read a slice in place at no cost: attention, or elementwise
+    Only where every result goes, through views, to operations that read a slice in place at no cost: attention, norms, or elementwise
     operations over several values, such as rotary embeddings. A result that an epilogue would have taken stays alone, since an
     epilogue saves more. ``max_features`` bounds the features of a merged layer's parts: large layers fill the machine by themselves.
     """
@@ -84,7 +84,7 @@ def _zeros(node: Node) -> Constant:
 
 
 def _reads_in_place(graph: Graph, node: Node) -> bool:
-    """Whether all that becomes of the result reads it through views into attention, or splits it up elementwise."""
+    """Whether all that becomes of the result reads it through views into attention or a norm, or splits it up elementwise."""
     users = graph.users.get(node.output, ())
     return node.output not in graph.output_set and all(_is_strided_reader(graph, user, node.output) for user in users)
 
@@ -93,7 +93,7 @@ def _is_strided_reader(graph: Graph, user: Node, value: Value) -> bool:
     if is_view(user) and user.op != "slice":
         users = graph.users.get(user.output, ())
         return user.output not in graph.output_set and bool(users) and all(_is_strided_reader(graph, next, user.output) for next in users)
-    if user.op == "attention":
+    if user.op == "attention" or is_normalisation(user):
         return True
     # Rotary embeddings read a value whole and in halves; a lone elementwise reader would be an epilogue.
     return (is_elementwise(user) or user.op in ("slice", "concat")) and len(graph.users.get(value, ())) > 1

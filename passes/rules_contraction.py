@@ -110,9 +110,10 @@ def conv_of_resample(rewriter: LocalRewriter, node: Node) -> Replacement:
         return None
     if inner.attributes["kind"] != "nearest" and not rewriter.ctx.fast:
         return None
-    attributes = cast("dict[str, tuple[int, ...]]", node.attributes)
-    pointwise = all(size == 1 for size in (*node.inputs[1].tensor.shape[2:], *attributes["stride"]))
-    if not pointwise or any(pair != (0, 0) for pair in attributes["padding"]):
+    stride = cast("tuple[int, ...]", node.attributes["stride"])
+    padding = cast("tuple[tuple[int, int], ...]", node.attributes["padding"])
+    pointwise = all(size == 1 for size in (*node.inputs[1].tensor.shape[2:], *stride))
+    if not pointwise or any(pair != (0, 0) for pair in padding):
         return None
     (x,) = inner.inputs
     if not x.tensor.is_static or x.tensor.elements >= image.tensor.elements:

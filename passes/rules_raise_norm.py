@@ -132,7 +132,7 @@ def attention(rewriter: LocalRewriter, node: Node) -> Replacement:
         return None
     if top.attributes["axis"] not in (-1, rank - 1):
         return None
-    scores, mask = _masked(top.inputs[0])
+    scores, masks = _masked(top.inputs[0])
     scale = 1.0
     while scores.node is not None and scores.node.op in ("mul", "div"):
         number = uniform(scores.node.inputs[1])
@@ -154,19 +154,24 @@ def attention(rewriter: LocalRewriter, node: Node) -> Replacement:
         k = rewriter.emit("permute", transposed, order=swapped)
     else:
         return None
+    mask = masks[0] if masks else None
+    for other in masks[1:]:
+        mask = rewriter.emit("add", mask, other) if mask is not None else other
     return _attention(rewriter, node, [q, k, v], mask, scale)
 
 
-def _masked(scores: Value) -> tuple[Value, Value | None]:
-    """(scores, mask) of scores + mask: the mask is the operand that does not come from a product."""
-    node = scores.node
-    if node is None or node.op != "add":
-        return scores, None
-    for product, mask in (node.inputs, node.inputs[::-1]):
-        producer = product.node
-        if product.tensor.shape == scores.tensor.shape and producer is not None and producer.op in ("matmul", "mul", "div"):
-            return product, mask
-    return scores, None
+def _masked(scores: Value) -> tuple[Value, list[Value]]:
+    """(scores, masks) of scores + mask + ...: a mask is an operand that does not come from a product."""
+    masks: list[Value] = []
+    while scores.node is not None and scores.node.op == "add":
+        for product, mask in (scores.node.inputs, scores.node.inputs[::-1]):
+            if product.tensor.shape == scores.tensor.shape and product.op in ("matmul", "mul", "div", "add"):
+                masks.append(mask)
+                scores = product
+                break
+        else:
+            break
+    return scores, masks
 
 
 def _attention(rewriter: LocalRewriter, node: Node, operands: Sequence[Value], mask: Value | None, scale: float) -> Replacement:
