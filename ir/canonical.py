@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from .graph import UNKNOWN, Attribute, Graph, Node, Value
@@ -12,7 +12,43 @@ from .types import SymbolRange, TensorType, TokenType, Type, symbol
 if TYPE_CHECKING:
     import sympy
 
-_Renaming = dict["sympy.Symbol", "sympy.Symbol"]
+
+class _Renaming:
+    """New names for symbols, and what types and attributes become by them (remembered: substitution is slow, repetition common)."""
+
+    def __init__(self, symbols: Mapping[sympy.Symbol, sympy.Symbol] | None = None) -> None:
+        self.symbols = dict(symbols or {})
+        self._expressions: dict[object, Attribute] = {}
+        self._tensors: dict[TensorType, TensorType] = {}
+
+    def extended(self, used: Iterable[sympy.Symbol]) -> _Renaming:
+        """This renaming, with new names for the symbols of ``used`` that have none."""
+        fresh = [old for old in used if old not in self.symbols]
+        if not fresh:
+            return self
+        return _Renaming(self.symbols | {old: symbol(f"s{len(self.symbols) + index}") for index, old in enumerate(fresh)})
+
+    def attribute(self, value: Attribute) -> Attribute:
+        if isinstance(value, tuple):
+            return tuple(self.attribute(item) for item in value)
+        if not is_expression(value):
+            return value
+        if value not in self._expressions:
+            self._expressions[value] = value.subs(self.symbols, simultaneous=True)  # type: ignore[union-attr]
+        return self._expressions[value]
+
+    def type(self, type: Type) -> Type:
+        if isinstance(type, TokenType):
+            return type if type.buffer is None else TokenType(self.tensor(type.buffer))
+        return self.tensor(type)
+
+    def tensor(self, type: TensorType) -> TensorType:
+        if type.is_static:
+            return type
+        if type not in self._tensors:
+            shape = tuple(self.attribute(dim) for dim in type.shape)
+            self._tensors[type] = TensorType(type.dtype, shape, type.layout, type.encoding)
+        return self._tensors[type]
 
 
 def canonicalise(graph: Graph) -> Graph:
@@ -21,16 +57,14 @@ def canonicalise(graph: Graph) -> Graph:
     Equal computations then print equally (symbols that first occur in one and the same expression keep the order of their names).
     Symbols that nothing uses are dropped.
     """
-    return _canonicalise(graph, {})
+    return _canonicalise(graph, _Renaming())
 
 
 def _canonicalise(graph: Graph, outer: _Renaming) -> Graph:
     """``outer`` are the new names of the enclosing graph's symbols: the types of operands and region inputs must stay equal."""
     used = _used_symbols(graph) if graph.symbols else {}
-    renaming = dict(outer)
-    for old in used:
-        renaming.setdefault(old, symbol(f"s{len(renaming)}"))
-    inputs = tuple(Value(_rename_type(value.type, renaming), f"p{position}", None, position) for position, value in enumerate(graph.inputs))
+    renaming = outer.extended(used)
+    inputs = tuple(Value(renaming.type(value.type), f"p{position}", None, position) for position, value in enumerate(graph.inputs))
     mapping: dict[Value, Value] = dict(zip(graph.inputs, inputs, strict=True))
     nodes = []
     counter = 0
@@ -38,8 +72,8 @@ def _canonicalise(graph: Graph, outer: _Renaming) -> Graph:
         new = Node(
             node.op,
             [mapping[value] for value in node.inputs],
-            {name: _rename(value, renaming) for name, value in sorted(node.attributes.items())},
-            [_rename_type(value.type, renaming) for value in node.outputs],
+            {name: renaming.attribute(value) for name, value in sorted(node.attributes.items())},
+            [renaming.type(value.type) for value in node.outputs],
             [_canonicalise(region, renaming) for region in node.regions],
             UNKNOWN,
         )
@@ -48,7 +82,7 @@ def _canonicalise(graph: Graph, outer: _Renaming) -> Graph:
             mapping[old_value] = value
             counter += 1
         nodes.append(new)
-    symbols: Mapping[str, SymbolRange] = {str(renaming[old]): graph.symbols[str(old)] for old in used}
+    symbols: Mapping[str, SymbolRange] = {str(renaming.symbols[old]): graph.symbols[str(old)] for old in used}
     return Graph(inputs, tuple(nodes), tuple(mapping[value] for value in graph.outputs), "task", symbols)
 
 
@@ -75,21 +109,3 @@ def _used_symbols(graph: Graph) -> dict[sympy.Symbol, None]:
         for value in node.outputs:
             visit_type(value.type)
     return used
-
-
-def _rename(value: Attribute, renaming: _Renaming) -> Attribute:
-    if isinstance(value, tuple):
-        return tuple(_rename(item, renaming) for item in value)
-    return value.subs(renaming, simultaneous=True) if is_expression(value) else value  # type: ignore[union-attr]
-
-
-def _rename_type(type: Type, renaming: _Renaming) -> Type:
-    if isinstance(type, TokenType):
-        return type if type.buffer is None else TokenType(_rename_tensor(type.buffer, renaming))
-    return _rename_tensor(type, renaming)
-
-
-def _rename_tensor(type: TensorType, renaming: _Renaming) -> TensorType:
-    if type.is_static:
-        return type
-    return TensorType(type.dtype, tuple(_rename(dim, renaming) for dim in type.shape), type.layout, type.encoding)

@@ -7,8 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -23,19 +22,21 @@ from .types import Dim, DType, SymbolRange, TensorType, TokenType, Type
 from .verifier import verify
 
 _TOKEN = re.compile(
-    r"""(?P<space>\s+|//[^\n]*)
-      | (?P<string>"(?:[^"\\\n]|\\.)*")
-      | (?P<expression>`[^`\n]*`)
-      | (?P<value>%[\w.$-]+)
-      | (?P<symbol>@[\w.$-]+)
-      | (?P<digest>\#[0-9a-f]+)
+    r"""(?:\s+|//[^\n]*)*(?:
+        (?P<value>%[\w.$-]+)
       | (?P<block>\d+x\d+)
       | (?P<range>\.\.)
       | (?P<number>-?(?:\d+\.(?!\.)\d*(?:e[+-]?\d+)?|\d+e[+-]?\d+|\d+|inf\b)|nan\b|inf\b)
       | (?P<word>[A-Za-z_]\w*)
       | (?P<punctuation>[(){}\[\],:=*+/-])
-    """,
-    re.VERBOSE | re.ASCII,
+      | (?P<string>"(?:[^"\\\n]|\\.)*")
+      | (?P<expression>`[^`\n]*`)
+      | (?P<symbol>@[\w.$-]+)
+      | (?P<digest>\#[0-9a-f]+)
+      | (?P<unexpected>.)
+      | (?P<end>\Z)
+    )""",
+    re.VERBOSE | re.ASCII | re.DOTALL,
 )
 
 _MAX_DEPTH = 40
@@ -48,8 +49,7 @@ _DTYPES = {dtype.text: dtype for dtype in DType}
 _Item = TypeVar("_Item")
 
 
-@dataclass(frozen=True)
-class _Token:
+class _Token(NamedTuple):
     kind: str
     text: str
     offset: int
@@ -83,17 +83,16 @@ class _Parser:
         self.position = 0
         self.depth = 0
 
-    def _tokenise(self) -> list[_Token]:
-        tokens, offset = [], 0
-        while offset < len(self.text):
-            match = _TOKEN.match(self.text, offset)
-            if match is None:
-                raise self._error_at(offset, f"unexpected character {self.text[offset]!r}")
-            if match.lastgroup != "space":
-                tokens.append(_Token(str(match.lastgroup), match.group(), offset))
-            offset = match.end()
-        tokens.append(_Token("end", "", len(self.text)))
-        return tokens
+    def _tokenise(self) -> Iterator[_Token]:
+        for match in _TOKEN.finditer(self.text):
+            kind = match.lastgroup
+            assert kind is not None
+            token = _Token(kind, match[kind], match.start(kind))
+            if kind == "unexpected":
+                raise self._error_at(token.offset, f"unexpected character {token.text!r}")
+            yield token
+            if kind == "end":
+                return
 
     def _error_at(self, offset: int, message: str) -> TextFormError:
         line = self.text.count("\n", 0, offset) + 1
