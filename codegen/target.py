@@ -53,10 +53,7 @@ class Target:
             raise TargetError(f"target '{kind}' is not yet supported: this version compiles for x86 processors only; use target='cpu'")
         if kind != "cpu":
             raise TargetError(f"'{text}' names no target that mlc knows; use 'cpu' or 'cpu -mcpu=<processor> -threads=<count>'")
-        if "mcpu" in options:
-            target = _of_processor(options["mcpu"])
-        else:
-            target = _host()
+        target = _of_processor(options["mcpu"]) if "mcpu" in options else _host()
         changes: dict[str, int] = {}
         if "threads" in options:
             changes["threads"] = _positive(text, "threads", options["threads"])
@@ -129,7 +126,9 @@ def _cores() -> int:
 def _host() -> Target:
     """This machine; TargetError when it is no x86-64 Linux."""
     if platform.machine() not in ("x86_64", "AMD64"):
-        raise TargetError(f"this machine is a {platform.machine()}: only x86-64 is supported yet; name a processor, such as 'cpu -mcpu=x86-64-v3'")
+        raise TargetError(
+            f"this machine is a {platform.machine()}: only x86-64 is supported yet; name a processor, such as 'cpu -mcpu=x86-64-v3'"
+        )
     vendor, flags = host_features()
     target = _of_processor(x86.closest(vendor, flags).mcpu)
     caches = _host_caches()

@@ -26,9 +26,7 @@ def boxes(graph: Graph, value: Value, most: int = MOST_BOXES) -> list[Box]:
     if count > most:
         edges = [[0, extent] for extent in shape]
     ranges = [list(itertools.pairwise(edge)) for edge in edges]
-    return [
-        Box(tuple(low for low, _ in choice), tuple(high - low for low, high in choice)) for choice in itertools.product(*ranges)
-    ]
+    return [Box(tuple(low for low, _ in choice), tuple(high - low for low, high in choice)) for choice in itertools.product(*ranges)]
 
 
 def _borders(graph: Graph, value: Value, axes: tuple[int, ...], offsets: tuple[int, ...] | None = None) -> Iterator[tuple[int, int]]:

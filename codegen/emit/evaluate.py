@@ -187,9 +187,7 @@ class Evaluator:
         x, positions = node.inputs
         outer = positions.tensor.rank - 1
         count = positions.tensor.static_shape[-1]
-        rows = [
-            self._row(self.value_at(positions, [*indices[:outer], index(axis)]), x.tensor.static_shape[axis]) for axis in range(count)
-        ]
+        rows = [self._row(self.value_at(positions, [*indices[:outer], index(axis)]), x.tensor.static_shape[axis]) for axis in range(count)]
         return self.value_at(x, [*rows, *indices[outer:]])
 
     def _resample(self, node: Node, indices: Sequence[Expr]) -> Expr:

@@ -62,9 +62,7 @@ class RowAttention:
             for row, (head, query) in enumerate(members):
                 self._score_tile(scores[row], packed[row], tile, first, batch, key_head, head, query)
 
-    def _score_tile(
-        self, scores: Any, packed: Any, tile: int, first: Expr, batch: Expr, key_head: Expr, head: Expr, query: Expr
-    ) -> None:
+    def _score_tile(self, scores: Any, packed: Any, tile: int, first: Expr, batch: Expr, key_head: Expr, head: Expr, query: Expr) -> None:
         """The scores of ``tile`` keys: one vector of partial sums a key, then sums across the lanes by transposing."""
         problem, emitter, lanes = self.problem, self.emitter, self.lanes
         sums = [emitter.allocate(lanes, "float32", "sum") for _ in range(tile)]

@@ -129,9 +129,7 @@ class Elementwise(Template):
                     store(inner.indices(emitter, position))
         else:
             with outer_loops(emitter, outer, parallel, 4 * task.threads) as positions:
-                vector_loop(
-                    emitter, inner.extent, lanes, vectorised, lambda i: store({**positions, **inner.indices(emitter, i)})
-                )
+                vector_loop(emitter, inner.extent, lanes, vectorised, lambda i: store({**positions, **inner.indices(emitter, i)}))
 
     def _emit_transposed(self, evaluator: Evaluator, nest: _Nest, task: Task, parallel: bool) -> None:
         """The inner loop and the one contiguous in the source in square tiles; the last tile of each overlaps the one before."""

@@ -103,9 +103,7 @@ def outer_loops(emitter: Emitter, groups: Sequence[LoopGroup], parallel: bool, w
         yield indices
 
 
-def chunked_vector_loop(
-    emitter: Emitter, extent: int, lanes: int, parallel_tasks: int, body: Callable[[Expr], None]
-) -> None:
+def chunked_vector_loop(emitter: Emitter, extent: int, lanes: int, parallel_tasks: int, body: Callable[[Expr], None]) -> None:
     """Like :func:`vector_loop` over a long extent, its vectors shared among ``parallel_tasks`` parallel tasks."""
     lanes = min(lanes, largest_power_of_two(extent))
     vectors = extent // lanes
@@ -118,9 +116,7 @@ def chunked_vector_loop(
 
 def box_indices(box: Box, positions: dict[int, Expr]) -> list[Expr]:
     """Logical indices from positions within the box (0 where there is none)."""
-    return [
-        positions[axis] + start if axis in positions else index(start) for axis, start in enumerate(box.starts)
-    ]
+    return [positions[axis] + start if axis in positions else index(start) for axis, start in enumerate(box.starts)]
 
 
 def is_int(value: object) -> bool:

@@ -177,4 +177,3 @@ def lowest(kind: str, dtype: DType) -> Expr:
     if dtype is DType.UINT8:
         return constant(0 if kind == "max" else 255, dtype)
     return constant(-(2 ** (bits - 1)) if kind == "max" else 2 ** (bits - 1) - 1, dtype)
-

@@ -248,4 +248,3 @@ def _maximum(element: Callable[[Element], Expr]) -> Step:
 
 def _sum(element: Callable[[Element], Expr]) -> Step:
     return Step(lambda a, b: a + b, f32(0.0), "float32", element)
-

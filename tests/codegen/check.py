@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from harness import HOST, NativeKernel, aligned
 
 from mlc.codegen.space import Config
 from mlc.codegen.target import Target
 from mlc.codegen.task import Numerics, Task
 from mlc.codegen.template import Template
 from mlc.ir import DType, Graph, GraphBuilder, Layout, TensorType, Value, interpret
-
-from harness import HOST, NativeKernel, aligned
 
 
 def tensor(shape: Sequence[int], dtype: DType = DType.FLOAT32, order: Sequence[int] | None = None) -> TensorType:
@@ -46,8 +45,14 @@ def random_inputs(graph: Graph, seed: int = 0) -> list[np.ndarray]:
 
 
 def run(
-    template: Template, graph: Graph, inputs: Sequence[np.ndarray], config: Config | None = None, target: Target = HOST, threads: int = 1,
-    constants: frozenset[int] = frozenset(), numerics: Numerics = Numerics.FAST,
+    template: Template,
+    graph: Graph,
+    inputs: Sequence[np.ndarray],
+    config: Config | None = None,
+    target: Target = HOST,
+    threads: int = 1,
+    constants: frozenset[int] = frozenset(),
+    numerics: Numerics = Numerics.FAST,
 ) -> list[np.ndarray]:
     """The outputs of the kernel that ``template`` makes of ``graph``, as logical arrays; buffers are poisoned before."""
     assert template.takes(graph)
@@ -67,8 +72,16 @@ def run(
 
 
 def check(
-    template: Template, graph: Graph, *, tolerance: float = 2e-6, inputs: Sequence[np.ndarray] | None = None, all_configs: bool = False,
-    threads: int = 1, target: Target = HOST, constants: frozenset[int] = frozenset(), numerics: Numerics = Numerics.FAST,
+    template: Template,
+    graph: Graph,
+    *,
+    tolerance: float = 2e-6,
+    inputs: Sequence[np.ndarray] | None = None,
+    all_configs: bool = False,
+    threads: int = 1,
+    target: Target = HOST,
+    constants: frozenset[int] = frozenset(),
+    numerics: Numerics = Numerics.FAST,
 ) -> None:
     """Asserts that the kernel computes what the interpreter does, within ``tolerance`` of each output's largest magnitude."""
     arrays = list(inputs) if inputs is not None else random_inputs(graph)

@@ -9,12 +9,23 @@ from check import check, random_inputs, region, tensor
 
 from mlc.codegen.target import Target
 from mlc.codegen.templates.attention import Attention
-from mlc.ir import DType, Graph
+from mlc.ir import DType, Graph, TensorType
 
 TEMPLATE = Attention()
 
 
-def plain(batch: int, heads: int, queries: int, keys: int, width: int, *, key_heads: int = 0, value_width: int = 0, causal: bool = False, mask: object = None) -> Graph:
+def plain(
+    batch: int,
+    heads: int,
+    queries: int,
+    keys: int,
+    width: int,
+    *,
+    key_heads: int = 0,
+    value_width: int = 0,
+    causal: bool = False,
+    mask: TensorType | None = None,
+) -> Graph:
     key_heads, value_width = key_heads or heads, value_width or width
     types = [tensor((batch, heads, queries, width)), tensor((batch, key_heads, keys, width)), tensor((batch, key_heads, keys, value_width))]
     types += [mask] if mask is not None else []

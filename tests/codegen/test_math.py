@@ -6,11 +6,10 @@ import math
 
 import numpy as np
 import pytest
+from harness import NativeKernel, aligned
 
 from mlc.codegen.emit import VECTORIZED, Evaluator, Kernel
 from mlc.ir import DType, GraphBuilder, TensorType, interpret
-
-from harness import NativeKernel, aligned
 
 COUNT = 1 << 16
 

@@ -1,0 +1,55 @@
+"""Targets: reading, printing, refusing."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlc.codegen.platforms.x86 import PROCESSORS, closest
+from mlc.codegen.target import Target, host_features
+from mlc.errors import TargetError
+
+
+@pytest.mark.parametrize("mcpu", [processor.mcpu for processor in PROCESSORS])
+def test_text_form_round_trips(mcpu: str) -> None:
+    target = Target.parse(f"cpu -mcpu={mcpu} -threads=3")
+    assert Target.parse(str(target)) == target
+    assert (target.mcpu, target.threads) == (mcpu, 3)
+
+
+def test_cache_sizes_round_trip() -> None:
+    target = Target.parse("cpu -mcpu=znver4 -threads=2 -l1=16 -l3=1024")
+    assert (target.l1_bytes, target.l3_bytes) == (16 << 10, 1 << 20)
+    assert Target.parse(str(target)) == target
+
+
+def test_host_is_a_processor_whose_features_the_machine_has() -> None:
+    target = Target.parse("cpu")
+    assert set(target.features) <= host_features()[1]
+    assert Target.parse(str(target)) == target
+
+
+def test_closest_processor_needs_its_features() -> None:
+    everything = frozenset(PROCESSORS[0].features)
+    assert closest("AuthenticAMD", everything).mcpu == "znver5"
+    assert closest("AuthenticAMD", everything - {"avx512_vp2intersect"}).mcpu == "znver4"
+    assert closest("GenuineIntel", everything - {"avx512f"}).mcpu == "skylake"
+    assert closest("", frozenset()).mcpu == "x86-64"
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("cuda -arch=sm_90", "not yet supported"),
+        ("cortex-m4", "not yet supported"),
+        ("wasm", "not yet supported"),
+        ("toaster", "names no target"),
+        ("", "empty"),
+        ("cpu -mcpu=z80", "znver5"),
+        ("cpu -threads=0", "at least 1"),
+        ("cpu -cores=2", "threads"),
+        ("cpu fast", "-option=value"),
+    ],
+)
+def test_refusals_say_what_is_allowed(text: str, part: str) -> None:
+    with pytest.raises(TargetError, match=part):
+        Target.parse(text)
