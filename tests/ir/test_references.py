@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from op_cases import CASES, Case, type_of
+from op_case import Case, type_of
+from op_cases import CASES
 
 from mlc.ir import Cost, DType, Graph, GraphBuilder, TensorType, Trait, graph_cost, interpret, lookup, node_cost, registry, verify
 
