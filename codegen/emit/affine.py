@@ -11,6 +11,7 @@ from tvm.ir import PrimType
 
 from ...ir import Graph, Node, Value
 from .access import physical_offset
+from .attributes import attributes_of
 from .emitter import INDEX, Expr, index
 from .evaluate import Evaluator, Substitute
 from .kernel import Kernel, compute_dtype
@@ -55,7 +56,7 @@ class Probe(Evaluator):
         return safe, valid
 
     def _concat(self, node: Node, indices: Sequence[Expr]) -> Expr:
-        self.places.append((None, self.emitter.simplify(indices[int(node.attributes["axis"])])))  # type: ignore[call-overload]
+        self.places.append((None, self.emitter.simplify(indices[attributes_of(node)["axis"]])))
         return super()._concat(node, indices)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from ...ir import Graph, Value
 from .affine import Box
+from .attributes import attributes_of
 
 # More boxes than this cost more code than their loops save tests.
 MOST_BOXES = 9
@@ -39,7 +40,7 @@ def _borders(graph: Graph, value: Value, axes: tuple[int, ...], offsets: tuple[i
     if node is None:
         return
     if node.op == "concat":
-        axis = int(node.attributes["axis"])  # type: ignore[call-overload]
+        axis = attributes_of(node)["axis"]
         start = 0
         for operand in node.inputs:
             yield axes[axis], start + shifts[axis]
@@ -47,19 +48,19 @@ def _borders(graph: Graph, value: Value, axes: tuple[int, ...], offsets: tuple[i
             yield from _borders(graph, operand, axes, moved)
             start += operand.tensor.static_shape[axis]
     elif node.op == "pad":
-        pads = node.attributes["pads"]
+        pads = attributes_of(node)["pads"]
         shape = node.inputs[0].tensor.static_shape
-        for axis, (low, _) in enumerate(pads):  # type: ignore[arg-type]
+        for axis, (low, _) in enumerate(pads):
             yield axes[axis], low + shifts[axis]
             yield axes[axis], low + shape[axis] + shifts[axis]
-        moved = tuple(shift + low for shift, (low, _) in zip(shifts, pads, strict=True))  # type: ignore[arg-type]
+        moved = tuple(shift + low for shift, (low, _) in zip(shifts, pads, strict=True))
         yield from _borders(graph, node.inputs[0], axes, moved)
     elif node.op == "permute":
-        order: tuple[int, ...] = node.attributes["order"]  # type: ignore[assignment]
+        order: tuple[int, ...] = attributes_of(node)["order"]
         inverse = [order.index(axis) for axis in range(len(order))]
         yield from _borders(graph, node.inputs[0], tuple(axes[i] for i in inverse), tuple(shifts[i] for i in inverse))
     elif node.op == "slice" and node.attributes["step"] == 1:
-        axis, start = int(node.attributes["axis"]), int(node.attributes["start"])  # type: ignore[call-overload]
+        axis, start = attributes_of(node)["axis"], attributes_of(node)["start"]
         moved = tuple(shift - start if number == axis else shift for number, shift in enumerate(shifts))
         yield from _borders(graph, node.inputs[0], axes, moved)
     elif node.op not in ("reshape", "flip", "slice", "take", "take_along", "take_nd", "resample", "iota", "full", "constant"):

@@ -16,6 +16,7 @@ from ...errors import LoweringError
 from ...ir import DType, Graph, Node, Value
 from . import scalar
 from .access import through_reshape
+from .attributes import attributes_of
 from .emitter import INDEX, Emitter, Expr, index
 from .kernel import Kernel, computes
 from .resample import resample_at
@@ -97,7 +98,7 @@ class Evaluator:
 
     def _permute(self, node: Node, indices: Sequence[Expr]) -> Expr:
         (x,) = node.inputs
-        order: Sequence[int] = node.attributes["order"]  # type: ignore[assignment]
+        order: Sequence[int] = attributes_of(node)["order"]
         source: list[Expr] = [None] * len(order)
         for position, axis in enumerate(order):
             source[axis] = indices[position]
@@ -109,7 +110,7 @@ class Evaluator:
 
     def _slice(self, node: Node, indices: Sequence[Expr]) -> Expr:
         (x,) = node.inputs
-        axis, start, step = (int(node.attributes[name]) for name in ("axis", "start", "step"))  # type: ignore[arg-type]
+        axis, start, step = (attributes_of(node)[name] for name in ("axis", "start", "step"))
         source = list(indices)
         source[axis] = source[axis] * step + start
         return self.value_at(x, source)
@@ -117,7 +118,7 @@ class Evaluator:
     def _flip(self, node: Node, indices: Sequence[Expr]) -> Expr:
         (x,) = node.inputs
         source = list(indices)
-        for axis in node.attributes["axes"]:  # type: ignore[union-attr]
+        for axis in attributes_of(node)["axes"]:
             source[axis] = x.tensor.static_shape[axis] - 1 - source[axis]
         return self.value_at(x, source)
 
@@ -132,7 +133,7 @@ class Evaluator:
             return filling
         source: list[Expr] = []
         inside: Expr | None = None
-        pads: Sequence[tuple[int, int]] = node.attributes["pads"]  # type: ignore[assignment]
+        pads: Sequence[tuple[int, int]] = attributes_of(node)["pads"]
         for position, extent, (low, _) in zip(indices, x.tensor.static_shape, pads, strict=True):
             safe, valid = self.clamped(self.emitter.simplify(position - low), extent)
             source.append(safe)
@@ -142,7 +143,7 @@ class Evaluator:
         return element if inside is None else tirx.Select(self.emitter.bind(inside), element, filling)
 
     def _concat(self, node: Node, indices: Sequence[Expr]) -> Expr:
-        axis = int(node.attributes["axis"])  # type: ignore[call-overload]
+        axis = attributes_of(node)["axis"]
         parts: list[tuple[Expr | None, Expr]] = []
         start = 0
         for operand in node.inputs:
@@ -171,14 +172,14 @@ class Evaluator:
 
     def _take(self, node: Node, indices: Sequence[Expr]) -> Expr:
         x, positions = node.inputs
-        axis = int(node.attributes["axis"]) % x.tensor.rank  # type: ignore[call-overload]
+        axis = attributes_of(node)["axis"] % x.tensor.rank
         rank = positions.tensor.rank
         row = self._row(self.value_at(positions, indices[axis : axis + rank]), x.tensor.static_shape[axis])
         return self.value_at(x, [*indices[:axis], row, *indices[axis + rank :]])
 
     def _take_along(self, node: Node, indices: Sequence[Expr]) -> Expr:
         x, positions = node.inputs
-        axis = int(node.attributes["axis"]) % x.tensor.rank  # type: ignore[call-overload]
+        axis = attributes_of(node)["axis"] % x.tensor.rank
         source = list(indices)
         source[axis] = self._row(self.value_at(positions, indices), x.tensor.static_shape[axis])
         return self.value_at(x, source)

@@ -7,18 +7,19 @@ from collections.abc import Callable, Sequence
 from tvm import tirx
 
 from ...ir import Node
+from .attributes import attributes_of
 from .emitter import INDEX, Emitter, Expr, index
 
 
 def resample_at(emitter: Emitter, node: Node, element: Callable[[Sequence[Expr]], Expr], indices: Sequence[Expr]) -> Expr:
     """The result element of a ``resample`` node at ``indices``; ``element`` gives those of its operand."""
     extents = node.inputs[0].tensor.static_shape[2:]
-    size: Sequence[int] = node.attributes["size"]  # type: ignore[assignment]
+    size: Sequence[int] = attributes_of(node)["size"]
     corners = bool(node.attributes["align_corners"])
-    scales: Sequence[float | None] = node.attributes["scales"] or (None,) * len(size)  # type: ignore[assignment]
+    scales: Sequence[float | None] = attributes_of(node)["scales"] or (None,) * len(size)
     ratios = [_ratio(extent, wanted, corners, scale) for extent, wanted, scale in zip(extents, size, scales, strict=True)]
     if node.attributes["kind"] == "nearest":
-        source = [_nearest(emitter, position, *facts) for position, *facts in zip(indices[2:], extents, size, ratios, strict=True)]
+        source = [_nearest(emitter, *facts) for facts in zip(indices[2:], extents, size, ratios, strict=True)]
         return element([*indices[:2], *source])
     return _linear(emitter, element, indices, extents, ratios, corners)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
-from ...errors import LoweringError
 from ...ir import DType, Graph, Value
 from ..emit import Kernel, pulls
 from ..emit.scalar import vectorises
@@ -18,8 +18,8 @@ from .loops import largest_power_of_two, worth_parallel
 from .region import AnchoredRegion
 
 _VIEWS = ("reshape", "permute", "broadcast_to", "slice", "relayout")
-_LONGEST_ROW = 1 << 14
-"""Keys for which a row of scores is kept on the stack where there are few queries."""
+_SCORES = 1 << 16
+"""Scores that are kept on the stack at once where there are few queries."""
 
 
 class Attention(Template):
@@ -40,7 +40,7 @@ class Attention(Template):
         q, k, v, *_ = region.anchor.inputs
         if any(value.tensor.dtype is not DType.FLOAT32 for value in (q, k, v, region.anchor.output)):
             return False
-        return _is_view(k) and _is_view(v)
+        return _is_view(k) and _is_view(v) and k.tensor.static_shape[2] <= _SCORES
 
     def space(self, task: Task) -> Space:
         problem = _problem(task.graph, None)
@@ -49,8 +49,8 @@ class Attention(Template):
         parallel = 1 if worth_parallel(task) else 0
         parallels = (0, 1) if task.threads > 1 else (0,)
         if problem.queries < lanes:
-            rows = min(problem.group * problem.queries, 4)
-            choices = (("lanes", (lanes,)), ("parallel", parallels), ("rows", tuple(sorted({1, 2, rows}))))
+            rows = max(min(problem.group * problem.queries, 4, _SCORES // problem.keys), 1)
+            choices = (("lanes", (lanes,)), ("parallel", parallels), ("rows", tuple(sorted({1, min(2, rows), rows}))))
             return Space(self.name, choices, Config.of(self.name, {"lanes": lanes, "rows": rows, "parallel": parallel}))
         # Accumulators, a tile of queries and one broadcast key must fit the registers.
         most = problem.queries // lanes
@@ -66,19 +66,16 @@ class Attention(Template):
         )
         default = {"block": block, "keys": keys, "lanes": lanes, "parallel": parallel, "queries": wide}
 
-        def allows(knobs: object) -> bool:
-            assert isinstance(knobs, dict)
+        def allows(knobs: Mapping[str, int]) -> bool:
             return knobs["keys"] * knobs["queries"] + knobs["queries"] + 1 <= target.vector_registers
 
-        return Space(self.name, spaces, Config.of(self.name, default), allows)  # type: ignore[arg-type]
+        return Space(self.name, spaces, Config.of(self.name, default), allows)
 
     def lower(self, task: Task, config: Config) -> LoweredKernel:
         kernel = Kernel(task.graph)
         problem = _problem(task.graph, kernel)
         parallel = bool(config["parallel"])
         if problem.queries < config["lanes"]:
-            if problem.keys * config["rows"] > 4 * _LONGEST_ROW:
-                raise LoweringError(f"attention over {problem.keys} keys for few queries is too long for a row of scores; split the keys")
             lanes = largest_power_of_two(min(config["lanes"], problem.width & -problem.width))
             RowAttention(problem, lanes, config["rows"]).emit(parallel)
         else:

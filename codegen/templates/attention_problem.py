@@ -9,6 +9,7 @@ from tvm import tirx
 
 from ...ir import DType
 from ..emit import Emitter, Evaluator, Expr, Kernel, index
+from ..emit.attributes import attributes_of
 from ..emit.math import f32, select
 from .region import AnchoredRegion
 
@@ -30,7 +31,7 @@ class AttentionProblem:
         self.batch, self.heads, self.queries, self.width = self.q.tensor.static_shape
         _, self.key_heads, self.keys, self.value_width = self.v.tensor.static_shape
         self.group = self.heads // self.key_heads
-        self.scale = float(node.attributes["scale"])  # type: ignore[arg-type]
+        self.scale = float(attributes_of(node)["scale"])
         self.causal = bool(node.attributes["is_causal"])
         self._element: Expr = None
         if kernel is not None:

@@ -10,8 +10,8 @@ from tvm import tirx
 from ..emit import PARALLEL, SERIAL, VECTORIZED, Expr, index, unflatten
 from ..emit.math import exp_nonpositive, f32, select
 from .attention_problem import LOWEST, AttentionProblem, safe_inverse, safe_maximum
-from .loops import largest_power_of_two
-from .rows import LoopGroup, Row, RowLoops, Rows, Step
+from .loops import LoopGroup, largest_power_of_two
+from .rows import Row, RowLoops, Rows, Step
 from .transpose import transpose_registers
 
 

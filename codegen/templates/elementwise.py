@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -20,6 +21,7 @@ from .loops import (
     LoopGroup,
     box_indices,
     chunked_vector_loop,
+    estimated_seconds,
     groups_of,
     outer_loops,
     physical_axes,
@@ -27,6 +29,9 @@ from .loops import (
     worth_parallel,
 )
 from .transpose import transposed_tile
+
+_SMALLEST_SHARE = 5e-6
+"""Seconds of work below which one nest of a kernel stays on one thread."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,11 @@ class _Nest:
     groups: tuple[LoopGroup, ...]
     reads: tuple[tuple[int, ...] | None, ...]
     """Strides along ``groups`` of each load."""
+
+    def share(self, graph: Graph) -> float:
+        """The part of the kernel's results that this nest computes."""
+        elements = sum(value.tensor.elements for value in graph.outputs)
+        return len(self.outputs) * math.prod(self.box.extents) / elements
 
     @property
     def transposed(self) -> int | None:
@@ -92,7 +102,7 @@ class Elementwise(Template):
         for position, value in enumerate(graph.outputs):
             type = value.tensor
             alike.setdefault((type.shape, type.layout), []).append(position)
-        nests = []
+        nests: list[_Nest] = []
         for outputs in alike.values():
             first = graph.outputs[outputs[0]]
             if first.tensor.elements == 0:
@@ -107,7 +117,7 @@ class Elementwise(Template):
 
     def _emit(self, evaluator: Evaluator, nest: _Nest, task: Task, config: Config, vectorised: bool) -> None:
         emitter = evaluator.emitter
-        parallel = bool(config["parallel"])
+        parallel = bool(config["parallel"]) and nest.share(evaluator.graph) * estimated_seconds(task.graph, task.target) > _SMALLEST_SHARE
         lanes = config["lanes"]
 
         def store(positions: dict[int, Expr]) -> None:

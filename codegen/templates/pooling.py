@@ -13,6 +13,7 @@ from tvm import tirx
 from ...ir import DType, Graph, Node
 from ..emit import SERIAL, VECTORIZED, Evaluator, Expr, Kernel, compute_dtype, index
 from ..emit.affine import Box
+from ..emit.attributes import attributes_of
 from ..emit.math import select
 from ..emit.scalar import constant, vectorises
 from ..space import Config, Space
@@ -70,12 +71,12 @@ class _Pool:
         self.dtype: DType = self.operand.tensor.dtype
         self.shape = self.node.output.tensor.static_shape
         self.extents = self.operand.tensor.static_shape[2:]
-        attributes = self.node.attributes
+        attributes = attributes_of(self.node)
         self.largest = attributes["kind"] == "max"
-        self.window: Sequence[int] = attributes["window"]  # type: ignore[assignment]
-        self.stride: Sequence[int] = attributes["stride"]  # type: ignore[assignment]
-        self.dilation: Sequence[int] = attributes["dilation"]  # type: ignore[assignment]
-        self.padding: Sequence[tuple[int, int]] = attributes["padding"]  # type: ignore[assignment]
+        self.window: Sequence[int] = attributes["window"]
+        self.stride: Sequence[int] = attributes["stride"]
+        self.dilation: Sequence[int] = attributes["dilation"]
+        self.padding: Sequence[tuple[int, int]] = attributes["padding"]
         self._element: Expr = None
         self.evaluator = Evaluator(kernel, {self.node.output: lambda indices: self._element})
 
@@ -161,9 +162,9 @@ class _Pool:
     def _finished(self, value: Expr, place: Sequence[Expr]) -> Expr:
         if self.largest:
             return value
-        divisor = self.node.attributes["divisor"]
+        divisor = attributes_of(self.node)["divisor"]
         if divisor is not None:
-            return value * constant(1 / divisor, self.dtype)  # type: ignore[operator]
+            return value * constant(1 / divisor, self.dtype)
         count: Expr = index(1)
         for axis in range(len(self.window)):
             count = count * self._counted(axis, place[axis + 2])
@@ -177,7 +178,7 @@ class _Pool:
         low = high = 0
         if self.node.attributes["count_include_pad"]:
             low, high = self.padding[axis]
-            uncounted: Sequence[int] = self.node.attributes["uncounted"] or ()  # type: ignore[assignment]
+            uncounted: Sequence[int] = attributes_of(self.node)["uncounted"] or ()
             high -= uncounted[axis] if uncounted else 0
         total: Expr = index(0)
         for offset in range(self.window[axis]):

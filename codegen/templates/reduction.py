@@ -9,6 +9,7 @@ from tvm import tirx
 
 from ...ir import DType, Graph
 from ..emit import Evaluator, Expr, Kernel, compute_dtype, index
+from ..emit.attributes import attributes_of
 from ..emit.emitter import truth_as
 from ..emit.math import is_nan, select
 from ..emit.scalar import constant, vectorises
@@ -62,11 +63,11 @@ class _Computation:
         self.operand = node.inputs[0]
         self.kind = str(node.attributes["kind"])
         rank = self.operand.tensor.rank
-        self.axes = tuple(axis % rank for axis in node.attributes["axes"])  # type: ignore[union-attr]
+        self.axes = tuple(axis % rank for axis in attributes_of(node)["axes"])
         self.keepdims = bool(node.attributes["keepdims"])
         self.result: Expr = None
         substitutes = {node.output: lambda indices: self.result}
-        self.evaluator = Evaluator(kernel, substitutes)  # type: ignore[arg-type]
+        self.evaluator = Evaluator(kernel, substitutes)
         type = self.operand.tensor
         placeholder = constant(0, node.output.tensor.dtype)
         self.loops: RowLoops = plan_rows(

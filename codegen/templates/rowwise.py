@@ -11,6 +11,7 @@ from tvm import tirx
 from ...ir import Graph, Value
 from ..emit import Evaluator, Expr, Kernel, index, pulls
 from ..emit.affine import Probe
+from ..emit.attributes import attributes_of
 from ..emit.math import exp_nonpositive, f32, log, select
 from ..emit.scalar import vectorises
 from ..space import Config, Space
@@ -208,7 +209,7 @@ class _Computation:
         row.each(lambda element: self._store(element, self._affine(element, again(element) * inverse(element.lane))))
 
     def _inverse_root(self, total: Expr, scale: float) -> Expr:
-        eps = float(self.node.attributes["eps"])  # type: ignore[arg-type]
+        eps = float(attributes_of(self.node)["eps"])
         return f32(1.0) / tirx.sqrt(self.emitter.bind(total * f32(scale) + f32(eps)))
 
     def _affine(self, element: Element, value: Expr) -> Expr:

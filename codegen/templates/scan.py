@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from ...ir import Graph
 from ..emit import Evaluator, Expr, Kernel, compute_dtype, index
+from ..emit.attributes import attributes_of
 from ..emit.scalar import constant, vectorises
 from ..space import Config, Space
 from ..task import Task
@@ -43,7 +44,7 @@ class Scan(Template):
         type = operand.tensor
         running: list[Expr] = [None]
         evaluator = Evaluator(kernel, {node.output: lambda indices: running[0]})
-        axis = int(node.attributes["axis"]) % type.rank  # type: ignore[call-overload]
+        axis = attributes_of(node)["axis"] % type.rank
         loops = plan_rows(graph, type.static_shape, type.layout.order, (axis,), {}, lambda probe, indices: probe.value_at(operand, indices))
         adds = node.attributes["kind"] == "sum"
         vectorised = loops.lane is not None and all(vectorises(other) for other in graph.nodes)
