@@ -27,10 +27,12 @@ from .register_tile import ReductionLoop, RegisterTile, merge_loops
 from .staging import clear_row, copy_row, loop_kind
 from .tiling import (
     EvenSplit,
+    alias_penalty,
     aliases,
     busiest_share,
     divisors,
     fits_registers,
+    group_penalty,
     panel_candidates,
     round_up,
     share,
@@ -226,7 +228,7 @@ class PixelTiles:
 
     def cycles(self, target: Target, vectors: int, depth: int) -> float:
         return sum(
-            down.count * across.count * tile_cycles(target, down.size * across.size, vectors, depth)
+            down.count * across.count * tile_cycles(target, down.size * across.size, vectors, depth, self.rows.tiles * self.columns.tiles)
             for down in self.rows.runs
             for across in self.columns.runs
         )
@@ -308,9 +310,7 @@ def predicted_cycles(conv: Convolution, pixels: Pixels, target: Target, parallel
 
     tail_cycles = panel_cycles(-(-tail // target.vector_lanes)) if tail else None
     slowest = busiest_share(panel_cycles(vectors), full, tail_cycles, conv.batch * conv.groups, parallel // groups)
-    if aliases(target, conv.stride[1] * pixels.column * _FLOAT, tiles.largest):
-        slowest *= 1.08
-    return slowest
+    return slowest * group_penalty(groups) * alias_penalty(conv.stride[1] * pixels.column * _FLOAT, tiles.largest)
 
 
 class _Lowering:
@@ -409,17 +409,17 @@ class _Lowering:
         row_offsets = [y * down + x * across for y in range(size[0]) for x in range(size[1])]
         tile.accumulate(self.a, a_offset, row_offsets, self.b, b_offset, pixels.nest(conv, self.panel), self.unroll)
         bias = self.region.anchor.inputs[2] if len(self.region.anchor.inputs) > 2 else None
-        for step in range(size[0] * size[1]):
+
+        def store(step: Expr | int, lane: Expr, element: Expr) -> None:
             y, x = start[0] + step // size[1], start[1] + step % size[1]
             if self.tiles.flat:
                 y, x = unflatten(emitter, conv.results, start[1] + step)
-            for vector in range(vectors):
-                width = min(self.lanes, columns - vector * self.lanes)
-                with tile.lanes_of(step, vector, width) as (lane, element):
-                    channel = group * conv.outputs + number * self.panel + (vector * self.lanes + lane)
-                    if bias is not None:
-                        element = element + self.epilogue.evaluator.value_at(bias, [channel])
-                    self.epilogue.store(conv.result_indices(batch, channel, y, x), element)
+            channel = group * conv.outputs + number * self.panel + lane
+            if bias is not None:
+                element = element + self.epilogue.evaluator.value_at(bias, [channel])
+            self.epilogue.store(conv.result_indices(batch, channel, y, x), element)
+
+        tile.for_each(columns, self.epilogue.is_long, store)
 
     def _stage_pixels(self) -> None:
         """Copies the operand into the workspace, surrounded by the padding's zeros."""

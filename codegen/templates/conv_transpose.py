@@ -308,15 +308,14 @@ class _Lowering:
                 tile.accumulate(self.a, a_offset, offsets, self.b, b_offset, nest, self.config["unroll"])
         bias = self.region.anchor.inputs[2] if len(self.region.anchor.inputs) > 2 else None
         y = row * conv.strides[0] + down.start
-        for step in range(pixels):
-            for vector in range(vectors):
-                width = min(self.lanes, columns - vector * self.lanes)
-                with tile.lanes_of(step, vector, width) as (lane, element):
-                    channel = group * conv.outputs + number * self.panel + (vector * self.lanes + lane)
-                    if bias is not None:
-                        element = element + self.epilogue.evaluator.value_at(bias, [channel])
-                    indices = conv.indices(batch, channel, y, (x + step) * conv.strides[1] + across.start)
-                    self.epilogue.store(indices, element)
+
+        def store(step: Expr | int, lane: Expr, element: Expr) -> None:
+            channel = group * conv.outputs + number * self.panel + lane
+            if bias is not None:
+                element = element + self.epilogue.evaluator.value_at(bias, [channel])
+            self.epilogue.store(conv.indices(batch, channel, y, (x + step) * conv.strides[1] + across.start), element)
+
+        tile.for_each(columns, self.epilogue.is_long, store)
 
     def _stage_pixels(self) -> None:
         """Copies the operand into the workspace, surrounded by zeros."""

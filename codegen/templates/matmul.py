@@ -26,11 +26,13 @@ from .register_tile import ReductionLoop, RegisterTile, merge_loops
 from .staging import copy_row, loop_kind
 from .tiling import (
     EvenSplit,
+    alias_penalty,
     aliases,
     busiest_share,
     distinct_splits,
     divisors,
     fits_registers,
+    group_penalty,
     panel_candidates,
     round_up,
     share,
@@ -165,14 +167,12 @@ def predicted_cycles(product: Product, target: Target, parallel: int, knobs: Map
     full, tail = divmod(product.columns, panel)
 
     def panel_cycles(width: int) -> float:
-        total = sum(run.count * tile_cycles(target, run.size, width, product.depth) for run in split.runs)
+        total = sum(run.count * tile_cycles(target, run.size, width, product.depth, split.tiles) for run in split.runs)
         return total * -(-split.tiles // groups) / split.tiles
 
     tail_cycles = panel_cycles(-(-tail // target.vector_lanes)) if tail else None
     slowest = busiest_share(panel_cycles(vectors), full, tail_cycles, product.batch, parallel // groups)
-    if aliases(target, product.depth * _FLOAT, split.largest):
-        slowest *= 1.08
-    return slowest
+    return slowest * group_penalty(groups) * alias_penalty(product.depth * _FLOAT, split.largest)
 
 
 class _Lowering:
@@ -282,13 +282,13 @@ class _Lowering:
         nest = merge_loops([ReductionLoop(product.depth, 1, self.panel)])
         row_offsets = [number * self.a_stride for number in range(rows)]
         tile.accumulate(self.a, a_offset, row_offsets, self.b, b_offset, nest, self.unroll)
-        for step in range(rows):
-            for vector in range(vectors):
-                width = min(self.lanes, columns - vector * self.lanes)
-                with tile.lanes_of(step, vector, width) as (lane, element):
-                    column = number * self.panel + (vector * self.lanes + lane)
-                    indices = product.result_indices(emitter, batch, row + step, column)
-                    self.epilogue.store(indices, self._with_bias(element, column))
+
+        def store(step: Expr | int, lane: Expr, element: Expr) -> None:
+            column = number * self.panel + lane
+            indices = product.result_indices(emitter, batch, row + step, column)
+            self.epilogue.store(indices, self._with_bias(element, column))
+
+        tile.for_each(columns, self.epilogue.is_long, store)
 
     def _with_bias(self, element: Expr, column: Expr) -> Expr:
         anchor = self.region.anchor

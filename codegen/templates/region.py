@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from ...ir import DType, Graph, Layout, Node, TensorType, Value
+from ...ir import DType, Graph, Layout, Node, TensorType, Value, lookup
 from ..emit import Evaluator, Expr, Kernel, computes, flatten, pulls, unflatten
 from ..emit.access import through_reshape
 
@@ -99,12 +99,25 @@ class Epilogue:
         self._region = region
         self._element: Expr = None
         self.evaluator = Evaluator(kernel, {region.anchor.output: lambda indices: self._element})
+        self.is_long = any(_instructions(node) >= _LONG for node in region.graph.nodes if node is not region.anchor)
+        """Whether storing an element takes so many instructions that templates should emit them in a loop."""
 
     def store(self, indices: Sequence[Expr], element: Expr) -> None:
         """Stores what every output makes of ``element``, the anchor's at logical ``indices``. Open a scope for each element."""
         self._element = element
         for position, output in enumerate(self._region.graph.outputs):
             self.evaluator.store_outputs(position, self._region.place(self._kernel, output, indices))
+
+
+_LONG = 8
+"""Operations per element from which on an epilogue counts as long: transcendental functions."""
+
+
+def _instructions(node: Node) -> int:
+    """Operations per element of an elementwise ``node``, by the cost model."""
+    elements = max(node.output.tensor.elements, 1)
+    flops = lookup(node.op).flops([value.tensor for value in node.inputs], node.attributes, [node.output.tensor])
+    return flops // elements
 
 
 def broadcast_row(kernel: Kernel, shape: Sequence[int], result: Sequence[int], position: Expr) -> list[Expr]:

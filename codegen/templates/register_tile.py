@@ -7,7 +7,7 @@ packed panels (Goto and van de Geijn, "Anatomy of high-performance matrix multip
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -93,10 +93,39 @@ class RegisterTile:
         for step in range(trips * times, loop.extent):
             self._step(a, a_offset + step * loop.a_stride, row_offsets, b, b_offset + step * loop.b_stride)
 
+    def for_each(self, columns: int, looped: bool, use: Callable[[Expr | int, Expr, Expr], None]) -> None:
+        """Calls ``use(row, column, element)`` in vectorised loops over the first ``columns`` columns of every row.
+
+        With ``looped`` the code of ``use`` is emitted once in a loop over the rows, not once for each vector of the tile: what
+        takes many instructions would otherwise dominate the time that LLVM needs.
+        """
+        emitter = self._emitter
+        if not looped or self.rows == 1:
+            for row in range(self.rows):
+                for start in range(0, columns, self.lanes):
+                    with self._lanes(row, start, min(self.lanes, columns - start)) as (lane, element):
+                        use(row, lane + start, element)
+            return
+        # A copy: accumulators that are read at an index unknown to LLVM would not stay in registers.
+        width = self.vectors * self.lanes
+        copy = emitter.allocate(self.rows * width, "float32", "tile")
+        for start in range(0, self.rows * width, self.lanes):
+            emitter.emit(tirx.BufferStore(copy, tirx.BufferLoad(self.accumulators, [self._ramp(start)]), [self._ramp(start)]))
+        whole = columns // self.lanes
+        with emitter.loop(self.rows, name="row") as row:
+            if whole:
+                with emitter.loop(whole, name="vector") as vector, emitter.loop(self.lanes, VECTORIZED, "lane") as lane:
+                    column = vector * self.lanes + lane
+                    use(row, column, tirx.BufferLoad(copy, [row * width + column]))
+            if columns % self.lanes:
+                with emitter.loop(columns % self.lanes, VECTORIZED, "lane") as lane:
+                    column = lane + whole * self.lanes
+                    use(row, column, tirx.BufferLoad(copy, [row * width + column]))
+
     @contextmanager
-    def lanes_of(self, row: int, vector: int, width: int) -> Iterator[tuple[Expr, Expr]]:
-        """A vectorised loop over the first ``width`` lanes of a vector; yields the lane and the accumulated element."""
-        start = (row * self.vectors + vector) * self.lanes
+    def _lanes(self, row: int, column: int, width: int) -> Iterator[tuple[Expr, Expr]]:
+        """A vectorised loop over ``width`` lanes of a row from ``column`` on; yields the lane and the accumulated element."""
+        start = row * self.vectors * self.lanes + column
         buffer = self.accumulators
         if width < self.lanes:
             # Through a buffer of its own: LLVM would split the accumulator itself into the vectors that are read of it.

@@ -18,7 +18,11 @@ PARALLEL_SECONDS = 20e-6
 _FMA_LATENCY = 4
 _LOADS_PER_CYCLE = 2
 _L2_BYTES_PER_CYCLE = 32
-_WAYS = 6
+_L3_BYTES_PER_CYCLE = 20
+_HIDDEN = 0.05
+_L2_SHARE = 0.8
+"""Of the second-level cache, for a panel that is read again for each tile of rows."""
+_WAYS = 8
 _PAGE = 4096
 
 
@@ -100,20 +104,38 @@ def fits_registers(target: Target, rows: int, vectors: int) -> bool:
 
 def aliases(target: Target, row_bytes: int, rows: int) -> bool:
     """Whether ``rows`` that lie ``row_bytes`` apart compete for the same few sets of the first-level cache."""
-    sets = math.gcd(row_bytes, _PAGE)
-    return rows * sets // _PAGE > _WAYS
+    return _competing(row_bytes, rows) > _WAYS
 
 
-def tile_cycles(target: Target, rows: int, vectors: int, depth: int) -> float:
-    """Estimated cycles of a register tile with ``depth`` steps of reduction: arithmetic, loads, streaming of ``b``, and store."""
+def alias_penalty(row_bytes: int, rows: int) -> float:
+    """By how much such competition slows a tile down (measured)."""
+    competing = _competing(row_bytes, rows)
+    return 1.1 if competing > _WAYS else 1.02 if competing > _WAYS / 2 else 1.0
+
+
+def _competing(row_bytes: int, rows: int) -> float:
+    """How many of ``rows`` that lie ``row_bytes`` apart map to the same set of the first-level cache, whose ways span a page."""
+    return rows * math.gcd(row_bytes, _PAGE) / _PAGE
+
+
+def tile_cycles(target: Target, rows: int, vectors: int, depth: int, passes: int = 2) -> float:
+    """Estimated cycles of a register tile with ``depth`` steps of reduction: arithmetic, loads, streaming of ``b``, and store.
+
+    ``passes`` is how often the panel of ``b`` is read: a second time it comes from the second-level cache, if it fits.
+    """
     multiply_adds = rows * vectors
-    step = max(
-        multiply_adds / target.fma_units,
-        (rows + vectors) / _LOADS_PER_CYCLE,
-        _FMA_LATENCY,
-        vectors * target.vector_bytes / _L2_BYTES_PER_CYCLE,
-    )
-    return depth * step + 2.0 * multiply_adds + 20.0
+    step_bytes = vectors * target.vector_bytes
+    cached = passes > 1 and depth * step_bytes <= _L2_SHARE * target.l2_bytes
+    loads = (rows + vectors) / _LOADS_PER_CYCLE
+    stream = step_bytes / (_L2_BYTES_PER_CYCLE if cached else _L3_BYTES_PER_CYCLE)
+    step = max(multiply_adds / target.fma_units, loads, _FMA_LATENCY, stream)
+    # What hides behind the arithmetic still hurts a little: among equals, the tile that moves least is best.
+    return depth * (step + _HIDDEN * (loads + stream)) + 2.0 * multiply_adds + 20.0
+
+
+def group_penalty(groups: int) -> float:
+    """What sharing rows costs beside the balance: every group of threads reads all of ``b``."""
+    return 1.0 + 0.01 * math.log2(groups)
 
 
 def busiest_share(full_cycles: float, full: int, tail_cycles: float | None, batch: int, parts: int) -> float:
