@@ -43,7 +43,7 @@ def choice_for(task: Task, space: Space, database: Database | None = None, model
                 return Choice(record.config, Source.MEASURED, record.median)
         except DatabaseError as error:
             warnings.warn(f"{error}. Compiling without the tuning database", RuntimeWarning, stacklevel=2)
-    if model is not None and model.confident and len(space) > 1:
+    if model is not None and model.trusts(space.template) and len(space) > 1:
         try:
             if (choice := _ranked(task, space, model)) is not None:
                 return choice

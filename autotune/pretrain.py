@@ -1,8 +1,8 @@
 """The job behind the shipped cost model: ``python -m mlc.autotune.pretrain collect DATABASE``, then ``... train DATABASE WEIGHTS``.
 
 ``collect`` measures configs of sampled tasks (about five minutes on two cores; run it again to continue), ``train`` prints how
-the ranking does on tasks it has not seen and writes it as JSON. It is marked as trusted, and so may overrule the templates'
-defaults, only if that beats the defaults on held-out tasks.
+the ranking does on tasks it has not seen and writes it as JSON. It may overrule the defaults of those templates only where that
+beats the defaults on held-out tasks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..codegen.space import Config
 from ..codegen.target import Target
 from ..codegen.task import Task
 from ..costmodel import CostModel, GradientBoostedModel, RooflineModel
-from ..costmodel.evaluation import Evaluation, cross_validate
+from ..costmodel.evaluation import Evaluation, cross_validate, summarise
 from ..costmodel.sampling import sample_tasks
 from .database import Database
 from .measure import LocalMeasurer, Measurer
@@ -27,6 +27,9 @@ from .tuning import template_space
 TASKS = 120
 CONFIGS = 16
 """Configs measured of each task: the default and a sample."""
+
+ENOUGH = 10
+"""Held-out tasks of a template without which nothing is known about it."""
 
 
 def collect(database: Database, measurer: Measurer, tasks: Sequence[Task], configs: int, seconds: float) -> int:
@@ -57,15 +60,21 @@ def collect(database: Database, measurer: Measurer, tasks: Sequence[Task], confi
 
 
 def train(database: Database) -> tuple[GradientBoostedModel, Mapping[str, Evaluation]]:
-    """The ranking learned from all records, and how rankings do on held-out tasks (five folds)."""
+    """The ranking learned from all records, and how rankings do on held-out tasks (five folds), over all and by template."""
     records, tasks = database.records(), database.tasks()
     default_of = _Defaults()
     makers: Mapping[str, type[CostModel]] = {"roofline": RooflineModel, "gradient boosting": GradientBoostedModel}
-    results = {name: cross_validate(make, records, tasks, default_of) for name, make in makers.items()}
+    results: dict[str, Evaluation] = {}
     model = GradientBoostedModel()
+    for name, make in makers.items():
+        judged = cross_validate(make, records, tasks, default_of)
+        results[name] = summarise(judged, default_of)
+        for template in sorted({group.configs[0].template for group, _ in judged}):
+            part = summarise([(group, seen) for group, seen in judged if group.configs[0].template == template], default_of)
+            results[f"{name}, {template}"] = part
+            if make is GradientBoostedModel and part.chosen < part.default and part.tasks >= ENOUGH:
+                model.trusted |= {template}
     model.fit(records, tasks)
-    learned = results["gradient boosting"]
-    model.trusted = learned.chosen < learned.default
     model.notes = {
         "records": len(records),
         "tasks": len(tasks),
@@ -120,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, result in results.items():
             print(f"{name}: {result}")
         print("most important features: " + ", ".join(f"{name} {share:.2f}" for name, share in list(model.explain().items())[:12]))
-        print("trusted: it may overrule defaults" if model.trusted else "not trusted: no better than the defaults, which stay in force")
+        print("may overrule the defaults of: " + (", ".join(sorted(model.trusted)) or "none, it is no better"))
         model.save(options.weights)
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -52,6 +53,10 @@ def pick_when_sure(prediction: Prediction, default: int) -> int:
     return first if margin > SURE * deviation else default
 
 
+Judgement: TypeAlias = tuple[TaskGroup, Prediction]
+"""The measured configs of a task, and what a model that has not seen the task says about them."""
+
+
 def cross_validate(
     make: Callable[[], CostModel],
     records: Sequence[Record],
@@ -59,20 +64,20 @@ def cross_validate(
     default_of: Callable[[Task], Config],
     folds: int = 5,
     seed: int = 0,
-) -> Evaluation:
-    """Trains on all but one fold of the tasks and evaluates on that one, in turn. Tasks without a measured default are left out."""
+) -> list[Judgement]:
+    """Trains on all but one fold of the tasks and judges that one, in turn. Tasks without a measured default are left out."""
     groups = [group for group in group_by_task(records, tasks) if default_of(group.task) in group.configs]
     order = np.random.default_rng(seed).permutation(len(groups))
-    judged: list[tuple[TaskGroup, Prediction]] = []
+    judged: list[Judgement] = []
     for fold in range(folds):
         held_out = {groups[index].task.key for index in order[fold::folds]}
         model = make()
         model.fit([record for record in records if record.task not in held_out], tasks)
         judged += [(group, model.predict(group.task, group.configs)) for group in groups if group.task.key in held_out]
-    return summarise(judged, default_of)
+    return judged
 
 
-def summarise(judged: Sequence[tuple[TaskGroup, Prediction]], default_of: Callable[[Task], Config]) -> Evaluation:
+def summarise(judged: Sequence[Judgement], default_of: Callable[[Task], Config]) -> Evaluation:
     """The figures of predictions for measured groups."""
     logs: dict[str, list[float]] = {"first": [], "eight": [], "chosen": [], "default": []}
     right = pairs = overruled = 0

@@ -39,11 +39,14 @@ class Hyperparameters:
 
 
 class GradientBoostedModel(CostModel):
-    """Ranks configs of tasks that it never saw. ``trusted`` says that a held-out evaluation found it better than defaults."""
+    """Ranks configs of tasks that it never saw.
+
+    ``trusted`` are the templates for which a held-out evaluation found it better than their defaults.
+    """
 
     def __init__(self, hyperparameters: Hyperparameters | None = None) -> None:
         self.hyperparameters = hyperparameters or Hyperparameters()
-        self.trusted = False
+        self.trusted: frozenset[str] = frozenset()
         self.notes: dict[str, Any] = {}
         """Where the model comes from: data, evaluation. Saved with it."""
         self._rankers: list[Any] = []
@@ -91,9 +94,8 @@ class GradientBoostedModel(CostModel):
     def fitted(self) -> bool:
         return bool(self._rankers)
 
-    @property
-    def confident(self) -> bool:
-        return self.trusted and self.fitted
+    def trusts(self, template: str) -> bool:
+        return self.fitted and template in self.trusted
 
     def predict(self, task: Task, configs: Sequence[Config]) -> Prediction:
         """See :meth:`CostModel.predict`; CostModelError before :meth:`fit` or :meth:`load`."""
@@ -114,7 +116,7 @@ class GradientBoostedModel(CostModel):
             "kind": "gradient-boosted",
             "version": VERSION,
             "features": list(FEATURE_NAMES),
-            "trusted": self.trusted,
+            "trusted": sorted(self.trusted),
             "notes": self.notes,
             "rankers": boosters[:-1],
             "regressor": boosters[-1],
@@ -131,7 +133,7 @@ class GradientBoostedModel(CostModel):
         try:
             model._rankers = [_booster(tree) for tree in contents["rankers"]]
             model._regressor = _booster(contents["regressor"])
-            model.trusted = bool(contents["trusted"])
+            model.trusted = frozenset(contents["trusted"])
             model.notes = dict(contents["notes"])
         except Exception as error:
             raise CostModelError(f"the cost model {path} is damaged: {error}; train it anew or delete the file") from error

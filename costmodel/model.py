@@ -77,9 +77,8 @@ class CostModel(ABC):
     def explain(self) -> Mapping[str, float]:
         """How much each feature contributes, the most important first; sums to one unless empty."""
 
-    @property
-    def confident(self) -> bool:
-        """Whether the ranking may overrule a template's default config."""
+    def trusts(self, template: str) -> bool:
+        """Whether the ranking may overrule the default config of that template."""
         return False
 
 

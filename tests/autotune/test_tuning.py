@@ -114,9 +114,8 @@ class Opinion(RooflineModel):
     def __init__(self, agree: bool) -> None:
         self.agree = agree
 
-    @property
-    def confident(self) -> bool:
-        return True
+    def trusts(self, template: str) -> bool:
+        return template == "synthetic"
 
     def predict(self, task: Task, configs: Any) -> Prediction:
         scores = np.zeros((4, len(configs)))

@@ -19,7 +19,7 @@ from mlc.codegen.space import Config
 from mlc.codegen.target import Target
 from mlc.codegen.task import Task
 from mlc.costmodel import FEATURE_NAMES, CostModel, GradientBoostedModel, RooflineModel, feature_matrix, pretrained
-from mlc.costmodel.evaluation import cross_validate, pick_when_sure
+from mlc.costmodel.evaluation import cross_validate, pick_when_sure, summarise
 from mlc.costmodel.gradient_boosting import Hyperparameters
 from mlc.costmodel.model import Prediction
 from mlc.costmodel.pretrained import WEIGHTS, load_or_roofline
@@ -121,7 +121,11 @@ def test_what_is_saved_predicts_the_same(trained: GradientBoostedModel, tmp_path
     np.testing.assert_array_equal(loaded.predict(task, CONFIGS).scores, trained.predict(task, CONFIGS).scores)
     np.testing.assert_array_equal(loaded.predict(task, CONFIGS).seconds, trained.predict(task, CONFIGS).seconds)
     assert loaded.notes == {"why": "a test"}
-    assert not loaded.confident  # not trusted until an evaluation says so
+    assert not loaded.trusts("matmul")  # not before an evaluation says so
+    trained.trusted = frozenset({"matmul"})
+    trained.save(path)
+    assert GradientBoostedModel.load(path).trusts("matmul")
+    trained.trusted = frozenset()
 
 
 def test_importances_name_features_and_sum_to_one(trained: GradientBoostedModel) -> None:
@@ -155,7 +159,7 @@ def test_damaged_weights_are_refused_and_do_not_stop_a_compilation(
     with pytest.warns(RuntimeWarning, match="default schedules"):
         model = load_or_roofline(path)
     assert isinstance(model, RooflineModel)
-    assert not model.confident
+    assert not model.trusts("matmul")
 
 
 def test_too_little_data_is_an_error() -> None:
@@ -182,7 +186,11 @@ def test_cross_validation_is_on_unseen_tasks(data: tuple[list[Record], dict[str,
             seen.append({record.task for record in records})
 
     records, tasks = data
-    result = cross_validate(Spy, records, tasks, lambda task: CONFIGS[0], folds=4)
+
+    def default_of(task: Task) -> Config:
+        return CONFIGS[0]
+
+    result = summarise(cross_validate(Spy, records, tasks, default_of, folds=4), default_of)
     assert result.tasks == len(tasks)
     assert all(len(part) == 30 for part in seen)
     assert set().union(*[set(tasks) - part for part in seen]) == set(tasks)
