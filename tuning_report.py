@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from .ir.types import TensorType
+
 if TYPE_CHECKING:
     from .autotune import TaskResult, TuningResult
 
@@ -64,7 +66,8 @@ def tuning_dict(result: TuningResult) -> dict[str, Any]:
 def label(task: TaskResult) -> str:
     """The operations of a kernel, such as ``conv+add+relu``, and the shape of its first output."""
     graph = task.task.graph
-    shape = "x".join(str(dim) for dim in graph.outputs[0].type.shape)
+    types = [value.type for value in graph.outputs]
+    shape = ", ".join("x".join(map(str, type.shape)) for type in types if isinstance(type, TensorType))
     names = [node.op for node in graph.nodes if node.op != "constant"]
     return f"{'+'.join(names[:4])}{'+...' if len(names) > 4 else ''} {shape}"
 
