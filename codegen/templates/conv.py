@@ -70,7 +70,7 @@ class Convolution:
 
     @cached_property
     def groups(self) -> int:
-        return int(self.anchor.attributes["groups"])  # type: ignore[call-overload]
+        return int(self.anchor.attributes["groups"])  # type: ignore[arg-type]
 
     @cached_property
     def channels(self) -> int:
