@@ -5,7 +5,9 @@ from __future__ import annotations
 import enum
 import os
 import pathlib
+import shutil
 import statistics
+import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -18,10 +20,13 @@ from ..codegen.record import Record
 from ..codegen.space import Config
 from ..codegen.task import Task
 from ..costmodel import lower_bound
-from ..errors import Error, MeasurementError
+from ..errors import BuildError, Error, MeasurementError
 from .building import ENTRY, BuiltKernel, timing_library
 from .inputs import write_case
 from .workers import Worker
+
+KEPT_CASES = 4
+"""Tasks whose inputs and references stay on disk."""
 
 
 class Caches(enum.Enum):
@@ -95,10 +100,12 @@ class LocalMeasurer(Measurer):
         self._runner = Worker("mlc.autotune.running:KernelRunner", memory_bytes=self.limits.memory_bytes)
         self._warm: set[tuple[int, int]] = set()
         self._folder = tempfile.TemporaryDirectory(prefix="mlc-tune-")
+        (pathlib.Path(self._folder.name) / "cases").mkdir()
         self._built: dict[tuple[str, Config], BuiltKernel] = {}
         self._names: dict[tuple[str, Config], str] = {}
         self._verified: set[str] = set()
         self._opened: tuple[int, str] = (0, "")
+        self._opened_case = 0
         self._loaded: set[str] = set()
 
     def start(self) -> None:
@@ -148,9 +155,12 @@ class LocalMeasurer(Measurer):
 
     def _case(self, task: Task, failures: dict[Config, str], configs: Sequence[Config]) -> pathlib.Path:
         """The manifest of the task's inputs and references; a task that cannot be interpreted fails all its configs."""
-        folder = pathlib.Path(self._folder.name) / task.key
+        folder = pathlib.Path(self._folder.name) / "cases" / task.key
         path = folder / "case.json"
         if not path.exists():
+            # Weights take space: only the latest cases are kept.
+            for old in sorted(folder.parent.iterdir(), key=lambda kept: kept.stat().st_mtime)[: -KEPT_CASES + 1]:
+                shutil.rmtree(old, ignore_errors=True)
             try:
                 write_case(task, folder, self.seed)
             except (Error, ValueError, MemoryError, OSError, NotImplementedError) as error:
@@ -183,9 +193,12 @@ class LocalMeasurer(Measurer):
     def _build_one(self, worker: Worker, task: Task, config: Config) -> BuiltKernel:
         worker.start()
         if (id(worker), worker.generation) not in self._warm:
-            worker.request("warm_up", 120.0)
+            try:
+                worker.request("warm_up", 120.0)
+            except MeasurementError as error:  # no candidate's fault
+                raise BuildError(f"the build worker does not start: {error}; check that mlc is installed for {sys.executable}") from error
             self._warm.add((id(worker), worker.generation))
-        library = pathlib.Path(self._folder.name) / task.key / f"{self._name(task, config)}.so"
+        library = pathlib.Path(self._folder.name) / f"{self._name(task, config)}.so"
         return BuiltKernel.of(worker.request("build", self.limits.build, task=task.text, config=str(config), library=str(library)))
 
     def _name(self, task: Task, config: Config) -> str:
@@ -219,9 +232,10 @@ class LocalMeasurer(Measurer):
         name, built = self._name(task, config), self._built[task.key, config]
         limit = self.limits.run + 100 * lower_bound(task).seconds + arguments.get("seconds", 0.0)
         self._runner.start()
-        if self._opened != (self._runner.generation, task.key):
+        if self._opened != (self._runner.generation, task.key) or self._opened_case != case.stat().st_mtime_ns:
             self._runner.request("open", 60.0, timing=str(timing_library()), case=str(case))
             self._opened, self._loaded = (self._runner.generation, task.key), set()
+            self._opened_case = case.stat().st_mtime_ns
         if name not in self._loaded:
             layouts: list[list[Any]] = built.document()["constant_layouts"]
             self._runner.request(

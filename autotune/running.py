@@ -16,6 +16,7 @@ import numpy as np
 
 from ..errors import MeasurementError
 from ..ir import DType, Layout
+from ..ir.program import ALIGNMENT
 
 NORM_TOLERANCE = 1e-4
 """Largest norm-wise error of a float output against float64."""
@@ -33,20 +34,27 @@ _SAMPLE_SECONDS = 2e-4
 
 
 class Memory:
-    """An array at the start of a page, with guard bytes before and behind."""
+    """An aligned array with guard bytes before and behind.
+
+    Arrays start at different places within a page, as they do in a program: else loads and stores would seem to meet.
+    """
+
+    _count = 0
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        self._map = mmap.mmap(-1, self.nbytes + 3 * _GUARD)
+        self._start = _GUARD + ALIGNMENT * (Memory._count * 11 % 64)
+        Memory._count += 1
+        self._map = mmap.mmap(-1, self._start + self.nbytes + _GUARD)
         if self.nbytes >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
             self._map.madvise(mmap.MADV_HUGEPAGE)
         self._bytes = np.frombuffer(self._map, np.uint8)
-        self.body = self._bytes[_GUARD : _GUARD + self.nbytes]
+        self.body = self._bytes[self._start : self._start + self.nbytes]
         self.array = self.body.view(dtype).reshape(shape)
 
     @property
     def address(self) -> int:
-        return self.body.ctypes.data if self.nbytes else self._bytes.ctypes.data + _GUARD
+        return int(self._bytes.ctypes.data) + self._start
 
     def poison(self) -> None:
         """Fills the array with values that no kernel gives, and its surroundings with guard bytes."""
@@ -56,7 +64,8 @@ class Memory:
     @property
     def intact(self) -> bool:
         """Whether the guard bytes are as they were."""
-        return bool((self._bytes[:_GUARD] == _GUARD_BYTE).all() and (self._bytes[_GUARD + self.nbytes :] == _GUARD_BYTE).all())
+        before, behind = self._bytes[: self._start], self._bytes[self._start + self.nbytes :]
+        return bool((before == _GUARD_BYTE).all() and (behind == _GUARD_BYTE).all())
 
 
 @dataclass(frozen=True)

@@ -203,7 +203,8 @@ def _state(job: Job, weighted: WeightedTask, database: Database) -> TaskState:
     if space is None:
         raise LoweringError(f"no template takes the task {weighted.task.key}, so it cannot be tuned:\n{weighted.task.graph}")
     searcher = job.searcher(weighted.task, space)
-    searcher.update(database.records(weighted.task.key, str(weighted.task.target)))
+    # Failures are tried again: they may have been the machine's.
+    searcher.update([record for record in database.records(weighted.task.key, str(weighted.task.target)) if record.times])
     return TaskState(weighted, searcher)
 
 

@@ -87,6 +87,10 @@ class Worker:
         return received
 
     def _epitaph(self, process: subprocess.Popen[bytes], method: str) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+        if process.poll() is None:
+            process.kill()
         code = process.wait()
         reason = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         self._errors.seek(max(0, os.fstat(self._errors.fileno()).st_size - 2000))
