@@ -284,7 +284,7 @@ def _emit_source(builder: GraphBuilder, node: Node) -> Value:
     if node.op == "constant":
         return builder.append(Node(node.op, (), node.attributes, [node.output.type], (), node.location)).output
     # A generator that is read as a whole: a graph output, or the operand of an alias.
-    inner = GraphBuilder(node.op)
+    inner = GraphBuilder(node.op, builder.symbols)
     made = inner.append(Node(node.op, (), node.attributes, [node.output.type], (), node.location))
     return builder.append(Node("fusion", (), {}, [node.output.type], (inner.finish(made.outputs),), node.location)).output
 
@@ -298,7 +298,7 @@ def _own_outputs(builder: GraphBuilder, outputs: list[Value]) -> list[Value]:
         while root.node is not None and is_alias(root.node):
             root = root.node.inputs[0]
         if root.node is None or root.node.op == "constant" or root in taken:
-            inner = GraphBuilder("copy")
+            inner = GraphBuilder("copy", builder.symbols)
             copy = inner.append(Node("relayout", [inner.input(value.type, "x")], {}, [value.type]))
             value = builder.append(Node("fusion", [value], {}, [value.type], (inner.finish(copy.outputs),))).output
         taken.add(root)

@@ -67,6 +67,7 @@ def cut(graph: Graph, nodes: Collection[Node], order: Mapping[Node, int], peel: 
         tuple(copies),
         tuple(mapping[value] for value in outputs),
         _label(inner),
+        graph.symbols,
     )
     assign_names(region)
     return Region(region, tuple(inputs), tuple(outputs), tuple(inner), tuple(aliases))

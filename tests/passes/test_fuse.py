@@ -10,6 +10,8 @@ from golden import CONTEXT, check, check_same, one_anchor, transformed
 from mlc.ir import Graph, parse, verify
 from mlc.passes import Fuse, Pipeline, kernel_count
 
+CONTEXT_OF_ANYTHING = replace(CONTEXT, takes=lambda region: True)
+
 
 def kernels(text: str, pipeline: str = "layout,fuse") -> list[list[str]]:
     """For each kernel, in order, the operations of its region."""
@@ -245,3 +247,17 @@ def test_equal_kernels_run_once() -> None:
         "fuse",
     )
     assert text.count(" softmax(") == 1
+
+
+def test_symbolic_dimensions_are_declared_in_regions() -> None:
+    graph = parse(
+        """
+        graph @main(%x: f32[n,4], %w: f32[4,4]) where n in 2..8 {
+          %a = linear(%x, %w) : f32[n,4]
+          %b = gelu(%a) : f32[n,4]
+          return %b
+        }"""
+    )
+    result = Fuse().apply(graph, CONTEXT_OF_ANYTHING)
+    verify(result)
+    assert kernel_count(result) == 1
