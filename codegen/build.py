@@ -53,7 +53,7 @@ def versions() -> str:
 
 
 def lower_module(function: Any, symbol: str, target: Target) -> tuple[Any, Any]:
-    """The IRModule of ``function`` after all TIR passes, and the TVM target it is bound to."""
+    """The IRModule of ``function`` (over one-dimensional buffers only) after all TIR passes, and the TVM target it is bound to."""
     import tvm
     from tvm.tirx import transform
 
@@ -63,9 +63,10 @@ def lower_module(function: Any, symbol: str, target: Target) -> tuple[Any, Any]:
     passes = tvm.ir.transform.Sequential(
         [
             transform.BindTarget(device.with_host(device)),
-            transform.FlattenBuffer(),
-            # No StmtSimplify or common subexpression elimination: they substitute bound variables, and the expressions of
-            # vector mathematics then grow exponentially. The emitter simplifies indices; LLVM does the rest.
+            # No FlattenBuffer: all buffers are flat already, and it turns vector indices into sums that are no ramps, which the
+            # code generator then accesses element by element. No StmtSimplify or common subexpression elimination: they substitute
+            # bound variables, and the expressions of vector mathematics then grow exponentially. The emitter simplifies indices;
+            # LLVM does the rest.
             transform.LowerIntrin(),
             transform.VectorizeLoop(),
             transform.UnrollLoop(),

@@ -20,6 +20,7 @@ _TEMPLATES = (
     ("pooling", "Pooling"),
     ("reduction", "Reduction"),
     ("scan", "Scan"),
+    ("sort", "Sort"),
     ("rowwise", "Rowwise"),
     ("elementwise", "Elementwise"),
 )

@@ -27,14 +27,25 @@ def aligned(shape: Sequence[int], dtype: Any, fill: int | None = None) -> np.nda
     return body.view(dtype).reshape(shape)
 
 
+# Parallel loops run in as many parts, one after the other.
+_CONTEXT = """
+#include "mlc_abi.h"
+extern __attribute__((visibility("hidden"))) __thread const mlc_context* mlc_current_context;
+static const mlc_context context = {.abi_version = MLC_ABI_VERSION, .threads = 3};
+__attribute__((visibility("default"))) void use_context(void) { mlc_current_context = &context; }
+"""
+
+
 class NativeKernel:
     """A TIR function compiled and loaded; call it with arrays in the order of its parameters."""
 
     def __init__(self, function: Any, target: Target = HOST) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="mlc-test-")
         path = pathlib.Path(self._folder.name) / "kernel.so"
-        link_library([compile_object(function, "kernel", target)], {}, ["kernel"], path)
-        self._function = ctypes.CDLL(str(path)).kernel
+        link_library([compile_object(function, "kernel", target)], {"context.c": _CONTEXT}, ["kernel", "use_context"], path)
+        library = ctypes.CDLL(str(path))
+        library.use_context()
+        self._function = library.kernel
         self._function.restype = ctypes.c_int32
 
     def __call__(self, *arrays: np.ndarray) -> None:
