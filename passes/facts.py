@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from ..ir import Constant, Graph, Node, Trait, Value, is_alias, lookup
@@ -127,7 +125,3 @@ def as_array(value: Value) -> np.ndarray | None:
     if number is not None and value.tensor.is_static:
         return np.broadcast_to(np.asarray(number, dtype=value.tensor.dtype.numpy), value.tensor.static_shape)
     return None
-
-
-def same_shape(values: Sequence[Value]) -> bool:
-    return all(value.tensor.shape == values[0].tensor.shape for value in values)
