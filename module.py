@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from .errors import SignatureError
+from .errors import Error, SignatureError
 from .ir.program import Signature
 from .runtime import Executable, Model, ProgramReport, Report, trees
 from .runtime.executable import choose
@@ -96,7 +96,16 @@ class CompiledModel(Model):
         elif self._compile_signature is None:
             raise SignatureError("the model's weights were released before anything was compiled; load the model anew")
         given = _map_arrays((args, dict(kwargs)))
-        self._adopt(self._compile_signature(*given))
+        try:
+            executable = self._compile_signature(*given)
+        except Error as error:
+            if not self._executables:
+                raise
+            known = "".join(f"\n  {executable.signature_text}" for executable in self._executables)
+            raise SignatureError(
+                f"the call fits none of the compiled signatures:{known}\nand compiling it for this call failed: {error}"
+            ) from error
+        self._adopt(executable)
         return self._choose(args, kwargs)
 
     def _choose(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Executable, list[Any]]:

@@ -130,8 +130,9 @@ def _is_plumbing(node: Node) -> bool:
 
 
 def _is_free(node: Node, constants: Mapping[Value, Constant]) -> bool:
-    """Whether the node needs no kernel: its result shares its operand's memory, or is a constant."""
-    return is_alias(node) or (len(node.outputs) == 1 and node.output in constants)
+    """Whether the node needs no kernel: its result shares its operand's memory, is a constant, or has no elements."""
+    known = len(node.outputs) == 1 and node.output in constants
+    return known or is_alias(node) or all(value.tensor.elements == 0 for value in node.outputs)
 
 
 def _wrapped(node: Node) -> Graph:
@@ -257,6 +258,9 @@ def _bind(
         places[value] = BufferRef(Space.INPUT, position, value.tensor.nbytes)
     for position, value in enumerate(graph.outputs):
         places[_root(value)] = BufferRef(Space.OUTPUT, position, value.tensor.nbytes)
+    for value in graph.values():
+        if value.tensor.elements == 0:
+            places.setdefault(value, BufferRef(Space.ARENA, 0, 0))
 
     buffers, lifetimes = _lifetimes(kernels, compiled, constants, places)
     plan = plan_memory(lifetimes)
