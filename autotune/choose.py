@@ -34,8 +34,11 @@ class Choice:
     seconds: float | None = None
 
 
-def choice_for(task: Task, space: Space, database: Database | None = None, model: CostModel | None = None) -> Choice:
-    """The config to compile ``task`` with. Never fails: a database or model that does gives a warning and is passed over."""
+def choice_for(task: Task, template: Template, space: Space, database: Database | None = None, model: CostModel | None = None) -> Choice:
+    """The config to compile ``task`` with, of the ``space`` that ``template`` gives for it.
+
+    Never fails: a database or model that does gives a warning and is passed over.
+    """
     if database is not None:
         try:
             record = database.best(task.key, str(task.target))
@@ -43,7 +46,7 @@ def choice_for(task: Task, space: Space, database: Database | None = None, model
                 return Choice(record.config, Source.MEASURED, record.median)
         except DatabaseError as error:
             warnings.warn(f"{error}. Compiling without the tuning database", RuntimeWarning, stacklevel=2)
-    if model is not None and model.trusts(space.template) and len(space) > 1:
+    if model is not None and model.trusts(template.name, template.revision) and len(space) > 1:
         try:
             if (choice := _ranked(task, space, model)) is not None:
                 return choice
@@ -62,9 +65,8 @@ def _ranked(task: Task, space: Space, model: CostModel) -> Choice | None:
 
 
 def choose_config(task: Task, template: Template, space: Space, database: Database | None, model: CostModel | None) -> Config:
-    """The config of :func:`choice_for`. ``template`` is the one that ``space`` belongs to."""
-    assert space.template == template.name
-    return choice_for(task, space, database, model).config
+    """The config of :func:`choice_for`."""
+    return choice_for(task, template, space, database, model).config
 
 
 def open_database(path: str | os.PathLike[str] | Database | None) -> Database | None:

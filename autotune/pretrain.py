@@ -61,6 +61,8 @@ def collect(database: Database, measurer: Measurer, tasks: Sequence[Task], confi
 
 def train(database: Database) -> tuple[GradientBoostedModel, Mapping[str, Evaluation]]:
     """The ranking learned from all records, and how rankings do on held-out tasks (five folds), over all and by template."""
+    from ..codegen.templates import template_named
+
     records, tasks = database.records(), database.tasks()
     default_of = _Defaults()
     makers: Mapping[str, type[CostModel]] = {"roofline": RooflineModel, "gradient boosting": GradientBoostedModel}
@@ -73,7 +75,7 @@ def train(database: Database) -> tuple[GradientBoostedModel, Mapping[str, Evalua
             part = summarise([(group, seen) for group, seen in judged if group.configs[0].template == template], default_of)
             results[f"{name}, {template}"] = part
             if make is GradientBoostedModel and part.chosen < part.default and part.tasks >= ENOUGH:
-                model.trusted |= {template}
+                model.trusted[template] = template_named(template).revision
     model.fit(records, tasks)
     model.notes = {
         "records": len(records),

@@ -80,7 +80,7 @@ def cross_validate(
 def summarise(judged: Sequence[Judgement], default_of: Callable[[Task], Config]) -> Evaluation:
     """The figures of predictions for measured groups."""
     logs: dict[str, list[float]] = {"first": [], "eight": [], "chosen": [], "default": []}
-    right = pairs = overruled = 0
+    right, pairs, overruled = 0.0, 0, 0
     for group, prediction in judged:
         seconds, order = group.seconds, prediction.order()
         default = group.configs.index(default_of(group.task))
@@ -94,9 +94,10 @@ def summarise(judged: Sequence[Judgement], default_of: Callable[[Task], Config])
         ):
             logs[name].append(math.log(time / seconds.min()))
         slower = seconds[:, None] > CLEAR * seconds[None, :]
-        ranked = prediction.score[:, None] < prediction.score[None, :]
+        lead = prediction.score[None, :] - prediction.score[:, None]
         pairs += int(slower.sum())
-        right += int((slower & ranked).sum())
+        # A tie is worth a coin.
+        right += float((slower * np.where(lead == 0, 0.5, lead > 0)).sum())
     mean = {name: math.exp(float(np.mean(values))) if values else 1.0 for name, values in logs.items()}
     return Evaluation(
         len(judged), right / pairs if pairs else 1.0, mean["first"], mean["eight"], mean["chosen"], mean["default"], overruled

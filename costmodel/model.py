@@ -77,8 +77,8 @@ class CostModel(ABC):
     def explain(self) -> Mapping[str, float]:
         """How much each feature contributes, the most important first; sums to one unless empty."""
 
-    def trusts(self, template: str) -> bool:
-        """Whether the ranking may overrule the default config of that template."""
+    def trusts(self, template: str, revision: int) -> bool:
+        """Whether the ranking may overrule the default config of that revision of a template."""
         return False
 
 

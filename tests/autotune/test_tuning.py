@@ -19,8 +19,10 @@ from mlc.codegen.record import Record
 from mlc.codegen.space import Config, Space
 from mlc.codegen.target import Target
 from mlc.codegen.task import Task
+from mlc.codegen.template import LoweredKernel, Template
 from mlc.codegen.templates import template_for
 from mlc.costmodel import Prediction, RooflineModel
+from mlc.ir import Graph
 
 Make = Callable[..., Any]
 
@@ -108,14 +110,31 @@ def test_real_kernels_are_tuned_and_a_compilation_takes_the_winner(tmp_path: pat
     assert chooser(path)(task, template, template.space(task)) == result.tasks[0].best
 
 
+class Synthetic(Template):
+    name = "synthetic"
+    revision = 3
+
+    def takes(self, graph: Graph) -> bool:
+        return True
+
+    def space(self, task: Task) -> Space:
+        raise NotImplementedError
+
+    def lower(self, task: Task, config: Config) -> LoweredKernel:
+        raise NotImplementedError
+
+
+SYNTHETIC = Synthetic()
+
+
 class Opinion(RooflineModel):
     """Prefers the last config; its members agree, or not at all."""
 
     def __init__(self, agree: bool) -> None:
         self.agree = agree
 
-    def trusts(self, template: str) -> bool:
-        return template == "synthetic"
+    def trusts(self, template: str, revision: int) -> bool:
+        return (template, revision) == ("synthetic", 3)
 
     def predict(self, task: Task, configs: Any) -> Prediction:
         scores = np.zeros((4, len(configs)))
@@ -124,19 +143,19 @@ class Opinion(RooflineModel):
 
 
 def test_a_choice_is_measured_else_ranked_else_default(database: Database, task: Task, space: Space) -> None:
-    assert choice_for(task, space, database).source is Source.DEFAULT
-    assert choice_for(task, space, database, RooflineModel()).config == space.default
-    assert choice_for(task, space, database, Opinion(agree=False)).source is Source.DEFAULT
-    ranked = choice_for(task, space, database, Opinion(agree=True))
+    assert choice_for(task, SYNTHETIC, space, database).source is Source.DEFAULT
+    assert choice_for(task, SYNTHETIC, space, database, RooflineModel()).config == space.default
+    assert choice_for(task, SYNTHETIC, space, database, Opinion(agree=False)).source is Source.DEFAULT
+    ranked = choice_for(task, SYNTHETIC, space, database, Opinion(agree=True))
     assert (ranked.source, ranked.config) == (Source.RANKED, space.configs[-1])
 
     elsewhere = Config.of("synthetic", {"rows": 99, "unroll": 1, "vectors": 1})
     database.add([Record(task.key, str(task.target), elsewhere, (1e-9,), "v", 0.0)])
-    assert choice_for(task, space, database, Opinion(agree=True)).source is Source.RANKED
+    assert choice_for(task, SYNTHETIC, space, database, Opinion(agree=True)).source is Source.RANKED
 
     other = Database(database.path.with_name("other.db"))
     other.add([Record(task.key, str(task.target), space.configs[5], (2e-5,), "v", 0.0)])
-    measured = choice_for(task, space, other, Opinion(agree=True))
+    measured = choice_for(task, SYNTHETIC, space, other, Opinion(agree=True))
     assert (measured.source, measured.config, measured.seconds) == (Source.MEASURED, space.configs[5], 2e-5)
 
 
@@ -148,7 +167,7 @@ def test_a_damaged_database_never_stops_a_compilation(tmp_path: pathlib.Path, ta
     database = Database(tmp_path / "closes.db")
     database.close()
     with pytest.warns(RuntimeWarning, match="Compiling without"):
-        assert choice_for(task, space, database).source is Source.DEFAULT
+        assert choice_for(task, SYNTHETIC, space, database).source is Source.DEFAULT
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert open_database(None) is None

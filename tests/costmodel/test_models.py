@@ -121,11 +121,12 @@ def test_what_is_saved_predicts_the_same(trained: GradientBoostedModel, tmp_path
     np.testing.assert_array_equal(loaded.predict(task, CONFIGS).scores, trained.predict(task, CONFIGS).scores)
     np.testing.assert_array_equal(loaded.predict(task, CONFIGS).seconds, trained.predict(task, CONFIGS).seconds)
     assert loaded.notes == {"why": "a test"}
-    assert not loaded.trusts("matmul")  # not before an evaluation says so
-    trained.trusted = frozenset({"matmul"})
+    assert not loaded.trusts("matmul", 1)  # not before an evaluation says so
+    trained.trusted = {"matmul": 1}
     trained.save(path)
-    assert GradientBoostedModel.load(path).trusts("matmul")
-    trained.trusted = frozenset()
+    assert GradientBoostedModel.load(path).trusts("matmul", 1)
+    assert not GradientBoostedModel.load(path).trusts("matmul", 2)  # its kernels have changed since
+    trained.trusted = {}
 
 
 def test_importances_name_features_and_sum_to_one(trained: GradientBoostedModel) -> None:
@@ -159,7 +160,7 @@ def test_damaged_weights_are_refused_and_do_not_stop_a_compilation(
     with pytest.warns(RuntimeWarning, match="default schedules"):
         model = load_or_roofline(path)
     assert isinstance(model, RooflineModel)
-    assert not model.trusts("matmul")
+    assert not model.trusts("matmul", 1)
 
 
 def test_too_little_data_is_an_error() -> None:
