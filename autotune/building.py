@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pathlib
+import sys
 import tempfile
 from dataclasses import dataclass
 from typing import Any
@@ -70,7 +71,7 @@ def entry_source(pointers: int, workspace: bool) -> str:
 
 
 class TemplateBuilder:
-    """Builds through the registered templates; served by a build worker."""
+    """Builds through the registered templates."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, Task] = {}
@@ -112,6 +113,12 @@ class TemplateBuilder:
             run_tool([c_compiler(), "-O2", "-fPIC", "-fvisibility=hidden", f"-I{ABI_INCLUDE}", "-c", str(source), "-o", str(path)])
             self._frames[key] = path
         return self._frames[key]
+
+
+def worker_builder() -> TemplateBuilder:
+    """The builder of a build worker, for which torch is kept out of the process: tvm_ffi would import it, for seconds, in vain."""
+    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
+    return TemplateBuilder()
 
 
 def timing_library() -> pathlib.Path:

@@ -86,7 +86,7 @@ class LocalMeasurer(Measurer):
     def __init__(
         self,
         *,
-        builder: str = "mlc.autotune.building:TemplateBuilder",
+        builder: str = "mlc.autotune.building:worker_builder",
         protocol: Protocol | None = None,
         limits: Limits | None = None,
         build_workers: int | None = None,

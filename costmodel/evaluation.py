@@ -18,7 +18,7 @@ from .model import CostModel, Prediction
 CLEAR = 1.1
 """Two configs count as a pair when their times differ by this factor at least."""
 
-SURE = 2.0
+SURE = 3.0
 """A model overrules a default when its ensemble's mean lead is this many of its standard deviations."""
 
 

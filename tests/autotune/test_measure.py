@@ -84,7 +84,8 @@ def test_a_measured_kernel_does_not_beat_the_bound_and_is_measured_twice() -> No
     template = template_for(task.graph)
     assert template is not None
     configs = template.space(task).configs[:3]
-    with LocalMeasurer(protocol=Protocol(rounds=3, seconds=0.002, caches=Caches.WARM)) as measurer:
+    protocol = Protocol(rounds=3, seconds=0.002, caches=Caches.WARM)
+    with LocalMeasurer(protocol=protocol, build_workers=1) as measurer:
         first, second = measurer.measure(task, configs), measurer.measure(task, configs)
     for record in (*first, *second):
         assert not record.error
