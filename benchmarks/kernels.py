@@ -140,6 +140,7 @@ def cases() -> list[Case]:
         linear(4, 4096, 4096),
         batched(12, 128, 128, 64),
         batched(12, 128, 64, 128),
+        convolution(256, 512, 14, 1),
         *residual_network(),
         *(depthwise(*shape) for shape in ((32, 112, 3), (96, 112, 3, 2), (144, 56, 3), (192, 28, 3), (384, 14, 3), (960, 7, 3))),
     ]

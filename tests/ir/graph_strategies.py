@@ -93,9 +93,11 @@ def encodings(draw: st.DrawFn, dtype: DType, shape: tuple[Dim, ...]) -> Encoding
 def tensor_types(draw: st.DrawFn, symbolic: bool = True, plain: bool = False) -> TensorType:
     dims = st.integers(0, 5) if not symbolic else st.one_of(st.integers(0, 5), st.integers(0, 5), expressions())
     dtype, shape = draw(DTYPES), tuple(draw(st.lists(dims, max_size=4)))
+    plainly = TensorType(dtype, shape)
     if plain:
-        return TensorType(dtype, shape)
-    return TensorType(dtype, shape, draw(layouts(len(shape))), draw(encodings(dtype, shape)))
+        return plainly
+    # The type's own shape: an expression that is a number has become one there.
+    return TensorType(dtype, shape, draw(layouts(len(shape))), draw(encodings(dtype, plainly.shape)))
 
 
 TYPES = st.one_of(tensor_types(), st.builds(TokenType), st.builds(TokenType, tensor_types()))
