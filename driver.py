@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from .codegen.assembly import Choose, KernelNode, Progress, assemble, tasks_of
 from .codegen.target import Target
 from .codegen.task import Numerics
-from .costmodel import Estimate
+from .costmodel import CostOracle, Estimate
 from .errors import OptionError
-from .ir import Graph
+from .ir import Graph, interpret
 from .ir.program import Signature
 from .module import CompiledModel
 from .passes import Context, Pipeline, default_pipeline
@@ -181,7 +181,13 @@ def model_tasks(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], opti
 
 def pass_context(options: Options) -> Context:
     """What passes may ask about this compilation."""
-    return Context(target=options.target, threads=options.threads, numerics=options.numerics)
+    return Context(
+        target=options.target,
+        threads=options.threads,
+        numerics=options.numerics,
+        cost=CostOracle(options.target, options.threads, numerics=options.numerics),
+        evaluator=interpret,
+    )
 
 
 def config_chooser(options: Options) -> Choose:

@@ -1,4 +1,5 @@
 """Every Graph -> Graph transformation, the pipeline that orders them, and the instruments that watch it."""
+
 from .base import Context, CostOracle, Evaluator, Pass, RewriteBudget, passes, register_pass
 from .bisect import Culprit, bisect
 from .common_subexpressions import CommonSubexpressions, DeadCode

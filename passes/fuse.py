@@ -334,4 +334,3 @@ def _in_order(units: list[_Unit], partition: Partition) -> list[_Unit]:
 def kernel_count(graph: Graph) -> int:
     """How many kernels a fused graph runs."""
     return sum(node.op == "fusion" for node in graph.nodes)
-

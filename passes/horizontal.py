@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..ir import Constant, Graph, Node, Rewriter, Value
+from ..codegen.task import Task
+from ..ir import Constant, Graph, GraphBuilder, Node, Rewriter, TensorType, Value, canonicalise
 from .base import Context, Pass, register_pass
 from .derive import derive, small_constant
 from .facts import is_elementwise, is_normalisation, is_view
@@ -21,14 +22,15 @@ class Horizontal(Pass):
 
     Only where every result goes, through views, to operations that read a slice in place at no cost: attention, norms, or elementwise
     operations over several values, such as rotary embeddings. A result that an epilogue would have taken stays alone, since an
-    epilogue saves more. ``max_features`` bounds the features of a merged layer's parts: large layers fill the machine by themselves.
+    epilogue saves more. Whether the merged layer is faster is the cost oracle's word; without one, layers of up to ``max_features``
+    features together are merged: large layers fill the machine by themselves.
     """
 
     name: ClassVar[str] = "horizontal"
     max_features: int = 8192
 
     def apply(self, graph: Graph, ctx: Context) -> Graph:
-        groups = self._groups(graph)
+        groups = self._groups(graph, ctx)
         if not groups:
             return graph
         leader = {nodes[0]: nodes for nodes in groups}
@@ -44,17 +46,20 @@ class Horizontal(Pass):
                 rewriter.copy(node)
         return rewriter.finish()
 
-    def _groups(self, graph: Graph) -> list[list[Node]]:
+    def _groups(self, graph: Graph, ctx: Context) -> list[list[Node]]:
         readers: dict[Value, list[Node]] = {}
         for node in graph.nodes:
             if node.op == "linear" and all(value.constant is not None for value in node.inputs[1:]) and _reads_in_place(graph, node):
                 readers.setdefault(node.inputs[0], []).append(node)
-        groups = []
-        for nodes in readers.values():
-            features = sum(int(node.inputs[1].tensor.static_shape[0]) for node in nodes)
-            if len(nodes) > 1 and features <= self.max_features:
-                groups.append(nodes)
-        return groups
+        return [nodes for nodes in readers.values() if len(nodes) > 1 and self._pays(nodes, ctx)]
+
+    def _pays(self, nodes: list[Node], ctx: Context) -> bool:
+        sizes = [int(node.inputs[1].tensor.static_shape[0]) for node in nodes]
+        x = nodes[0].inputs[0].tensor
+        if ctx.cost is None or not x.is_static:
+            return sum(sizes) <= self.max_features
+        apart = sum(ctx.cost.predict(_layer(x, size, ctx)) for size in sizes)
+        return ctx.cost.predict(_layer(x, sum(sizes), ctx)) <= _TOLERANCE * apart
 
     def _merge(self, rewriter: Rewriter, nodes: list[Node]) -> None:
         builder = rewriter.builder
@@ -71,6 +76,19 @@ class Horizontal(Pass):
             part = builder.call("slice", product, axis=axis, start=start, stop=stop, location=node.location)
             rewriter.replace(node.output, part)
             start = stop
+
+
+_TOLERANCE = 1.01
+"""Predictions that differ by less count as equal: then fewer kernels are better."""
+
+
+def _layer(x: TensorType, features: int, ctx: Context) -> Task:
+    """The task of a linear layer over ``x`` with constant weights."""
+    builder = GraphBuilder()
+    weight = TensorType(x.dtype, (features, x.shape[-1]))
+    operands = [builder.input(x), builder.input(weight), builder.input(TensorType(x.dtype, (features,)))]
+    region = builder.finish([builder.call("linear", *operands)])
+    return Task(canonicalise(region), frozenset({1, 2}), ctx.target, ctx.threads, ctx.numerics)
 
 
 def _constant(value: Value) -> Constant:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -204,6 +205,18 @@ def same_size_resample(rewriter: LocalRewriter, node: Node) -> Replacement:
     return node.inputs[0] if same and all(scale in (None, 1.0) for scale in scales) else None
 
 
+_OF_NOTHING: dict[str, bool | int | float] = {"sum": 0, "prod": 1, "any": False, "all": True, "mean": math.nan}
+
+
+def reduce_of_nothing(rewriter: LocalRewriter, node: Node) -> Replacement:
+    """A sum, product, ... of no elements is its neutral element."""
+    (x,) = node.inputs
+    kind = str(node.attributes["kind"])
+    if not x.tensor.is_static or x.tensor.elements or kind not in _OF_NOTHING:
+        return None
+    return rewriter.full(_OF_NOTHING[kind], node.output)
+
+
 def needless_relayout(rewriter: LocalRewriter, node: Node) -> Replacement:
     """relayout to the layout that a value has -> it."""
     same = node.inputs[0].type == node.output.type
@@ -219,7 +232,7 @@ RULES: dict[str, Sequence[Rule]] = {
     "concat": (small_concat,),
     "pad": (needless_pad,),
     "take": (take_of_range,),
-    "reduce": (reduce_of_one,),
+    "reduce": (reduce_of_one, reduce_of_nothing),
     "window_reduce": (window_of_one, whole_window),
     "resample": (same_size_resample,),
     "relayout": (needless_relayout,),

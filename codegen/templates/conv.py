@@ -18,6 +18,7 @@ from tvm import tirx
 from ...errors import LoweringError
 from ...ir import Graph, Layout, Node
 from ..emit import Emitter, Expr, Kernel, index, unflatten
+from ..emit.attributes import attributes_of
 from ..space import Config, Space
 from ..target import Target
 from ..task import Task
@@ -61,7 +62,7 @@ class Convolution:
         return self.anchor.output.tensor.rank - 2
 
     def _pair(self, name: str, default: Any) -> tuple[Any, Any]:
-        values: Any = self.anchor.attributes[name]
+        values = attributes_of(self.anchor)[name]
         return (default, values[0]) if self.spatial == 1 else (values[0], values[1])
 
     @cached_property
@@ -70,7 +71,7 @@ class Convolution:
 
     @cached_property
     def groups(self) -> int:
-        return int(self.anchor.attributes["groups"])  # type: ignore[arg-type]
+        return int(attributes_of(self.anchor)["groups"])
 
     @cached_property
     def channels(self) -> int:

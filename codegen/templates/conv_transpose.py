@@ -17,6 +17,7 @@ from tvm import tirx
 from ...errors import LoweringError
 from ...ir import Graph, Layout, Node
 from ..emit import Emitter, Expr, Kernel, index, unflatten
+from ..emit.attributes import attributes_of
 from ..space import Config, Space
 from ..target import Target
 from ..task import Task
@@ -70,7 +71,7 @@ class TransposedConvolution:
 
     @cached_property
     def groups(self) -> int:
-        return int(self.anchor.attributes["groups"])  # type: ignore[call-overload]
+        return int(attributes_of(self.anchor)["groups"])
 
     @cached_property
     def channels(self) -> int:
@@ -124,7 +125,7 @@ class TransposedConvolution:
 
     @cached_property
     def strides(self) -> tuple[int, int]:
-        values: Any = self.anchor.attributes["stride"]
+        values = attributes_of(self.anchor)["stride"]
         return (1, values[0]) if self.spatial == 1 else (values[0], values[1])
 
     @cached_property

@@ -15,6 +15,13 @@ def body(inputs: str, lines: str, result: str) -> str:
 X = "%x: f32[2,3]"
 
 CASES = {
+    "sum_of_nothing": (
+        "%x: f32[0,3]",
+        '%y = reduce(%x) {kind="sum", axes=[0]} : f32[3]',
+        "%y",
+        "%y = full() {shape=[3], value=0, dtype=f32} : f32[3]",
+        "%y",
+    ),
     "add_zero": (X, "%c = full() {shape=[], value=0.0, dtype=f32} : f32[]\n %y = add(%c, %x) : f32[2,3]", "%y", "", "%x"),
     "multiply_by_one": (X, "%c = full() {shape=[2,3], value=1.0, dtype=f32} : f32[2,3]\n %y = mul(%x, %c) : f32[2,3]", "%y", "", "%x"),
     "subtract_zero": (X, "%c = full() {shape=[], value=0.0, dtype=f32} : f32[]\n %y = sub(%x, %c) : f32[2,3]", "%y", "", "%x"),
@@ -122,9 +129,9 @@ CASES = {
     ),
     "global_pooling": (
         "%x: f32[1,2,4,4]",
-        "%y = window_reduce(%x) {kind=\"mean\", window=[4,4], stride=[4,4], padding=[[0,0],[0,0]], dilation=[1,1]} : f32[1,2,1,1]",
+        '%y = window_reduce(%x) {kind="mean", window=[4,4], stride=[4,4], padding=[[0,0],[0,0]], dilation=[1,1]} : f32[1,2,1,1]',
         "%y",
-        "%y = reduce(%x) {kind=\"mean\", axes=[2,3], keepdims=true} : f32[1,2,1,1]",
+        '%y = reduce(%x) {kind="mean", axes=[2,3], keepdims=true} : f32[1,2,1,1]',
         "%y",
     ),
     "matmul_of_transpose": (
@@ -151,11 +158,11 @@ CASES = {
     ),
     "pointwise_conv_of_larger_image": (
         "%x: f32[1,2,2,2], %w: f32[3,2,1,1]",
-        "%u = resample(%x) {kind=\"nearest\", size=[4,4]} : f32[1,2,4,4]\n"
+        '%u = resample(%x) {kind="nearest", size=[4,4]} : f32[1,2,4,4]\n'
         " %y = conv(%u, %w) {stride=[1,1], padding=[[0,0],[0,0]], dilation=[1,1]} : f32[1,3,4,4]",
         "%y",
         "%c = conv(%x, %w) {stride=[1,1], padding=[[0,0],[0,0]], dilation=[1,1]} : f32[1,3,2,2]\n"
-        " %y = resample(%c) {kind=\"nearest\", size=[4,4]} : f32[1,3,4,4]",
+        ' %y = resample(%c) {kind="nearest", size=[4,4]} : f32[1,3,4,4]',
         "%y",
     ),
     "mask_that_keeps_all": (

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from golden import CONTEXT, check, check_same, one_anchor, transformed
 
+from mlc.codegen.task import Task
 from mlc.ir import ArrayConstant, DType, Graph, GraphBuilder, TensorType, Value
 from mlc.passes import Decompose, FoldBatchNorm, Horizontal, Pipeline
 
@@ -95,6 +96,26 @@ def test_large_layers_stay_apart() -> None:
     q, k, v = attention_block(builder, builder.input(f32(1, 3, 6)), (False, False, False))
     graph = builder.finish([builder.call("attention", q, k, v, scale=0.5)])
     assert ops(Horizontal(max_features=23).apply(graph, CONTEXT)).count("linear") == 3
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """Predicts a time per feature of the layer, and one per kernel."""
+
+    kernel: float
+    feature: float
+
+    def predict(self, task: Task) -> float:
+        features = task.graph.outputs[0].tensor.static_shape[-1]
+        return self.kernel + self.feature * features**2
+
+
+@pytest.mark.parametrize(("oracle", "layers"), [(Oracle(100.0, 0.0), 1), (Oracle(0.0, 1.0), 3)], ids=["fewer kernels pay", "they do not"])
+def test_the_oracle_decides_about_merging(oracle: Oracle, layers: int) -> None:
+    builder = GraphBuilder()
+    q, k, v = attention_block(builder, builder.input(f32(1, 3, 6)), (False, False, False))
+    graph = builder.finish([builder.call("attention", q, k, v, scale=0.5)])
+    assert ops(Horizontal().apply(graph, replace(CONTEXT, cost=oracle))).count("linear") == layers
 
 
 def test_an_operation_that_no_template_takes_is_decomposed() -> None:
