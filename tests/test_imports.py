@@ -115,9 +115,7 @@ def violations(source: str, path: str) -> list[str]:
 
 @pytest.mark.parametrize("room", sorted(MAY_IMPORT))
 def test_rooms_import_only_what_the_table_allows(room: str) -> None:
-    broken = [
-        line for path in files(room) for line in violations(path.read_text(), path.relative_to(ROOT).as_posix())
-    ]
+    broken = [line for path in files(room) for line in violations(path.read_text(), path.relative_to(ROOT).as_posix())]
     assert not broken, "\n".join(broken)
 
 
@@ -158,11 +156,7 @@ def test_every_room_stands_in_the_table() -> None:
 def test_every_package_is_installed() -> None:
     """pyproject.toml lists packages by hand: one left out would be missing from a plain installation only."""
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    present = {
-        ".".join(["mlc", *path.parent.relative_to(ROOT).parts])
-        for room in rooms()
-        for path in (ROOT / room).rglob("__init__.py")
-    }
+    present = {".".join(["mlc", *path.parent.relative_to(ROOT).parts]) for room in rooms() for path in (ROOT / room).rglob("__init__.py")}
     assert set(listed) == present | {"mlc"}
 
 

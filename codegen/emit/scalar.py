@@ -222,7 +222,7 @@ def _comparison(compare: Callable[[Expr, Expr], Expr]) -> Rule:
 
 
 def _multiply(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
-    return tirx.And(x[0], x[1]) if dtype is DType.BOOL else x[0] * x[1]
+    return tirx.And(x[0], x[1]) if dtype is DType.BOOL else tirx.Mul(x[0], x[1])
 
 
 def _absolute(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
@@ -273,10 +273,11 @@ RULES: dict[str, Rule] = {
     "logical_not": _unary(lambda x, dtype: tirx.Not(_truth(x, dtype))),
     "bitwise_not": _unary(lambda x, dtype: tirx.Not(x) if dtype is DType.BOOL else tirx.bitwise_not(x)),
     "clamp": _clamp,
-    "add": _binary(lambda x, y: x + y),
-    "sub": _binary(lambda x, y: x - y),
+    # The nodes themselves: Python's operators would fold x + 0.0 to x and x * 0.0 to 0.0, wrong for -0.0 and NaN.
+    "add": _binary(tirx.Add),
+    "sub": _binary(tirx.Sub),
     "mul": _multiply,
-    "div": _binary(lambda x, y: x / y),
+    "div": _binary(tirx.Div),
     "floor_div": _floor_div,
     "remainder": _remainder,
     "fmod": _fmod,
