@@ -226,7 +226,6 @@ def test_the_benchmark_models_layers_have_the_extents_that_sampling_avoids(monke
     assert extents <= BENCHMARK_EXTENTS
 
 
-@pytest.mark.skipif(not WEIGHTS["cpu"].exists(), reason="no weights are shipped")
 def test_the_shipped_weights_load_and_rank() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
