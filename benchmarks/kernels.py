@@ -55,7 +55,7 @@ class Timing:
     flops: int
     bytes: int
     bound: float
-    error: float
+    error: float | None
 
     @property
     def share(self) -> float:
@@ -216,7 +216,7 @@ def time_case(case: Case, target: Target, machine: Machine, *, check: bool, seco
     cost = graph_cost(case.graph)
     size = sum(value.tensor.nbytes for value in (*case.graph.inputs, *case.graph.outputs))
     bound = max(cost.flops / machine.flops, size / machine.bandwidth)
-    error = bench.error() if check else float("nan")
+    error = bench.error() if check else None
     return Timing(case.name, str(bench.config), statistics.median(times), min(times), cost.flops, size, bound, error)
 
 
@@ -241,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(
             f"{timing.name:34} {1e6 * timing.median:9.1f} us (best {1e6 * timing.best:9.1f}) {rate:6.0f} GFLOP/s {bandwidth:5.0f} GB/s "
             f"{100 * timing.share:4.0f}% (best {100 * timing.bound / timing.best:4.0f}%)  {timing.config}"
-            + (f"  error {timing.error:.1e}" if options.check else ""),
+            + (f"  error {timing.error:.1e}" if timing.error is not None else ""),
             flush=True,
         )
     if options.json:

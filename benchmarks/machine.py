@@ -47,10 +47,7 @@ def measure(threads: int) -> Machine:
         build = [compiler, "-O3", "-march=native", "-pthread", str(_SOURCE), "-o", str(program)]
         try:
             subprocess.run(build, check=True, capture_output=True, text=True)
-            runs = [
-                subprocess.run([str(program), str(threads)], check=True, capture_output=True, text=True).stdout
-                for _ in range(_RUNS)
-            ]
+            runs = [subprocess.run([str(program), str(threads)], check=True, capture_output=True, text=True).stdout for _ in range(_RUNS)]
         except FileNotFoundError as error:
             raise MeasurementError(f"no C compiler '{compiler}' to build the peak measurement; install one or set CC") from error
         except subprocess.CalledProcessError as error:

@@ -1,9 +1,11 @@
-"""Every file and folder that the documents name exists."""
+"""Every file and folder that the documents name exists, and generated pages are up to date."""
 
 from __future__ import annotations
 
 import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -21,3 +23,9 @@ def test_named_files_exist(document: str) -> None:
     folders = [ROOT, *(ROOT / folder for folder in ("ir/ops", "tests/codegen"))]  # names given after their folder was
     missing = [name for name in sorted(named) if not any(any(folder.glob(name)) for folder in folders)]
     assert not missing
+
+
+@pytest.mark.parametrize("generator", ["docs/generate.py", "docs/results.py"])
+def test_generated_pages_are_up_to_date(generator: str) -> None:
+    done = subprocess.run([sys.executable, str(ROOT / generator), "--check"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr

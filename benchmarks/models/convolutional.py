@@ -44,9 +44,7 @@ class ResNet(nn.Module):
 
     def __init__(self, blocks: Sequence[int], classes: int = 1000) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)
-        )
+        self.stem = nn.Sequential(nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1))
         stages, channels = [], 64
         for stage, count in enumerate(blocks):
             width = 64 << stage
@@ -61,9 +59,7 @@ class ResNet(nn.Module):
         return self.classifier(torch.flatten(self.pool(self.stages(self.stem(x))), 1))
 
 
-def resnet50(
-    blocks: Sequence[int] = (3, 4, 6, 3), size: int = 224, batch: int = 1, seed: int = 0
-) -> tuple[nn.Module, tuple[Tensor, ...]]:
+def resnet50(blocks: Sequence[int] = (3, 4, 6, 3), size: int = 224, batch: int = 1, seed: int = 0) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """ResNet-50; ``blocks`` per stage set the depth. Input (batch, 3, size, size), output (batch, 1000)."""
     inputs = (_image(size, batch, seed),)
     return randomise(ResNet(blocks), inputs, seed), inputs
@@ -117,9 +113,7 @@ class MobileNetV2(nn.Module):
         return self.classifier(self.features(x).mean((2, 3)))
 
 
-def mobilenet_v2(
-    depth: int = 4, size: int = 224, batch: int = 1, seed: int = 0
-) -> tuple[nn.Module, tuple[Tensor, ...]]:
+def mobilenet_v2(depth: int = 4, size: int = 224, batch: int = 1, seed: int = 0) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """MobileNetV2 with at most ``depth`` blocks a stage (4: all). Input (batch, 3, size, size), output (batch, 1000)."""
     inputs = (_image(size, batch, seed),)
     return randomise(MobileNetV2(depth), inputs, seed), inputs
@@ -172,9 +166,7 @@ class UNet(nn.Module):
         return self.head(x)
 
 
-def unet(
-    levels: int = 4, base: int = 32, size: int = 256, batch: int = 1, seed: int = 0
-) -> tuple[nn.Module, tuple[Tensor, ...]]:
+def unet(levels: int = 4, base: int = 32, size: int = 256, batch: int = 1, seed: int = 0) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """UNet with ``levels`` halvings. Input (batch, 3, size, size), output (batch, 2, size, size)."""
     inputs = (_image(size, batch, seed),)
     return randomise(UNet(levels, base, classes=2), inputs, seed), inputs

@@ -24,9 +24,7 @@ class Perceptron(nn.Module):
         return self.layers[-1](x)
 
 
-def mlp(
-    widths: Sequence[int] = (784, 1024, 1024, 10), batch: int = 32, seed: int = 0
-) -> tuple[nn.Module, tuple[Tensor, ...]]:
+def mlp(widths: Sequence[int] = (784, 1024, 1024, 10), batch: int = 32, seed: int = 0) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """784-1024-1024-10 perceptron; input (batch, 784), output (batch, 10)."""
     inputs = (torch.randn(batch, widths[0], generator=torch.Generator().manual_seed(seed)),)
     return randomise(Perceptron(widths), inputs, seed), inputs
