@@ -34,8 +34,8 @@ def other_inputs(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     )
 
 
-def check(model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    fast = mlc.compile(model, example_inputs=inputs, strict=True)
+def check(model: nn.Module, inputs: tuple[Tensor, ...], target: str = "cpu") -> None:
+    fast = mlc.compile(model, example_inputs=inputs, target=target, strict=True)
     for x in (inputs, other_inputs(inputs)):
         truth = accuracy.reference(model, x)
         with torch.inference_mode():  # with gradients enabled the original model would run
@@ -50,6 +50,12 @@ def check(model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
 @pytest.mark.parametrize("name", ZOO)
 def test_shallow_model_matches_float64(name: str) -> None:
     check(*ZOO[name].small())
+
+
+@pytest.mark.parametrize("name", ["mlp", "unet", "llama_token"])
+@pytest.mark.parametrize("processor", ["x86-64", "haswell"])
+def test_code_for_older_processors_matches_float64(processor: str, name: str) -> None:
+    check(*ZOO[name].small(), target=f"cpu -mcpu={processor} -threads=2")
 
 
 @pytest.mark.full
