@@ -19,7 +19,7 @@ from ..space import Config, Space
 from ..target import Target
 from ..task import Task
 from ..template import LoweredKernel, Template
-from .conv import Convolution
+from .conv_geometry import Convolution
 from .region import AnchoredRegion, Epilogue
 from .tiling import EvenSplit, distinct_splits, share, threads, useful_threads
 
