@@ -100,6 +100,29 @@ def test_zero_dimensional_and_integer_tensors() -> None:
         same(result, expected)
 
 
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        (nn.Sequential(nn.Linear(5, 9), nn.GELU(), nn.Linear(9, 3)).double().eval(), lambda: (torch.randn(2, 5).double(),)),
+        (nn.Conv2d(3, 4, 3, padding=1).double().eval(), lambda: (torch.randn(1, 3, 6, 7).double(),)),
+        (lambda a, b: a @ b + 1, lambda: (torch.randint(-9, 9, (2, 3, 4)), torch.randint(-9, 9, (4, 5)))),
+        (
+            nn.Sequential(
+                nn.Conv3d(4, 6, 3, padding=1, groups=2), nn.BatchNorm3d(6), nn.ReLU(), nn.ConvTranspose3d(6, 3, 2, stride=2)
+            ).eval(),
+            lambda: (torch.randn(2, 4, 3, 5, 4),),
+        ),
+        (lambda q: nn.functional.scaled_dot_product_attention(q, q, q, is_causal=True), lambda: (torch.randn(1, 2, 5, 4).double(),)),
+    ],
+    ids=["f64 linear", "f64 convolution", "integers", "three axes", "f64 attention"],
+)
+def test_contractions_beyond_the_fast_templates(function: Callable[..., Tensor], arguments: Callable[[], tuple[Tensor, ...]]) -> None:
+    args = arguments()
+    result, expected = mlc.compile(function, example_inputs=args, strict=True)(*args), function(*args)
+    assert result.dtype == expected.dtype
+    same(result, expected)
+
+
 def test_saved_and_loaded(tmp_path: Path) -> None:
     model, x = network(), torch.randn(4, 8)
     mlc.compile(model, example_inputs=(x,)).save(tmp_path / "net.mlc")

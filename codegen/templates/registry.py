@@ -22,6 +22,7 @@ _TEMPLATES = (
     ("scan", "Scan"),
     ("sort", "Sort"),
     ("rowwise", "Rowwise"),
+    ("contraction", "Contraction"),
     ("elementwise", "Elementwise"),
 )
 
