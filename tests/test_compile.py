@@ -123,6 +123,21 @@ def test_contractions_beyond_the_fast_templates(function: Callable[..., Tensor],
     same(result, expected)
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [nn.Linear(12, 12), nn.Conv1d(3, 4, 3), nn.Conv1d(3, 3, 3, groups=3), nn.ConvTranspose1d(3, 4, 3), nn.Softmax(-1)],
+    ids=["linear", "convolution", "depthwise", "transposed", "rows"],
+)
+def test_what_calls_the_c_library_for_each_element_is_no_epilogue(layer: nn.Module) -> None:
+    def function(x: Tensor) -> tuple[Tensor, Tensor]:
+        y = layer(x)
+        return torch.fmod(y, 0.7), torch.erf(y.double())
+
+    x = torch.randn(2, 3, 12)
+    for result, expected in zip(mlc.compile(function)(x), function(x), strict=True):
+        same(result, expected)
+
+
 def test_saved_and_loaded(tmp_path: Path) -> None:
     model, x = network(), torch.randn(4, 8)
     mlc.compile(model, example_inputs=(x,)).save(tmp_path / "net.mlc")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ...ir import DType, Graph, Layout, Node, TensorType, Value, lookup
 from ..emit import Evaluator, Expr, Kernel, computes, flatten, pulls, unflatten
 from ..emit.access import through_reshape
+from ..emit.scalar import vectorises
 
 _STEPS = ("reshape", "permute", "relayout")
 """Views that an anchor's result may pass on its way to an output: bijections of its elements."""
@@ -28,13 +29,15 @@ class AnchoredRegion:
     def find(graph: Graph, ops: Collection[str], *, any_dtype: bool = False, free_outputs: bool = False) -> AnchoredRegion | None:
         """The anchored region of ``graph`` if one of ``ops`` is its only anchor, else None.
 
-        The anchor's operands and result must be fp32 unless ``any_dtype``. With ``free_outputs`` there may be outputs that do not
-        depend on the anchor (and so have no path), as long as one does.
+        Unless ``any_dtype``, the anchor's operands and result must be fp32, and what is around it fit for vectorised loops. With
+        ``free_outputs`` there may be outputs that do not depend on the anchor (and so have no path), as long as one does.
         """
         anchors = [node for node in graph.nodes if not pulls(node)]
         if len(anchors) != 1 or anchors[0].op not in ops or not graph.outputs:
             return None
         anchor = anchors[0]
+        if not any_dtype and not all(vectorises(node) for node in graph.nodes if node is not anchor):
+            return None
         values = [*graph.inputs, *(value for node in graph.nodes for value in node.outputs)]
         if not all(isinstance(value.type, TensorType) and value.type.is_static for value in values):
             return None
