@@ -277,13 +277,13 @@ def bench(
 @app.command(epilog=_examples("mlc targets", "mlc targets --json", "mlc compile MODEL --target 'cpu -mcpu=znver4 -threads=2'"))
 def targets(json: JsonOption = False) -> None:
     """List the targets, and what mlc knows about this machine."""
-    from .codegen.platforms import x86
+    from .codegen.platforms.families import FAMILIES
     from .codegen.target import Target
 
     here: Target | None = None
     with contextlib.suppress(Error):  # not an x86-64 machine: it can still compile for one
         here = Target.parse("cpu")
-    known = [Target.parse(f"cpu -mcpu={processor.mcpu}") for processor in x86.PROCESSORS]
+    known = [target for family in FAMILIES.values() for target in family.listed()]
     if json:
         _print_json({"host": asdict(here) if here else None, "targets": [asdict(target) for target in known]})
         return
@@ -293,10 +293,10 @@ def targets(json: JsonOption = False) -> None:
     for heading in ("target", "vectors", "L1", "L2", "L3"):
         grid.add_column(heading, justify="left" if heading == "target" else "right")
     for target in known:
-        sizes = (_size(size) for size in (target.l1_bytes, target.l2_bytes, target.l3_bytes))
-        grid.add_row(f"cpu -mcpu={target.mcpu}", f"{target.vector_bytes * 8} bit", *sizes)
+        sizes = (_size(size) if size else "-" for size in (target.l1_bytes, target.l2_bytes, target.l3_bytes))
+        grid.add_row(str(target).removesuffix(f" -threads={target.threads}"), f"{target.vector_bytes * 8} bit", *sizes)
     out.print(grid)
-    out.print("further options: -threads=N, -l1=KiB, -l2=KiB, -l3=KiB", highlight=False)
+    out.print("further options: cpu -threads=N -l1=KiB -l2=KiB -l3=KiB; cortex-m -flash=SIZE -ram=SIZE -clock=MHz", highlight=False)
 
 
 @app.command(epilog=_examples("mlc cache", "mlc cache --clear"))
