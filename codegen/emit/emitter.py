@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import tvm
 from tvm import sym, tirx
+from tvm.tirx import analysis
 
 Expr: TypeAlias = Any
 """A TIR expression (``tvm.ir.PrimExpr``)."""
@@ -31,6 +33,20 @@ def truth_as(value: Expr, dtype: str) -> Expr:
     return tirx.Select(value, tirx.const(1, dtype), tirx.const(0, dtype))
 
 
+@dataclass
+class _VectorLoop:
+    """An open vectorised loop: the number of the lane, their count, the statements around the loop, and variables that vary by lane."""
+
+    lane: Expr
+    lanes: int
+    around: list[Any]
+    varying: set[Expr]
+
+    def varies(self, value: Expr) -> bool:
+        """Whether ``value`` may differ between the lanes."""
+        return any(variable in self.varying for variable in analysis.undefined_vars(value))
+
+
 class Emitter:
     """Builds a TIR statement. Statements are appended to the innermost open scope.
 
@@ -43,6 +59,7 @@ class Emitter:
         self._scopes: list[list[Any]] = [[]]
         self._memos: list[dict[Any, Expr]] = [{}]
         self._counter = 0
+        self._vector_loop: _VectorLoop | None = None
 
     def fresh(self, name: str) -> str:
         self._counter += 1
@@ -76,8 +93,32 @@ class Emitter:
         if value.ty.dtype == "bool":
             return self._bind_truth(value, name)
         variable = tirx.Var(self.fresh(name), value.ty)
-        self.emit(tirx.Bind(variable, value))
+        opaque = self._opaque(value, name)
+        self.emit(tirx.Bind(variable, opaque))
+        if self._vector_loop is not None and self._vector_loop.varies(opaque):
+            self._vector_loop.varying.add(variable)
         return variable
+
+    def _opaque(self, value: Expr, name: str) -> Expr:
+        """``value`` by way of memory on the stack (a register, once LLVM has seen it), unless it is an index.
+
+        TVM's analyzer puts the definition of a variable in the place of its uses, so that chains of definitions that use one another
+        twice, as vector mathematics does, grow exponentially; it does not look through memory.
+        """
+        dtype = str(value.ty.dtype)
+        if dtype == INDEX and _is_arithmetic(value):
+            return value
+        loop = self._vector_loop
+        if loop is not None and loop.varies(value):
+            buffer = tirx.decl_buffer((loop.lanes,), dtype, name=self.fresh(name), scope="local", data_alignment=64)
+            loop.around.append(tirx.AllocBuffer(buffer))
+            position = loop.lane
+        else:
+            buffer = tirx.decl_buffer((1,), dtype, name=self.fresh(name), scope="local", data_alignment=64)
+            self.emit(tirx.AllocBuffer(buffer))
+            position = index(0)
+        self.emit(tirx.BufferStore(buffer, value, [position]))
+        return tirx.BufferLoad(buffer, [position])
 
     def _bind_truth(self, value: Expr, name: str) -> Expr:
         """Truth values are bound as bytes: TVM's code generator cannot hold vectors of them."""
@@ -100,11 +141,15 @@ class Emitter:
         low = index(start) if isinstance(start, int) else start
         size = index(extent) if isinstance(extent, int) else extent
         self.analyzer.bind(variable, tvm.ir.Range.from_min_extent(low, size))
+        surrounding = self._vector_loop
+        if kind == VECTORIZED:
+            self._vector_loop = _VectorLoop(self.simplify(variable - low), int(extent), self._scopes[-1], {variable})
         statements = self._open()
         try:
             yield variable
         finally:
             self._close()
+            self._vector_loop = surrounding
         if statements:
             self.emit(tirx.For(variable, low, size, kind, _sequence(statements)))
 
@@ -176,3 +221,10 @@ def _sequence(statements: Sequence[Any]) -> Any:
     if not statements:
         return tirx.Evaluate(index(0))
     return statements[0] if len(statements) == 1 else tirx.SeqStmt(list(statements))
+
+
+def _is_arithmetic(value: Expr) -> bool:
+    """Whether an expression is made of variables, constants and binary operations only."""
+    if isinstance(value, tirx.Var | tirx.IntImm):
+        return True
+    return hasattr(value, "b") and _is_arithmetic(value.a) and _is_arithmetic(value.b)

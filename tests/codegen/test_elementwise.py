@@ -21,6 +21,17 @@ def test_arithmetic_on_odd_shapes(shape: tuple[int, ...]) -> None:
     check(TEMPLATE, graph, all_configs=shape == (5, 7))
 
 
+def test_a_long_chain_of_vector_mathematics_compiles() -> None:
+    """The analyzer of the code generator must not expand definitions: this chain would then have some 10^20 terms."""
+
+    def build(b, x):
+        for _ in range(6):
+            x = b.call("mul", b.call("tanh", b.call("mul", b.call("sigmoid", x), x)), b.call("softplus", x))
+        return x
+
+    check(TEMPLATE, region([tensor((3, 32))], build), tolerance=1e-5)
+
+
 def test_broadcasting_operands() -> None:
     graph = region(
         [tensor((2, 5, 48)), tensor((48,)), tensor((5, 1)), tensor(())],
