@@ -15,7 +15,7 @@ from ..ir import DType, Graph, Node, TensorType, Trait, Value, interpret, lookup
 SETS = 2
 """Different sets of inputs on which a candidate must be right."""
 
-_INDEX_OPS = ("take", "take_along", "take_nd")
+_INDEX_OPS = ("take", "take_along", "take_nd", "scatter_along", "scatter_nd")
 _POSITIVE = {"log": (0,), "sqrt": (0,), "rsqrt": (0,), "reciprocal": (0,), "batch_norm": (2,)}
 """Operands that must be positive for a finite result."""
 
@@ -79,7 +79,7 @@ def _integer_range(graph: Graph, value: Value, type: TensorType) -> tuple[int, i
 
 def _indexed_extent(node: Node) -> int:
     shape = node.inputs[0].tensor.static_shape
-    if node.op == "take_nd":
+    if node.op in ("take_nd", "scatter_nd"):
         return min(shape[: node.inputs[1].tensor.static_shape[-1]])
     axis = node.attributes.get("axis", 0)
     assert isinstance(axis, int)

@@ -204,7 +204,7 @@ def _kind(node: Node) -> AnchorKind:
         return AnchorKind.NORMALISATION
     if op.has(Trait.REDUCTION) or node.op == "sort":
         return AnchorKind.REDUCTION
-    if node.op in ("take", "take_along", "take_nd"):
+    if node.op in ("take", "take_along", "take_nd", "scatter_along", "scatter_nd"):
         return AnchorKind.GATHER
     return AnchorKind.ELEMENTWISE if op.has(Trait.ELEMENTWISE) else AnchorKind.MOVEMENT
 

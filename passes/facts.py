@@ -10,6 +10,9 @@ from ..ir.ops import Op
 MOVEMENT = frozenset({"pad", "concat", "take", "take_along", "take_nd", "resample"})
 """Operations other than views whose result elements are single operand elements (or few of them)."""
 
+SCATTERS = frozenset({"scatter_along", "scatter_nd"})
+"""Operations that write at places that are data."""
+
 SCALAR_ELEMENTS = 1
 """Constants of at most so many elements are written into regions instead of being passed to them."""
 

@@ -11,6 +11,7 @@ from ..ir import Graph, GraphBuilder, Node, Rewriter, Value, is_alias
 from .base import Context, Pass, register_pass
 from .common_subexpressions import CommonSubexpressions
 from .facts import (
+    SCATTERS,
     TRANSCENDENTAL,
     is_contraction,
     is_elementwise,
@@ -194,6 +195,9 @@ def _worth_pulling(partition: Partition, group: Group, consumer: Group) -> bool:
     for value, node in _crossing(partition, group, consumer):
         for reader, times in _readers(partition, value, node, consumer):
             if is_contraction(reader) or reader.op == "window_reduce" or reader.op == "scan" or reader.op == "sort":
+                return False
+            if reader.op in SCATTERS and heavy:
+                # Updates are written one by one, what they are computed from is computed in vectors.
                 return False
             if times > 1 and (heavy or work > _CHEAP_OPS) and times * work * _elements(value) > 1 << 16:
                 return False

@@ -21,6 +21,7 @@ _TEMPLATES = (
     ("reduction", "Reduction"),
     ("scan", "Scan"),
     ("sort", "Sort"),
+    ("scatter", "Scatter"),
     ("rowwise", "Rowwise"),
     ("contraction", "Contraction"),
     ("elementwise", "Elementwise"),

@@ -6,6 +6,7 @@ from . import (
     comparison,
     contraction,
     creation,
+    embedding_bag,
     indexing,
     movement,
     no_effect,
@@ -14,6 +15,7 @@ from . import (
     pooling,
     reduction,
     resampling,
+    scatter,
     transcendental,
 )
 
@@ -23,6 +25,7 @@ __all__ = [
     "comparison",
     "contraction",
     "creation",
+    "embedding_bag",
     "indexing",
     "movement",
     "no_effect",
@@ -31,5 +34,6 @@ __all__ = [
     "pooling",
     "reduction",
     "resampling",
+    "scatter",
     "transcendental",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
 from ...ir import Dim, Value
@@ -85,3 +87,27 @@ def arange(c: Conversion, end: Number, **options: Any) -> Value:
 @converts(torch.ops.prims.iota.default)
 def iota(c: Conversion, length: Dim, *, start: int, step: int, **options: Any) -> Value:
     return _iota(c, start, step)
+
+
+def _triangle(c: Conversion, of: Callable[..., torch.Tensor], rows: int, columns: int, offset: int) -> Value:
+    return c.cast(c.constant(of(rows, columns, offset).numpy()), c.dtype)
+
+
+@converts(aten.tril_indices.default)
+def tril_indices(c: Conversion, rows: int, columns: int, offset: int = 0, **options: Any) -> Value:
+    return _triangle(c, torch.tril_indices, rows, columns, offset)
+
+
+@converts(aten.triu_indices.default)
+def triu_indices(c: Conversion, rows: int, columns: int, offset: int = 0, **options: Any) -> Value:
+    return _triangle(c, torch.triu_indices, rows, columns, offset)
+
+
+@converts(aten.fft_fftfreq.default)
+def fftfreq(c: Conversion, count: int, spacing: float = 1.0, **options: Any) -> Value:
+    return c.constant(np.fft.fftfreq(count, spacing).astype(c.dtype.numpy))
+
+
+@converts(aten.fft_rfftfreq.default)
+def rfftfreq(c: Conversion, count: int, spacing: float = 1.0, **options: Any) -> Value:
+    return c.constant(np.fft.rfftfreq(count, spacing).astype(c.dtype.numpy))

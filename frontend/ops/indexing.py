@@ -1,4 +1,4 @@
-"""Gathers, and the scatters that are selections."""
+"""Gathers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from ...ir import Dim, DType, Value
 from ...ir.ops.elementwise import broadcast_shapes
-from ..conversion import Conversion, Operand, axis_of
+from ..conversion import Conversion, axis_of, static
 from ..registry import converts
 from ..unsupported import Unsupported
 
@@ -48,31 +48,23 @@ def index(c: Conversion, x: Value, indices: Sequence[Value | None]) -> Value:
         return c.call("take", x, value, axis=axis)
     axes = [axis for axis, _ in given]
     rest = [axis for axis in range(x.tensor.rank) if axis not in axes]
-    vectors = _index_vectors(c, [value for _, value in given])
+    vectors = index_vectors(c, [value for _, value in given])
     taken = c.call("take_nd", c.permute(x, axes + rest), vectors)
-    # Adjacent indexed axes leave their result in place, others move it to the front (NumPy's rule).
-    place = axes[0] if axes == list(range(axes[0], axes[0] + len(axes))) else 0
+    place = place_of(axes)
     rank = vectors.tensor.rank - 1
     order = [*range(rank, rank + place), *range(rank), *range(rank + place, rank + len(rest))]
     return c.permute(taken, order)
 
 
-def _index_vectors(c: Conversion, indices: Sequence[Value]) -> Value:
-    """The broadcast of integer tensors, stacked along a new last axis."""
+def place_of(axes: Sequence[int]) -> int:
+    """Where the result of indexing ``axes`` stands: adjacent axes leave it in place, others move it to the front (NumPy's rule)."""
+    return axes[0] if list(axes) == list(range(axes[0], axes[0] + len(axes))) else 0
+
+
+def index_vectors(c: Conversion, indices: Sequence[Value]) -> Value:
+    """Index vectors: the broadcast of integer tensors, stacked along a new last axis."""
     shape = broadcast_shapes("index", *(value.tensor.shape for value in indices))
     return c.call("concat", *(c.reshape(c.broadcast(c.cast(value, DType.INT64), shape), (*shape, 1)) for value in indices), axis=len(shape))
-
-
-@converts(aten.index_put.default, aten._unsafe_index_put.default)
-def index_put(c: Conversion, x: Value, indices: Sequence[Value | None], values: Value, accumulate: bool = False) -> Value:
-    """An assignment to masked elements of one value is a selection; others are not known to the IR."""
-    given = [value for value in indices if value is not None]
-    masked = len(given) == 1 and indices[0] is given[0] and given[0].tensor.dtype is DType.BOOL
-    if not masked or (values.tensor.rank > 0 and values.tensor.shape != (1,)) or accumulate:
-        raise Unsupported("elements at computed positions are assigned: use torch.where with a mask of the whole shape instead")
-    mask = given[0]
-    mask = c.reshape(mask, mask.tensor.shape + (1,) * (x.tensor.rank - mask.tensor.rank))
-    return c.call("where", mask, c.reshape(c.cast(values, c.dtype), ()), x)
 
 
 @converts(aten.masked_scatter.default)
@@ -85,18 +77,24 @@ def masked_scatter(c: Conversion, x: Value, mask: Value, source: Value) -> Value
     return c.call("where", whole, c.reshape(taken, x.tensor.shape), x)
 
 
-@converts(aten.scatter.value, aten.scatter.src)
-def scatter(c: Conversion, x: Value, dim: int, index: Value, source: Operand) -> Value:
-    """One position along the axis for each of the other axes (one-hot): a selection by comparing positions."""
-    rank = x.tensor.rank
-    axis = axis_of(dim, rank)
-    expected: tuple[Dim, ...] = (*x.tensor.shape[:axis], 1, *x.tensor.shape[axis + 1 :])
-    if rank == 0 or index.tensor.shape != expected:
-        raise Unsupported("several elements are scattered along an axis: use torch.where with comparisons, or a matrix product instead")
-    positions = c.call("iota", size=x.tensor.shape[axis], dtype=DType.INT64)
-    column = c.reshape(positions, (x.tensor.shape[axis],) + (1,) * (rank - 1 - axis))
-    value = c.operand(source, c.dtype)
-    if value.tensor.rank > 0:
-        for i, extent in enumerate(expected):
-            value = c.slice(value, i, 0, extent)
-    return c.call("where", c.call("eq", column, c.cast(index, DType.INT64)), value, x)
+@converts(aten.repeat_interleave.self_Tensor)
+def repeat_interleave(c: Conversion, x: Value, repeats: Value, dim: int | None = None, *, output_size: int | None = None) -> Value:
+    """Each slice as often as ``repeats`` says, where the total is known."""
+    if dim is None:
+        x, dim = c.flatten(x), 0
+    positions = _repeated_positions(c, repeats, c.shape[axis_of(dim, x.tensor.rank)])
+    return c.call("take", x, positions, axis=axis_of(dim, x.tensor.rank))
+
+
+@converts(aten.repeat_interleave.Tensor)
+def repeated_positions(c: Conversion, repeats: Value, *, output_size: int | None = None) -> Value:
+    return c.cast(_repeated_positions(c, repeats, c.shape[0]), c.dtype)
+
+
+def _repeated_positions(c: Conversion, repeats: Value, total: Dim) -> Value:
+    """0 as often as repeats[0] says, then 1, ...: for each place how many slices end before it."""
+    count = static(total, "the number of repeated elements (give output_size)")
+    ends = c.call("scan", c.cast(repeats, DType.INT64), kind="sum", axis=0)
+    marks = c.call("full", shape=(count,), value=0, dtype=DType.INT64)
+    ones = c.broadcast(c.scalar(1, DType.INT64), ends.tensor.shape)
+    return c.call("scan", c.call("scatter_along", marks, ends, ones, axis=0, reduction="add"), kind="sum", axis=0)

@@ -217,25 +217,31 @@ def unfold(c: Conversion, x: Value, dimension: int, size: int, step: int) -> Val
     return c.permute(windows, order)
 
 
-@converts(aten.as_strided.default)
-def as_strided(c: Conversion, x: Value, size: Sequence[int], stride: Sequence[int], offset: int | None = None) -> Value:
-    """The elements at computed positions of the operand's memory: of x with its axes in memory order, which must have no gaps."""
+def dense_positions(c: Conversion, size: Sequence[int], stride: Sequence[int], offset: int | None) -> tuple[list[int], np.ndarray]:
+    """What as_strided of the first argument reaches: its axes in the order of its memory (which must have no gaps), and the positions, of
+    shape ``size``, in that memory."""
     example = c.example(0)
     order = sorted(range(example.dim()), key=lambda axis: (-example.stride()[axis], axis))
     if example.storage_offset() != 0 or not example.permute(order).is_contiguous():
         raise Unsupported(
             "as_strided reaches into the memory of a view that is only part of its base: use slices, expand or unfold instead"
         )
-    x = c.permute(x, order)
-    shape = tuple(static(extent, "an extent of as_strided") for extent in c.shape)
-    elements = int(np.prod(x.tensor.static_shape))
+    shape = tuple(static(extent, "an extent of as_strided") for extent in size)
     positions = np.full(shape, offset or 0, dtype=np.int64)
     for axis, step in enumerate(stride):
         positions += (np.arange(shape[axis]) * step).reshape([-1 if i == axis else 1 for i in range(len(shape))])
-    if positions.size and positions.max() >= elements:
+    if positions.size and positions.max() >= example.numel():
         raise Unsupported("as_strided reaches beyond its operand: use slices, expand or unfold instead")
-    if positions.size == elements and np.array_equal(positions.reshape(-1), np.arange(elements)):
-        return c.reshape(x, shape)
+    return order, positions
+
+
+@converts(aten.as_strided.default)
+def as_strided(c: Conversion, x: Value, size: Sequence[int], stride: Sequence[int], offset: int | None = None) -> Value:
+    """The elements at computed positions of the operand's memory: of x with its axes in memory order."""
+    order, positions = dense_positions(c, size, stride, offset)
+    x = c.permute(x, order)
+    if positions.size == np.prod(x.tensor.static_shape) and np.array_equal(positions.reshape(-1), np.arange(positions.size)):
+        return c.reshape(x, positions.shape)
     return c.call("take", c.flatten(x), c.constant(positions), axis=0)
 
 

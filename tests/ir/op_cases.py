@@ -6,6 +6,7 @@ import torch
 from contraction_cases import contraction_cases, window_cases
 from elementwise_cases import elementwise_cases
 from op_case import Case, case, floats
+from scatter_cases import scatter_cases
 from tensor_cases import movement_cases, normalisation_cases, reduction_cases
 
 from mlc.ir import ArrayConstant
@@ -23,5 +24,6 @@ CASES = [
     *movement_cases(),
     *contraction_cases(),
     *window_cases(),
+    *scatter_cases(),
     constant_case(),
 ]
