@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .codegen.assembly import Choose, KernelNode, Progress, assemble, tasks_of
+from .codegen.assembly import Choose, Progress, assemble, tasks_of
+from .codegen.kernels import KernelNode
 from .codegen.target import Target
 from .codegen.task import Numerics
 from .costmodel import CostOracle, Estimate

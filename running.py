@@ -107,9 +107,7 @@ def run_model(
     return RunResult(source.name, seconds, _summaries(arrays), torch_seconds, accuracy.error(result, truth), accuracy.allowed(eager))
 
 
-def run_artifact(
-    name: str, loaded: Any, files: Sequence[pathlib.Path], repeat: int, output: pathlib.Path | None
-) -> RunResult:
+def run_artifact(name: str, loaded: Any, files: Sequence[pathlib.Path], repeat: int, output: pathlib.Path | None) -> RunResult:
     """Runs a loaded artifact on ``files``, or on random inputs of its first signature."""
     executable = loaded.executables[0]
     if files:

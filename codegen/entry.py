@@ -1,24 +1,26 @@
-"""The entry of a program: a C function that calls the kernels in order (see ``mlc_abi.h``)."""
+"""The entry of a program: a C function that runs its steps, kernel calls above all (see ``mlc_abi.h``)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from ..ir.program import BufferRef, KernelCall, Space
+from ..ir.program import Branch, BufferRef, ConditionalLoop, Copy, CountedLoop, KernelCall, Move, Space, Step, walk
 
 ENTRY = "mlc_entry"
 
 _HEAD = """\
 #include "mlc_abi.h"
+#include <string.h>
 
 extern __thread const mlc_context* mlc_current_context;
 """
 
 
-def entry_source(calls: Sequence[KernelCall], inputs: int, symbol: str = ENTRY) -> str:
-    """C source of the entry ``symbol`` for ``calls``; outputs follow the ``inputs`` inputs in ``io``."""
-    lines = [_HEAD]
+def entry_source(steps: Sequence[Step], inputs: int, symbol: str = ENTRY) -> str:
+    """C source of the entry ``symbol`` that runs ``steps``; outputs follow the ``inputs`` inputs in ``io``."""
+    calls = [step for step in walk(steps) if isinstance(step, KernelCall)]
     arity = {call.symbol: len(call.arguments) for call in calls}
+    lines = [_HEAD]
     lines += [f"int32_t {name}({', '.join(['void*'] * count) or 'void'});" for name, count in arity.items()]
     lines += [
         "",
@@ -31,27 +33,82 @@ def entry_source(calls: Sequence[KernelCall], inputs: int, symbol: str = ENTRY) 
         "  (void)io, (void)dims, (void)scratch, (void)constants;",
         "  mlc_current_context = context;",
     ]
-    for index, call in enumerate(calls):
-        arguments = ", ".join(_pointer(argument, inputs) for argument in call.arguments)
-        lines += [
-            f"  if (context->profile) context->profile(context, {index}, 1);",
-            f"  if ((code = {call.symbol}({arguments}))) goto done;  /* {_comment(call.label)} */",
-            f"  if (context->profile) context->profile(context, {index}, 0);",
-        ]
+    lines += _Writer(inputs).block(steps, "  ")
     lines += ["done:" if calls else "", "  mlc_current_context = outer;", "  return code;", "}", ""]
     return "\n".join(lines)
 
 
-def _pointer(buffer: BufferRef, inputs: int) -> str:
-    match buffer.space:
-        case Space.INPUT:
-            return f"io[{buffer.position}]"
-        case Space.OUTPUT:
-            return f"io[{inputs + buffer.position}]"
-        case Space.CONSTANT:
-            return f"constants + {buffer.position}"
-        case Space.ARENA:
-            return f"scratch + {buffer.position}"
+class _Writer:
+    """Writes steps as C statements, numbering kernel calls as :attr:`Program.calls` does."""
+
+    def __init__(self, inputs: int) -> None:
+        self.inputs = inputs
+        self.calls = 0
+
+    def block(self, steps: Sequence[Step], indent: str) -> Iterator[str]:
+        for step in steps:
+            yield from self.step(step, indent)
+
+    def step(self, step: Step, indent: str) -> Iterator[str]:
+        inner = indent + "  "
+        match step:
+            case KernelCall():
+                arguments = ", ".join(self.pointer(argument) for argument in step.arguments)
+                yield f"{indent}if (context->profile) context->profile(context, {self.calls}, 1);"
+                yield f"{indent}if ((code = {step.symbol}({arguments}))) goto done;  /* {_comment(step.label)} */"
+                yield f"{indent}if (context->profile) context->profile(context, {self.calls}, 0);"
+                self.calls += 1
+            case Copy():
+                yield f"{indent}memcpy({self.pointer(step.target)}, {self.pointer(step.source)}, {step.target.nbytes});"
+            case Branch():
+                yield f"{indent}if ({self.flag(step.predicate)}) {{"
+                yield from self.block(step.then, inner)
+                yield f"{indent}}} else {{"
+                yield from self.block(step.otherwise, inner)
+                yield f"{indent}}}"
+            case CountedLoop():
+                counter = _counter(step.number)
+                yield f"{indent}for (int64_t {counter} = 0; {counter} < {step.trips}; ++{counter}) {{"
+                yield from self.block(step.body, inner)
+                yield f"{indent}}}"
+            case ConditionalLoop():
+                counter = _counter(step.number)
+                yield f"{indent}for (int64_t {counter} = 0;; ++{counter}) {{"
+                yield from self.block(step.condition, inner)
+                yield f"{inner}if (!{self.flag(step.predicate)}) {{"
+                yield from self.block(step.finish, inner + "  ")
+                yield f"{inner}  break;"
+                yield f"{inner}}}"
+                yield from self.block(step.body, inner)
+                yield f"{indent}}}"
+
+    def flag(self, buffer: BufferRef) -> str:
+        return f"*(const uint8_t*)({self.pointer(buffer)})"
+
+    def pointer(self, buffer: BufferRef) -> str:
+        match buffer.space:
+            case Space.INPUT:
+                base = f"io[{buffer.position}]"
+            case Space.OUTPUT:
+                base = f"io[{self.inputs + buffer.position}]"
+            case Space.CONSTANT:
+                base = f"constants + {buffer.position}"
+            case Space.ARENA:
+                base = f"scratch + {buffer.position}"
+        terms = [str(buffer.offset)] if buffer.offset else []
+        terms += [_moved(move) for move in buffer.moves]
+        if terms and buffer.space in (Space.INPUT, Space.OUTPUT):
+            base = f"(char*){base}"
+        return " + ".join([base, *terms])
+
+
+def _moved(move: Move) -> str:
+    counter = _counter(move.loop)
+    return f"{counter} * {move.stride}" if not move.period else f"{counter} % {move.period} * {move.stride}"
+
+
+def _counter(loop: int) -> str:
+    return f"i{loop}"
 
 
 def _comment(text: str) -> str:

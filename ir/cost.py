@@ -9,7 +9,8 @@ from .ops import Cost, lookup
 def node_cost(node: Node) -> Cost:
     """The cost of one node of a statically shaped graph.
 
-    A fusion counts its region's operations and its own operands' bytes, a cond its dearer region, a while one round.
+    A fusion counts its region's operations and its own operands' bytes, a cond its dearer region, a while one round,
+    a loop all of them.
     """
     return lookup(node.op).cost_of_node(node)
 

@@ -61,8 +61,29 @@ class Interpreter:
                 while self.region(condition, inputs)[0]:
                     inputs = self.region(body, inputs)
                 return inputs
+            case "loop":
+                return self.loop(node, inputs)
         results = lookup(node.op).evaluate(inputs, self.attributes(node))
         return [self.round(result, value) for result, value in zip(results, node.outputs, strict=True)]
+
+    def loop(self, node: Node, inputs: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        """The results of a counted loop."""
+        (body,) = node.regions
+        attributes = self.attributes(node)
+        trips, count, sliced = (int(attributes[name]) for name in ("trips", "carried", "sliced"))
+        carried, sequences, invariants = inputs[:count], inputs[count : count + sliced], inputs[count + sliced :]
+        rounds = range(trips)[::-1] if attributes["reverse"] else range(trips)
+        stacked: list[np.ndarray] = []
+        for value in node.outputs[count:]:
+            shape = _substitute(value.tensor.shape, self.symbols)
+            wide = self.wide and value.tensor.dtype.is_float
+            stacked.append(np.zeros(shape, np.float64 if wide else value.tensor.dtype.numpy))  # type: ignore[arg-type]
+        for index in rounds:
+            results = self.region(body, [*carried, *(sequence[index] for sequence in sequences), *invariants])
+            carried = results[:count]
+            for whole, piece in zip(stacked, results[count:], strict=True):
+                whole[index] = piece
+        return [*carried, *stacked]
 
     def region(self, region: Graph, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         """The outputs of a nested graph."""

@@ -6,8 +6,10 @@ Everything here is plain data without torch, tvm or sympy, so that a process whi
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeAlias
 
 ALIGNMENT = 64
 """Bytes to which every buffer a kernel sees is aligned."""
@@ -48,12 +50,27 @@ class Space(enum.Enum):
 
 
 @dataclass(frozen=True)
+class Move:
+    """How far a buffer lies from its start in a round of an enclosing loop: ``stride`` bytes times the number of the round, which
+    counts from 0, modulo ``period`` unless that is 0. A period of 2 alternates between two places."""
+
+    loop: int
+    stride: int
+    period: int = 0
+
+
+@dataclass(frozen=True)
 class BufferRef:
-    """A pointer a kernel gets: input or output number ``position``, or byte offset ``position`` in the constants or the arena."""
+    """A pointer a kernel gets: input or output number ``position``, or byte offset ``position`` in the constants or the arena.
+
+    ``offset`` more bytes from there, and as many as the ``moves`` add in the present rounds of the loops around the call.
+    """
 
     space: Space
     position: int
     nbytes: int
+    offset: int = 0
+    moves: tuple[Move, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +92,89 @@ class KernelCall:
 
 
 @dataclass(frozen=True)
+class Copy:
+    """Copies ``target.nbytes`` bytes."""
+
+    source: BufferRef
+    target: BufferRef
+
+
+@dataclass(frozen=True)
+class Branch:
+    """The steps of ``then`` if the byte at ``predicate`` is not zero, else those of ``otherwise``."""
+
+    predicate: BufferRef
+    then: tuple[Step, ...]
+    otherwise: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class CountedLoop:
+    """The steps of ``body`` in each of ``trips`` rounds. ``number`` names the loop in the program, for :class:`Move`."""
+
+    number: int
+    trips: int
+    body: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class ConditionalLoop:
+    """In each round ``condition``; then ``body`` if the byte at ``predicate`` is not zero, else, once, ``finish``, and the loop ends."""
+
+    number: int
+    condition: tuple[Step, ...]
+    predicate: BufferRef
+    body: tuple[Step, ...]
+    finish: tuple[Step, ...]
+
+
+Step: TypeAlias = "KernelCall | Copy | Branch | CountedLoop | ConditionalLoop"
+
+
+def bodies(step: Step) -> tuple[tuple[Step, ...], ...]:
+    """The sequences of steps inside ``step``, in the order in which the entry writes them."""
+    match step:
+        case Branch():
+            return (step.then, step.otherwise)
+        case CountedLoop():
+            return (step.body,)
+        case ConditionalLoop():
+            return (step.condition, step.finish, step.body)
+        case _:
+            return ()
+
+
+def walk(steps: Sequence[Step]) -> Iterator[Step]:
+    """Every step, outer before inner."""
+    for step in steps:
+        yield step
+        for inner in bodies(step):
+            yield from walk(inner)
+
+
+def buffers(step: Step) -> tuple[BufferRef, ...]:
+    """The buffers that ``step`` itself reads and writes."""
+    match step:
+        case KernelCall():
+            return step.arguments
+        case Copy():
+            return (step.source, step.target)
+        case Branch() | ConditionalLoop():
+            return (step.predicate,)
+        case CountedLoop():
+            return ()
+
+
+def _runs(steps: Sequence[Step], times: int = 1) -> Iterator[tuple[KernelCall, int]]:
+    for step in steps:
+        if isinstance(step, KernelCall):
+            yield step, times
+        inner_times = times * step.trips if isinstance(step, CountedLoop) else times
+        for inner in bodies(step):
+            yield from _runs(inner, inner_times)
+
+
+@dataclass(frozen=True)
 class ConstantSlot:
     """One packed constant in the weights blob: byte offset, size, hexadecimal SHA-256 of the packed bytes."""
 
@@ -87,13 +187,15 @@ class ConstantSlot:
 class Program:
     """A compiled model for one signature, without its two blobs (native library and packed weights).
 
+    ``steps`` are run in order; profiles number the kernel calls in them by their place in :attr:`calls`.
+
     ``features`` are the CPU features the library needs, by the names of /proc/cpuinfo. ``arena_bytes`` is the memory one call in
     flight needs; ``arena_lower_bound`` the largest sum of buffers alive at once, for the report.
     """
 
     name: str
     signature: Signature
-    calls: tuple[KernelCall, ...]
+    steps: tuple[Step, ...]
     constants: tuple[ConstantSlot, ...]
     constant_bytes: int
     arena_bytes: int
@@ -102,3 +204,13 @@ class Program:
     features: tuple[str, ...]
     threads: int
     entry: str = "mlc_entry"
+
+    @cached_property
+    def runs(self) -> tuple[tuple[KernelCall, int], ...]:
+        """Every kernel call, with how often a call of the program makes it: once in a branch, once a round where rounds are not counted."""
+        return tuple(_runs(self.steps))
+
+    @cached_property
+    def calls(self) -> tuple[KernelCall, ...]:
+        """Every kernel call of the steps, nested ones included, in order."""
+        return tuple(call for call, _ in self.runs)

@@ -35,7 +35,7 @@ from .features import require_features
 from .manifest import program_from_json, program_to_json
 from .store import extract
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever an older runtime could not read the file."""
 
 _MANIFEST = "manifest.json"

@@ -66,7 +66,7 @@ class Executable:
     @cached_property
     def expected_seconds(self) -> float:
         """A rough, optimistic estimate of one call."""
-        return sum(max(call.flops / 5e10, call.bytes / 2e10) for call in self.program.calls)
+        return sum(times * max(call.flops / 5e10, call.bytes / 2e10) for call, times in self.program.runs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the program; outputs are torch tensors if any input is one, else NumPy arrays. SignatureError, KernelError."""
@@ -127,8 +127,10 @@ class Executable:
             arena_lower_bound=program.arena_lower_bound,
             weights_bytes=program.constant_bytes,
             kernels=tuple(
-                KernelReport(call.symbol, call.label, call.location, call.task, call.config, call.flops, call.bytes, time)
-                for call, time in zip(program.calls, times, strict=True)
+                KernelReport(
+                    call.symbol, call.label, call.location, call.task, call.config, count * call.flops, count * call.bytes, time, count
+                )
+                for (call, count), time in zip(program.runs, times, strict=True)
             ),
         )
 

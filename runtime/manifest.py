@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..errors import ArtifactError
-from ..ir.program import ALIGNMENT, BufferRef, ConstantSlot, KernelCall, Program, Signature, Space, TensorSpec
+from ..ir.program import (
+    ALIGNMENT,
+    Branch,
+    BufferRef,
+    ConditionalLoop,
+    ConstantSlot,
+    Copy,
+    CountedLoop,
+    KernelCall,
+    Move,
+    Program,
+    Signature,
+    Space,
+    Step,
+    TensorSpec,
+    bodies,
+)
+from ..ir.program import buffers as buffers_of
 from ..ir.types import DType
 from . import trees
 
@@ -19,14 +37,34 @@ def program_to_json(program: Program) -> dict[str, Any]:
         "signature": dataclasses.asdict(program.signature),
         "features": list(program.features),
         "constants": [[slot.offset, slot.nbytes, slot.digest] for slot in program.constants],
-        "calls": [
-            {
-                **{field.name: getattr(call, field.name) for field in dataclasses.fields(call)},
-                "arguments": [[ref.space.value, ref.position, ref.nbytes] for ref in call.arguments],
-            }
-            for call in program.calls
-        ],
+        "steps": _steps_to_json(program.steps),
     }
+
+
+_STEPS: dict[str, type[Any]] = {"call": KernelCall, "copy": Copy, "branch": Branch, "loop": CountedLoop, "while": ConditionalLoop}
+_KINDS = {kind: name for name, kind in _STEPS.items()}
+
+
+def _steps_to_json(steps: Sequence[Step]) -> list[dict[str, Any]]:
+    return [
+        {"step": _KINDS[type(step)]} | {field.name: _part_to_json(getattr(step, field.name)) for field in dataclasses.fields(step)}
+        for step in steps
+    ]
+
+
+def _part_to_json(part: Any) -> Any:
+    """A field of a step: text, a number, a buffer, buffers, or steps."""
+    if isinstance(part, BufferRef):
+        return _ref_to_json(part)
+    if isinstance(part, tuple):
+        return [_ref_to_json(ref) for ref in part] if part and isinstance(part[0], BufferRef) else _steps_to_json(part)
+    return part
+
+
+def _ref_to_json(ref: BufferRef) -> list[Any]:
+    moved = ref.offset or ref.moves
+    more = [ref.offset, [[move.loop, move.stride, move.period] for move in ref.moves]] if moved else []
+    return [ref.space.value, ref.position, ref.nbytes, *more]
 
 
 def program_from_json(data: Any) -> Program:
@@ -45,7 +83,7 @@ def _program(data: Mapping[str, Any]) -> Program:
     fields: dict[str, Callable[[Any], Any]] = {
         "name": _text,
         "signature": _signature,
-        "calls": lambda calls: tuple(_call(call) for call in calls),
+        "steps": _steps,
         "constants": lambda slots: tuple(ConstantSlot(_count(o), _count(n), _text(d)) for o, n, d in slots),
         "constant_bytes": _count,
         "arena_bytes": _count,
@@ -73,10 +111,39 @@ def _spec(data: Mapping[str, Any]) -> TensorSpec:
     return TensorSpec(_text(data["name"]), DType.parse(_text(data["dtype"])).text, tuple(_count(extent) for extent in data["shape"]))
 
 
+def _steps(data: Any) -> tuple[Step, ...]:
+    return tuple(_step(step) for step in data)
+
+
+def _step(data: Mapping[str, Any]) -> Step:
+    kind = _STEPS[data["step"]]
+    if kind is KernelCall:
+        return _call(data)
+    readers: dict[str, Callable[[Any], Any]] = {"number": _count, "trips": _count}
+    refs = ("source", "target", "predicate")
+    read = {
+        field.name: readers.get(field.name, _ref if field.name in refs else _steps)(data[field.name]) for field in dataclasses.fields(kind)
+    }
+    make: Callable[..., Step] = kind
+    return make(**read)
+
+
 def _call(data: Mapping[str, Any]) -> KernelCall:
     texts = {name: _text(data[name]) for name in ("symbol", "label", "task", "config", "location")}
-    arguments = tuple(BufferRef(Space(space), _count(position), _count(nbytes)) for space, position, nbytes in data["arguments"])
+    arguments = tuple(_ref(ref) for ref in data["arguments"])
     return KernelCall(arguments=arguments, flops=_count(data["flops"]), bytes=_count(data["bytes"]), **texts)
+
+
+def _ref(data: Sequence[Any]) -> BufferRef:
+    space, position, nbytes, *more = data
+    offset, moves = more if more else (0, ())
+    return BufferRef(
+        Space(space),
+        _count(position),
+        _count(nbytes),
+        _integer(offset),
+        tuple(Move(_count(loop), _integer(stride), _count(period)) for loop, stride, period in moves),
+    )
 
 
 def _text(value: Any) -> str:
@@ -91,21 +158,53 @@ def _count(value: Any) -> int:
     return value
 
 
+def _integer(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"expected an integer, got {value!r}")
+    return value
+
+
 def _check_consistency(program: Program) -> None:
     """Buffers lie inside what they refer to."""
-    limits = {Space.CONSTANT: program.constant_bytes, Space.ARENA: program.arena_bytes}
-    counts = {Space.INPUT: len(program.signature.inputs), Space.OUTPUT: len(program.signature.outputs)}
-    for call in program.calls:
-        for ref in call.arguments:
-            inside = (
-                ref.position < counts[ref.space]
-                if ref.space in counts
-                else ref.position + ref.nbytes <= limits[ref.space] and ref.position % ALIGNMENT == 0
-            )
-            if not inside:
-                raise ArtifactError(
-                    f"kernel '{call.symbol}' refers to {ref}, which is outside the program's memory; compile and save it again"
-                )
+    _check_steps(program, program.steps, {})
     for slot in program.constants:
         if slot.offset % ALIGNMENT or slot.offset + slot.nbytes > program.constant_bytes:
             raise ArtifactError(f"the constant at {slot.offset} lies outside the weights; compile and save it again")
+
+
+def _check_steps(program: Program, steps: Sequence[Step], loops: Mapping[int, int]) -> None:
+    """The buffers of ``steps`` inside ``loops``: rounds by the number of the loop, 0 where they are not counted."""
+    for step in steps:
+        inside = dict(loops)
+        if isinstance(step, CountedLoop | ConditionalLoop):
+            inside[step.number] = step.trips if isinstance(step, CountedLoop) else 0
+        for ref in buffers_of(step):
+            if not _lies_inside(program, ref, inside):
+                name = f"kernel '{step.symbol}'" if isinstance(step, KernelCall) else f"a {_KINDS[type(step)]}"
+                raise ArtifactError(f"{name} refers to {ref}, which is outside the program's memory; compile and save it again")
+        for body in bodies(step):
+            _check_steps(program, body, inside)
+
+
+def _lies_inside(program: Program, ref: BufferRef, loops: Mapping[int, int]) -> bool:
+    """Whether ``ref`` lies inside its space in every round."""
+    least = most = ref.offset
+    for move in ref.moves:
+        if move.loop not in loops or not (move.period or loops[move.loop]):
+            return False
+        rounds = loops[move.loop] or move.period
+        reach = move.stride * (min(rounds, move.period) if move.period else rounds) - move.stride
+        least, most = least + min(reach, 0), most + max(reach, 0)
+    specs = {Space.INPUT: program.signature.inputs, Space.OUTPUT: program.signature.outputs}
+    if ref.space in specs:
+        if ref.position >= len(specs[ref.space]):
+            return False
+        if not (ref.offset or ref.moves):
+            return True
+        spec = specs[ref.space][ref.position]
+        start, limit = 0, math.prod(spec.shape) * DType.parse(spec.dtype).nbytes
+    else:
+        start, limit = ref.position, program.constant_bytes if ref.space is Space.CONSTANT else program.arena_bytes
+        if start % ALIGNMENT:
+            return False
+    return start + least >= 0 and start + most + ref.nbytes <= limit

@@ -8,7 +8,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class KernelReport:
-    """One kernel call. ``flops`` and ``bytes`` are its work by the IR's cost model; ``seconds`` None: not measured."""
+    """One kernel call, with all the rounds in which it is made.
+
+    ``flops`` and ``bytes`` are its work by the IR's cost model and ``seconds`` its time, each summed over the ``runs`` that a call of
+    the program makes of it (one, where the rounds of a loop are not known beforehand). ``seconds`` None: not measured.
+    """
 
     symbol: str
     label: str
@@ -18,6 +22,7 @@ class KernelReport:
     flops: int
     bytes: int
     seconds: float | None = None
+    runs: int = 1
 
     @property
     def gflops(self) -> float | None:
@@ -78,7 +83,7 @@ class ProgramReport:
             share = self.share(kernel)
             rows.append(
                 (
-                    kernel.label,
+                    kernel.label if kernel.runs == 1 else f"{kernel.runs} x {kernel.label}",
                     _number(kernel.seconds and kernel.seconds * 1e6, ".2f"),
                     _number(share and share * 100, ".1f", "%"),
                     _number(kernel.gflops, ".1f"),

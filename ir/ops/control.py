@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..types import DType, TensorType, Type
-from .definition import Attributes, Cost, Trait, no_flops, register, require, tensor_bytes
+from ..types import Dim, DType, TensorType, Type
+from .attributes import BOOL, COUNT, DIM
+from .definition import REQUIRED, Attributes, Cost, Trait, no_flops, register, require, tensor_bytes
 from .structure import RegionOp, region_flops, run_by_interpreter
 
 if TYPE_CHECKING:
@@ -80,6 +81,51 @@ class _While(RegionOp):
         )
 
 
+class _Loop(RegionOp):
+    """``loop(carried..., sequences..., invariants...) {body}``: see the registration."""
+
+    def result_types(self, inputs: Sequence[Type], attributes: Attributes, regions: Sequence[Graph]) -> tuple[Type, ...]:
+        trips, count, sliced = attributes["trips"], attributes["carried"], attributes["sliced"]
+        require(len(regions) == 1, "loop", f"has one region (the body), got {len(regions)}")
+        require(len(inputs) >= count + sliced, "loop", f"{count} carried values and {sliced} sequences, but {len(inputs)} operands")
+        (body,) = regions
+        sequences = inputs[count : count + sliced]
+        for position, type in enumerate(sequences, count):
+            whole = isinstance(type, TensorType) and type.rank > 0 and type.layout.is_row_major and type.encoding.is_dense
+            require(
+                whole, "loop", f"operand {position}, a sequence, is a {type}; a dense row-major tensor with an axis of rounds is needed"
+            )
+            assert isinstance(type, TensorType)
+            require(
+                type.shape[0] == trips, "loop", f"operand {position} has {type.shape[0]} elements along its first axis for {trips} rounds"
+            )
+        pieces = [TensorType(type.dtype, type.shape[1:]) for type in sequences if isinstance(type, TensorType)]
+        self.check_region("the body", body, [*inputs[:count], *pieces, *inputs[count + sliced :]])
+        yielded = [value.type for value in body.outputs]
+        require(
+            yielded[:count] == list(inputs[:count]),
+            "loop",
+            f"the body yields {', '.join(map(str, yielded[:count]))}, the carried values are {', '.join(map(str, inputs[:count]))}",
+        )
+        return (*yielded[:count], *(_stacked(type, trips) for type in yielded[count:]))
+
+    def cost_of_node(self, node: Node) -> Cost:
+        """That of all rounds; bytes of operands and results."""
+        trips = node.attributes["trips"]
+        return Cost(
+            region_flops(node.regions[0]) * (trips if isinstance(trips, int) else 1),
+            tensor_bytes(_tensors([value.type for value in node.inputs])),
+            tensor_bytes(_tensors([value.type for value in node.outputs])),
+        )
+
+
+def _stacked(type: Type, trips: Dim) -> TensorType:
+    plain = isinstance(type, TensorType) and type.layout.is_row_major and type.encoding.is_dense
+    require(plain, "loop", f"the body yields a {type} for a round; a dense row-major tensor is needed")
+    assert isinstance(type, TensorType)
+    return TensorType(type.dtype, (trips, *type.shape))
+
+
 register(
     _Cond(
         "cond",
@@ -100,5 +146,20 @@ register(
         no_flops,
         traits=frozenset({Trait.CONTROL}),
         doc="the operands, replaced by the results of the second region (the body) as long as the first (the condition) yields true",
+    )
+)
+register(
+    _Loop(
+        "loop",
+        ("operands*",),
+        lambda inputs, attributes: (),
+        run_by_interpreter,
+        no_flops,
+        {"trips": REQUIRED, "carried": REQUIRED, "sliced": 0, "reverse": False},
+        traits=frozenset({Trait.CONTROL}),
+        kinds={"trips": DIM, "carried": COUNT, "sliced": COUNT, "reverse": BOOL},
+        doc="`trips` rounds of the region (the body). It takes the `carried` first operands, as the round before left them; of each of the "
+        "`sliced` next ones its element along the first axis (from the last on if `reverse`); and the others as they are. It yields the "
+        "carried values, then the elements of the other results, which stand in the order of the sequences",
     )
 )

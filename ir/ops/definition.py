@@ -49,7 +49,7 @@ class Trait(enum.Enum):
     SOURCE = enum.auto()
     """Has no operands: constant, iota, full."""
     CONTROL = enum.auto()
-    """Decides at run time which of its regions run: cond, while."""
+    """Decides at run time which of its regions run, and how often: cond, while, loop."""
     STATE = enum.auto()
     """Reads or writes a mutable buffer: must stay in the order its tokens say."""
 

@@ -6,18 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from programs import HOST, assembled
 
 from mlc import LoweringError
 from mlc.codegen.assembly import Assembled, assemble
 from mlc.codegen.entry import entry_source
-from mlc.codegen.target import Target
 from mlc.ir import ArrayConstant, DType, Graph, GraphBuilder, Layout, Location, TensorType, Value, interpret, symbol
-from mlc.ir.program import BufferRef, KernelCall, Signature, Space, TensorSpec
+from mlc.ir.program import BufferRef, KernelCall, Signature, Space
 from mlc.ir.types import SymbolRange
 from mlc.runtime import Executable
 
 F32 = DType.FLOAT32
-HOST = Target.parse("cpu")
 
 
 def f32(*shape: int, layout: Layout | None = None) -> TensorType:
@@ -27,14 +26,6 @@ def f32(*shape: int, layout: Layout | None = None) -> TensorType:
 def weight(builder: GraphBuilder, *shape: int) -> Value:
     data = np.random.default_rng(len(shape)).standard_normal(shape) / np.sqrt(shape[-1])
     return builder.constant(ArrayConstant(data.astype(np.float32)))
-
-
-def assembled(graph: Graph) -> Assembled:
-    def spec(value: Value) -> TensorSpec:
-        return TensorSpec(value.name, value.tensor.dtype.text, value.tensor.static_shape)
-
-    signature = Signature(tuple(map(spec, graph.inputs)), tuple(map(spec, graph.outputs)))
-    return assemble(graph, HOST, signature, lambda task, template, space: space.default, threads=2)
 
 
 def check(graph: Graph) -> Assembled:

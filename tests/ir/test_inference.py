@@ -136,6 +136,7 @@ def build(op: str, types: str, attributes: dict[str, object]) -> tuple[Value, ..
         ("fusion", "f32[2]", {}, "has one region, got 0"),
         ("cond", "b1[]", {}, "has two regions"),
         ("while", "f32[2]", {}, "has two regions"),
+        ("loop", "f32[2]", {"trips": 2, "carried": 1}, "has one region"),
         ("state_read", "f32[2]", {}, "a token is needed"),
         ("state_read", "token", {}, "the token has no buffer"),
         ("state_write", "token(f32[2]) f32[3]", {}, "a f32[3] does not fit the buffer f32[2]"),

@@ -225,3 +225,31 @@ def test_a_value_used_late_and_an_output_are_kept() -> None:
 }""")
     a, c, x, again = interpret(late, [np.float32(0)])
     assert (a, c, x, again) == (0, 1, 0, 0)
+
+
+LOOP = """graph @main(%s: f32[2], %x: f32[3,2], %k: f32[2]) {
+  %t, %y = loop(%s, %x, %k) {trips = 3, carried = 1, sliced = 1, reverse = true} : f32[2], f32[3,2] {
+    graph @body(%s: f32[2], %x: f32[2], %k: f32[2]) {
+      %m = mul(%s, %k) : f32[2]
+      %t = add(%m, %x) : f32[2]
+      return %t, %m
+    }
+  }
+  return %t, %y
+}
+"""
+
+
+@pytest.mark.parametrize("reverse", [True, False])
+def test_loop_carries_slices_and_stacks(reverse: bool) -> None:
+    text = LOOP if reverse else LOOP.replace(", reverse = true", "")
+    s, x, k = np.float32([1, 2]), np.float32([[1, 2], [3, 4], [5, 6]]), np.float32([2, -1])
+    last, stacked = interpret(graph(text), [s, x, k])
+    expected = np.zeros_like(x)
+    for index in (2, 1, 0) if reverse else (0, 1, 2):
+        expected[index] = s * k
+        s = expected[index] + x[index]
+    np.testing.assert_array_equal(last, s)
+    np.testing.assert_array_equal(stacked, expected)
+    assert node_cost(graph(text).nodes[0]).flops == 3 * 4
+    assert print_graph(graph(text)) == text

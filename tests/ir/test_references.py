@@ -9,7 +9,7 @@ from op_cases import CASES
 
 from mlc.ir import Cost, DType, Graph, GraphBuilder, TensorType, Trait, graph_cost, interpret, lookup, node_cost, registry, verify
 
-WITH_REGIONS_OR_STATE = {"fusion", "cond", "while", "state_read", "state_write"}
+WITH_REGIONS_OR_STATE = {"fusion", "cond", "while", "loop", "state_read", "state_write"}
 
 
 def test_every_operation_is_in_the_table() -> None:

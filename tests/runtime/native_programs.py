@@ -84,7 +84,7 @@ def program(
     defaults: dict[str, Any] = {"name": "test", "target": "cpu", "features": ()}
     return Program(
         signature=signature,
-        calls=calls,
+        steps=calls,
         constants=slots,
         constant_bytes=len(weights),
         arena_bytes=arena,

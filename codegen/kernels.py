@@ -1,0 +1,110 @@
+"""The kernels of a graph: a task and a template for every node that computes something."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import LoweringError
+from ..ir import Constant, DerivedConstant, Graph, GraphBuilder, Node, Trait, Value, canonicalise, is_alias, lookup
+from .target import Target
+from .task import Numerics, Task
+from .template import Template
+from .templates import template_for
+
+
+@dataclass(frozen=True)
+class KernelNode:
+    """A kernel call to be: the fused node, its task and the template that takes it."""
+
+    node: Node
+    task: Task
+    template: Template
+
+
+def is_control(node: Node) -> bool:
+    """Whether the regions of ``node`` are steps of their own, not parts of one kernel."""
+    return lookup(node.op).has(Trait.CONTROL)
+
+
+def control_walk(graph: Graph) -> Iterator[Node]:
+    """Every node that may become a step: those of the graph and of the regions of its control flow, outer before inner."""
+    for node in graph.nodes:
+        yield node
+        if is_control(node):
+            for region in node.regions:
+                yield from control_walk(region)
+
+
+def kernel_nodes(graph: Graph, target: Target, threads: int, numerics: Numerics, constants: Mapping[Value, Constant]) -> list[KernelNode]:
+    """A task and a template for every top-level node that needs a kernel; LoweringError that lists all nodes without one."""
+    kernels, refused = [], []
+    for node in control_walk(graph):
+        if node.op == "constant" or is_control(node) or _is_free(node, constants):
+            continue
+        region = canonicalise(node.regions[0] if node.op == "fusion" else _wrapped(node))
+        template = template_for(region)
+        if template is None:
+            refused.append(f"  {label_of(node)} ({node.location}) on {', '.join(str(value.type) for value in node.inputs)}")
+            continue
+        constant_inputs = frozenset(position for position, value in enumerate(node.inputs) if value in constants)
+        kernels.append(KernelNode(node, Task(region, constant_inputs, target, threads, numerics), template))
+    if refused:
+        raise LoweringError(
+            "no kernel template takes these operations; replace them in the model, or compile that part with PyTorch:\n"
+            + "\n".join(refused)
+        )
+    return kernels
+
+
+def label_of(node: Node) -> str:
+    """A short description of a fused node: its computing operations joined by +."""
+    if node.op != "fusion":
+        return node.op
+    ops = [inner.op for inner in node.regions[0].nodes if not _is_plumbing(inner)]
+    return "+".join(ops) or "+".join(inner.op for inner in node.regions[0].nodes) or "copy"
+
+
+def _is_plumbing(node: Node) -> bool:
+    return node.op in ("constant", "full", "reshape", "permute", "broadcast_to", "slice", "relayout", "cast")
+
+
+def _is_free(node: Node, constants: Mapping[Value, Constant]) -> bool:
+    """Whether the node needs no kernel: its result shares its operand's memory, is a constant, or has no elements."""
+    known = len(node.outputs) == 1 and node.output in constants
+    return known or is_alias(node) or all(value.tensor.elements == 0 for value in node.outputs)
+
+
+def _wrapped(node: Node) -> Graph:
+    """A region that computes the single operation ``node``."""
+    builder = GraphBuilder(node.op)
+    inputs = [builder.input(value.type) for value in node.inputs]
+    inner = builder.append(Node(node.op, inputs, node.attributes, [value.type for value in node.outputs], node.regions, node.location))
+    return builder.finish(inner.outputs)
+
+
+def known_constants(graph: Graph) -> dict[Value, Constant]:
+    """The values known at compile time, in the graph and the regions of its control flow: constants and views of constants."""
+    known: dict[Value, Constant] = {}
+    for node in control_walk(graph):
+        if node.op == "constant":
+            value = node.output.constant
+            assert value is not None
+            known[node.output] = value
+        elif node.op in ("reshape", "permute", "relayout") and node.inputs[0] in known:
+            known[node.output] = _view_of(node, known[node.inputs[0]])
+    return known
+
+
+def _view_of(node: Node, operand: Constant) -> Constant:
+    if node.op == "relayout":
+        return operand
+
+    def evaluate() -> np.ndarray:
+        result = lookup(node.op).reference([operand.array()], node.attributes)
+        return np.asarray(result[0] if isinstance(result, tuple) else result)
+
+    attributes = tuple(sorted(node.attributes.items()))
+    return DerivedConstant(node.op, (operand,), attributes, 0, node.output.tensor.with_layout(None), evaluate)
