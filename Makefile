@@ -3,6 +3,7 @@
 #   make demo        ResNet-50 on this CPU, checked against PyTorch, both latencies in one table
 #   make test        the tests, with a coverage figure
 #   make test-full   the tests of the full-size models
+#   make models      some fifty model families at reduced depth: native or not, error, compile time, latency beside eager PyTorch
 #   make bench       eight models, mlc and eager PyTorch side by side
 #   make lint types  ruff; mypy on the installed package
 #
@@ -19,10 +20,10 @@ STAMP := $(VENV)/mlc-installed
 TYPES := $(VENV)/types
 NATIVE := $(wildcard setup.py runtime/native/*.c runtime/native/*.h)
 
-.PHONY: help setup demo test test-full bench lint types clean
+.PHONY: help setup demo test test-full models bench lint types clean
 
 help:
-	@sed -n '3,10s/^# \{0,1\}//p' Makefile
+	@sed -n '3,11s/^# \{0,1\}//p' Makefile
 
 setup: $(STAMP)
 
@@ -49,6 +50,9 @@ test: $(STAMP)
 
 test-full: $(STAMP)
 	$(VENV)/bin/pytest tests -m full $(ARGS)
+
+models: $(STAMP)
+	@$(VENV)/bin/python -m mlc.benchmarks.coverage $(ARGS)
 
 bench: $(STAMP)
 	@$(VENV)/bin/mlc bench $(ARGS)
