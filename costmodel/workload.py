@@ -190,7 +190,7 @@ def _anchor(graph: Graph, computing: Sequence[Node]) -> Anchor:
 
 def _kind(node: Node) -> AnchorKind:
     op = lookup(node.op)
-    if node.op in ("matmul", "linear"):
+    if node.op in ("matmul", "linear", "grouped_matmul"):
         return AnchorKind.MATMUL
     if node.op in ("conv", "conv_transpose"):
         groups = node.attributes["groups"]

@@ -33,9 +33,25 @@ def converts(*operations: OpOverload) -> Callable[[_AnyConverter], _AnyConverter
     return register
 
 
+_NAMED: dict[str, Converter] = {}
+
+
+def converts_named(*names: str) -> Callable[[_AnyConverter], _AnyConverter]:
+    """As :func:`converts`, for operations of libraries that need not be installed: by names such as ``library.operation.overload``."""
+
+    def register(converter: _AnyConverter) -> _AnyConverter:
+        for name in names:
+            if name in _NAMED:
+                raise ValueError(f"{name} has two converters")
+            _NAMED[name] = converter
+        return converter
+
+    return register
+
+
 def converter_of(target: Any) -> Converter | None:
     """The converter of what an fx node calls, if there is one."""
-    return _CONVERTERS.get(target)
+    return _CONVERTERS.get(target) or (_NAMED.get(str(target)) if isinstance(target, OpOverload) else None)
 
 
 def supported() -> frozenset[OpOverload]:

@@ -44,16 +44,6 @@ _REMEDIES = {
         "_fft_c2r",
     ),
     "control flow depends on the data: use torch.where, or compile the branches one by one": ("cond", "while_loop", "scan", "map_impl"),
-    "elements are added up at computed positions: use a matrix product with a one-hot matrix instead": (
-        "scatter_add",
-        "scatter_reduce",
-        "index_add",
-        "histc",
-    ),
-    "the experts are computed grouped by token: load the model with experts_implementation='batched_mm'": (
-        "grouped_mm_fallback",
-        "_grouped_mm",
-    ),
 }
 
 

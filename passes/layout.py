@@ -24,7 +24,7 @@ from .facts import is_elementwise, is_source
 _IMAGE_OPS = frozenset({"conv", "conv_transpose", "window_reduce", "resample"})
 """Operations over [N, C, spatial...] whose kernels run along the channels."""
 
-_ROW_OPS = frozenset({"linear", "matmul", "layer_norm", "rms_norm", "softmax", "log_softmax"})
+_ROW_OPS = frozenset({"linear", "matmul", "grouped_matmul", "layer_norm", "rms_norm", "softmax", "log_softmax"})
 """Operations whose kernels read along the last axis."""
 
 

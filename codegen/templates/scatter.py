@@ -206,8 +206,8 @@ class _Scatter:
 
 
 def _combination(reduction: str, dtype: DType) -> Callable[[Expr, Expr], Expr]:
-    if dtype is DType.BOOL:
-        return tirx.Or if reduction in ("add", "max") else tirx.And
-    if reduction in ("max", "min"):
+    if reduction in ("max", "min") and dtype is not DType.BOOL:
         return extreme(reduction, dtype, Numerics.STRICT)
-    return tirx.Add if reduction == "add" else tirx.Mul
+    of_truth: dict[str, Callable[[Expr, Expr], Expr]] = {"add": tirx.Or, "max": tirx.Or, "mul": tirx.And, "min": tirx.And}
+    of_numbers: dict[str, Callable[[Expr, Expr], Expr]] = {"add": tirx.Add, "mul": tirx.Mul}
+    return (of_truth if dtype is DType.BOOL else of_numbers)[reduction]

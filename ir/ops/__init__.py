@@ -1,6 +1,6 @@
 """The operations of the IR, each defined once; importing this package registers them all."""
 
-from . import contraction, control, elementwise, indexing, movement, reduction, scatter, state, structure, window
+from . import contraction, control, elementwise, grouped, indexing, movement, reduction, scatter, state, structure, window
 from .definition import REQUIRED, Attributes, Cost, Op, Trait, lookup, register, registry
 from .structure import FUSION
 
@@ -14,6 +14,7 @@ __all__ = [
     "contraction",
     "control",
     "elementwise",
+    "grouped",
     "indexing",
     "lookup",
     "movement",

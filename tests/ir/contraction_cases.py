@@ -14,6 +14,17 @@ def _padded(x: torch.Tensor, *pads: tuple[int, int]) -> torch.Tensor:
     return F.pad(x, [amount for pair in reversed(pads) for amount in pair])
 
 
+def _grouped(a: torch.Tensor, b: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    result = torch.zeros(a.shape[0], b.shape[2], dtype=a.dtype)
+    start = 0
+    for matrix, end in zip(b, ends.tolist(), strict=True):
+        end = min(end, len(a))
+        if end > start:
+            result[start:end] = a[start:end] @ matrix
+            start = end
+    return result
+
+
 def contraction_cases() -> list[Case]:
     image, line = floats(2, 4, 7, 6), floats(2, 4, 9)
     q, k, v = floats(2, 4, 3, 5), floats(2, 2, 6, 5), floats(2, 2, 6, 7)
@@ -27,6 +38,8 @@ def contraction_cases() -> list[Case]:
         case("matmul", [floats(5, 1, 2, 3), floats(4, 3, 2)], torch.matmul),
         case("matmul", [floats(2, 0), floats(0, 4)], torch.matmul),
         case("matmul", [integers(2, 3, dtype=np.int32), integers(3, 2, dtype=np.int32)], torch.matmul),
+        case("grouped_matmul", [floats(7, 3), floats(3, 3, 4), np.array([2, 2, 6])], _grouped),
+        case("grouped_matmul", [floats(5, 3), floats(4, 3, 2), np.array([3, 1, -4, 9], np.int32)], _grouped),
         case("linear", [floats(2, 3, 4), floats(5, 4), floats(5)], F.linear),
         case("linear", [floats(4), floats(5, 4)], F.linear),
         case("linear", [floats(0, 4), floats(5, 4), floats(5)], F.linear),
