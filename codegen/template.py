@@ -39,6 +39,13 @@ class Template(ABC):
     def takes(self, graph: Graph) -> bool:
         """Whether this template can compile ``graph``, the region of a fusion. Cheap; asked often by the fusion pass."""
 
+    def in_place(self, graph: Graph) -> int | None:
+        """The input of ``graph`` whose content the (only) output must hold before the kernel runs; None where that does not matter.
+
+        The kernel does not read this input through its own pointer, so that both may be the same memory.
+        """
+        return None
+
     @abstractmethod
     def space(self, task: Task) -> Space:
         """The configs worth considering for ``task``, derived from the target's facts."""

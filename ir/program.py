@@ -15,13 +15,33 @@ ALIGNMENT = 64
 """Bytes to which every buffer a kernel sees is aligned."""
 
 
+INDEX_ERROR = -1
+"""What a kernel returns when an index is outside of the axis it selects along (MLC_INDEX_ERROR of ``mlc_abi.h``)."""
+
+
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output of a program: what a caller must pass or gets back. ``dtype`` is the text form (``f32``)."""
+    """One input or output of a program: what a caller must pass or gets back. ``dtype`` is the text form (``f32``). An input that is
+    ``mutated`` is changed in place."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    mutated: bool = False
+
+
+@dataclass(frozen=True)
+class StateSpec:
+    """A buffer that a program keeps from call to call: it belongs to the session that calls. Programs of one model share those of equal
+    names.
+
+    ``initial`` is the byte offset of its first content among the constants; None stands for zeros.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    initial: int | None = None
 
 
 @dataclass(frozen=True)
@@ -32,6 +52,9 @@ class Signature:
     "items": [...]}``, ``{"kind": "dict", "keys": [...], "items": [...]}``, ``{"kind": "object", "type": "module.Class", "keys": [...],
     "items": [...]}`` (an output dataclass such as Hugging Face's ModelOutput), ``{"kind": "value", "value": JSON scalar}`` for
     a non-tensor argument that was specialised. The input tree is a tuple ``(args, kwargs)``.
+
+    Results that are arguments changed in place are the very objects that the caller passed: a node of the input tree with
+    ``"passed": len(inputs) + k`` stands for object k, which the output tree refers to as leaf ``len(outputs) + k``.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -47,6 +70,7 @@ class Space(enum.Enum):
     OUTPUT = "output"
     CONSTANT = "constant"
     ARENA = "arena"
+    STATE = "state"
 
 
 @dataclass(frozen=True)
@@ -61,7 +85,7 @@ class Move:
 
 @dataclass(frozen=True)
 class BufferRef:
-    """A pointer a kernel gets: input or output number ``position``, or byte offset ``position`` in the constants or the arena.
+    """A pointer a kernel gets: input, output or state number ``position``, or byte offset ``position`` in the constants or the arena.
 
     ``offset`` more bytes from there, and as many as the ``moves`` add in the present rounds of the loops around the call.
     """
@@ -204,6 +228,7 @@ class Program:
     features: tuple[str, ...]
     threads: int
     entry: str = "mlc_entry"
+    states: tuple[StateSpec, ...] = ()
 
     @cached_property
     def runs(self) -> tuple[tuple[KernelCall, int], ...]:

@@ -23,6 +23,7 @@ _TEMPLATES = (
     ("scan", "Scan"),
     ("sort", "Sort"),
     ("scatter", "Scatter"),
+    ("put", "Put"),
     ("rowwise", "Rowwise"),
     ("contraction", "Contraction"),
     ("elementwise", "Elementwise"),

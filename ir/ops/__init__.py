@@ -1,6 +1,6 @@
 """The operations of the IR, each defined once; importing this package registers them all."""
 
-from . import contraction, control, elementwise, grouped, indexing, movement, reduction, scatter, state, structure, window
+from . import contraction, control, elementwise, grouped, indexing, movement, reduction, scatter, state, structure, update, window
 from .definition import REQUIRED, Attributes, Cost, Op, Trait, lookup, register, registry
 from .structure import FUSION
 
@@ -24,5 +24,6 @@ __all__ = [
     "scatter",
     "state",
     "structure",
+    "update",
     "window",
 ]

@@ -17,6 +17,9 @@ extern "C" {
 /* Bytes to which every buffer is aligned that a program is given or places in the arena or the constants. */
 #define MLC_ALIGNMENT 64
 
+/* What an entry returns when an index in the data is outside of the axis along which something is written; nothing was written there. */
+#define MLC_INDEX_ERROR (-1)
+
 /* Size of the buffer behind mlc_context.error, the final zero included. */
 #define MLC_ERROR_BYTES 256
 
@@ -57,8 +60,10 @@ struct mlc_context {
 
 /* The entry of a program.
  *
- * io:     pointers to the inputs, in the order of the signature, then to the outputs. Dense, row-major, aligned to
- *         MLC_ALIGNMENT; outputs overlap neither each other nor an input.
+ * io:     pointers to the inputs, in the order of the signature, then to the outputs, then to the states: buffers whose
+ *         content the caller keeps from call to call, and which the program reads and changes in place. Dense, row-major,
+ *         aligned to MLC_ALIGNMENT. What the program writes (outputs, states, inputs that the signature calls mutated)
+ *         overlaps nothing else in io. A call must have its states and mutated inputs for itself.
  * dims:   values of the symbolic dimensions in the order of the signature; NULL when there are none.
  * arena:  scratch memory of the size the program states, aligned to MLC_ALIGNMENT, with undefined content; used by this
  *         call alone.

@@ -126,6 +126,15 @@ def movement_cases() -> list[Case]:
         case("take_along", [x, integers(1, 5, 2, low=0, high=3)], lambda x, i: torch.gather(x, -2, i), axis=-2),
         case("take_nd", [x, integers(5, 2, low=0, high=2)], lambda x, i: x[i[:, 0], i[:, 1]]),
         case("take_nd", [x, np.array([1, 2, -1])], lambda x, i: x[1, 2, -1]),
+        case("put", [x, floats(2, 2, 4), np.array([2, -3])], lambda x, v, i: x.index_copy(1, i % 3, v), axes=(1,)),
+        case(
+            "put",
+            [x, floats(2, 1, 2), np.array([-1]), np.array([3, 0])],
+            lambda x, v, i, j: x.index_put((torch.arange(2)[:, None, None], i[:, None], j), v),
+            axes=(1, 2),
+        ),
+        case("put", [x, floats(2, 0, 4), np.zeros(0, np.int64)], lambda x, v, i: x, axes=(1,)),
+        case("put", [x, floats(2, 3, 4)], lambda x, v: v, axes=()),
     ]
     ties = np.array([[3.0, 1.0, NAN, 1.0, -0.0, 0.0, INF, 3.0]])
     for descending in (False, True):

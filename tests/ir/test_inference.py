@@ -140,6 +140,10 @@ def build(op: str, types: str, attributes: dict[str, object]) -> tuple[Value, ..
         ("state_read", "f32[2]", {}, "a token is needed"),
         ("state_read", "token", {}, "the token has no buffer"),
         ("state_write", "token(f32[2]) f32[3]", {}, "a f32[3] does not fit the buffer f32[2]"),
+        ("put", "f32[4,3] f32[2,3] i64[2]", {"axes": (0, 1)}, "1 tensors of indices for the axes [0, 1]"),
+        ("put", "f32[4,3] f32[2,3] f32[2]", {"axes": (0,)}, "indices must be integers of rank 1"),
+        ("put", "f32[4,3] f32[2,4] i64[2]", {"axes": (0,)}, "do not fill [2, 3]"),
+        ("put", "f32[4,3] i64[2,3] i64[2]", {"axes": (0,)}, "cast them first"),
         ("rleu", "f32[2]", {}, "there is no operation 'rleu'"),
     ],
 )
