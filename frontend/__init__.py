@@ -3,6 +3,6 @@
 The room imports torch, so it is loaded only when a model is compiled.
 """
 
-from .importer import Imported, import_model
+from .importer import Imported, State, import_model
 
-__all__ = ["Imported", "import_model"]
+__all__ = ["Imported", "State", "import_model"]

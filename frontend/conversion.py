@@ -38,6 +38,8 @@ class Conversion:
     node: fx.Node
     results: tuple[torch.Tensor | None, ...]
     scalars: dict[tuple[str, DType], Value] = field(default_factory=dict)
+    overwrites: bool = False
+    """Whether the result replaces the content of a buffer of which the first operand is the last version."""
 
     @property
     def type(self) -> TensorType:

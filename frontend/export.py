@@ -5,18 +5,30 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
 
 from ..errors import ExportError
 from .decompositions import our_decompositions
 from .location import source_line
+from .mutation import changed_inputs, returned_inputs
 
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A functional program in our operation set, and which of its results are arguments changed in place (see
+    :func:`~mlc.frontend.mutation.returned_inputs`)."""
+
+    program: ExportedProgram
+    returned: Mapping[int, str]
 
 
 def export_model(
@@ -24,27 +36,46 @@ def export_model(
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     dynamic_shapes: Any = None,
-) -> ExportedProgram:
+) -> Exported:
     """``model`` as an exported program whose graph is functional and uses our decomposition table.
+
+    torch.export traces in two ways. The plain one (``strict=False``) is quick and traces nearly everything; it takes tensors that hide in
+    Python objects, such as the cache that a module keeps next to buffers of the same memory, for constants, and a program that changes
+    constants cannot be made functional. Then Dynamo's (``strict=True``), which knows them for the buffers they are, is tried as well.
 
     ExportError when the model is in training mode where that matters, or torch.export or the decomposition fails.
     """
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if isinstance(model, ExportedProgram):
-            exported = model
-        else:
-            module = as_module(model)
-            _check_mode(module)
-            try:
-                exported = torch.export.export(module, tuple(args), dict(kwargs), dynamic_shapes=dynamic_shapes)
-            except Exception as error:
-                raise ExportError(_explanation("torch.export cannot turn the model into a graph", error, dynamic_shapes)) from error
+            return _functional(model)
+        module = as_module(model)
+        _check_mode(module)
         try:
-            decomposed: ExportedProgram = exported.run_decompositions(our_decompositions())
-            return decomposed
+            exported = torch.export.export(module, tuple(args), dict(kwargs), dynamic_shapes=dynamic_shapes)
         except Exception as error:
-            raise ExportError(_explanation("PyTorch cannot decompose the exported model", error)) from error
+            raise ExportError(_explanation("torch.export cannot turn the model into a graph", error, dynamic_shapes)) from error
+        if not _changes_constants(exported):
+            return _functional(exported)
+        try:
+            exported = torch.export.export(module, tuple(args), dict(kwargs), dynamic_shapes=dynamic_shapes, strict=True)
+        except Exception as error:
+            what = "the model changes tensors that are neither its buffers nor arguments (make them buffers with register_buffer)"
+            raise ExportError(_explanation(what, error, dynamic_shapes)) from error
+        return _functional(exported)
+
+
+def _functional(exported: ExportedProgram) -> Exported:
+    try:
+        return Exported(exported.run_decompositions(our_decompositions()), returned_inputs(exported))
+    except Exception as error:
+        raise ExportError(_explanation("PyTorch cannot decompose the exported model", error)) from error
+
+
+def _changes_constants(exported: ExportedProgram) -> bool:
+    """Whether an operation in place writes a tensor that was lifted as a constant."""
+    lifted = {spec.arg.name for spec in exported.graph_signature.input_specs if spec.kind is InputKind.CONSTANT_TENSOR}
+    return any(base.name in lifted for base in changed_inputs(exported))
 
 
 class _Function(nn.Module):

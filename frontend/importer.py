@@ -16,7 +16,7 @@ from torch.fx.node import map_aggregate
 from torch.utils._sympy.numbers import int_oo
 
 from ..errors import Error, ExportError
-from ..ir import DType, Graph, GraphBuilder, Location, SymbolRange, TensorType, Value
+from ..ir import Constant, DType, Graph, GraphBuilder, Location, SymbolRange, TensorType, TokenType, Value
 from ..ir.program import Signature, TensorSpec
 from . import ops as _ops  # noqa: F401  registers the converters
 from . import signature as trees
@@ -25,6 +25,7 @@ from .conversion import Conversion, tensor_type
 from .dimensions import dimension, is_dimension
 from .export import export_model
 from .location import location_of, operation_name
+from .mutation import mutations
 from .registry import Result, converter_of
 from .unsupported import Unsupported, UnsupportedOps, remedy_for
 
@@ -38,6 +39,16 @@ class Imported:
 
     graph: Graph
     signature: Signature
+    states: tuple[State, ...] = ()
+
+
+@dataclass(frozen=True)
+class State:
+    """A buffer that the model changes: the graph has a token input for each, after the arguments. ``initial`` is its content when the model
+    was imported."""
+
+    name: str
+    initial: Constant
 
 
 def import_model(
@@ -49,19 +60,25 @@ def import_model(
 ) -> Imported:
     """``model``, traced on example arguments, as a graph of the IR. An ExportedProgram needs no arguments.
 
-    Weights become constants that share the model's memory: they must not change while the graph lives. ``dynamic_shapes`` is
+    Weights become constants that share the model's memory: they must not change while the graph lives. Buffers and arguments that the model
+    changes become state tokens, whose last versions the graph yields after its results. ``dynamic_shapes`` is
     torch.export's; dimensions it does not name are fixed to those of the examples. Raises ExportError when PyTorch cannot export
     the model, and UnsupportedOpError, listing every place, when it uses operations that the IR cannot express.
     """
     exported = export_model(model, args, kwargs or {}, dynamic_shapes)
-    return _Importer(exported).run()
+    return _Importer(exported.program, exported.returned).run()
 
 
 class _Importer:
     """State of one import."""
 
-    def __init__(self, exported: ExportedProgram) -> None:
+    def __init__(self, exported: ExportedProgram, returned: Mapping[int, str]) -> None:
         self.exported = exported
+        self.returned = returned
+        self.passed = {name: index for index, name in enumerate(dict.fromkeys(returned.values()))}
+        self.mutations = mutations(exported)
+        self.tokens: dict[fx.Node, Value] = {}
+        self.states: list[State] = []
         self.builder = GraphBuilder(symbols=_symbols(exported))
         self.constants = ConstantPool()
         self.unsupported = UnsupportedOps()
@@ -73,9 +90,11 @@ class _Importer:
     def run(self) -> Imported:
         nodes = list(self.exported.graph.nodes)
         placeholders = [node for node in nodes if node.op == "placeholder"]
-        for node, spec in zip(placeholders, self.exported.graph_signature.input_specs, strict=True):
+        specs = dict(zip(placeholders, self.exported.graph_signature.input_specs, strict=True))
+        # The arguments come first among the graph's inputs.
+        for node, spec in sorted(specs.items(), key=lambda item: item[1].kind is not InputKind.USER_INPUT):
             self.placeholder(node, spec)
-        self.check_mutations()
+        self.check_outputs()
         self.convert_all(self.exported.graph_module, [node for node in nodes if node.op in ("call_function", "get_attr")])
         if self.unsupported:
             raise self.unsupported.error()
@@ -93,6 +112,9 @@ class _Importer:
             self.unsupported.add(f"{spec.kind.name.lower()} input", location, "the graph takes objects that are not tensors: remove them")
             self.entries[node] = None
             return
+        if node in self.mutations.final:
+            self.state(node, spec, location)
+            return
         if not node.users:
             return
         try:
@@ -104,6 +126,27 @@ class _Importer:
             value = self.stand_in_value(node.meta["val"])
         value.name = value.name or node.name
         self.entries[node] = value
+
+    def state(self, node: fx.Node, spec: InputSpec, location: Location) -> None:
+        """A buffer that the model changes becomes a token."""
+        try:
+            if spec.kind is not InputKind.BUFFER:
+                raise Unsupported("it is changed by a call, which only buffers may be: make it one with register_buffer")
+            tensor = self.tensor_of(spec)
+            self.builder.location = location
+            # The buffer goes on to change; what it held first is part of the program.
+            self.states.append(State(str(spec.target), self.constants.constant(tensor.detach().clone())))
+            self.entries[node] = self.token(node, tensor_type(tensor))
+        except Unsupported as reason:
+            self.unsupported.add(location.origin, location, str(reason))
+            self.entries[node] = self.stand_in_value(node.meta["val"])
+
+    def token(self, node: fx.Node, type: TensorType) -> Value:
+        """The content of a token input for what ``node`` holds."""
+        read = self.builder.add("state_read", self.builder.input(TokenType(type), node.name))
+        read.outputs[0].name = f"{node.name}.old"
+        self.tokens[node] = read.outputs[1]
+        return read.outputs[0]
 
     def tensor_of(self, spec: InputSpec) -> torch.Tensor:
         """A weight: persistent ones are in the state dict, other buffers and lifted tensors among the constants."""
@@ -123,26 +166,25 @@ class _Importer:
             self.input_leaves.append(trees.value(example))
             return
         try:
-            value = self.builder.input(tensor_type(example), node.name)
+            mutated = node in self.mutations.final
+            value = self.token(node, tensor_type(example)) if mutated else self.builder.input(tensor_type(example), node.name)
         except Unsupported as reason:
             self.unsupported.add("input", Location(origin=node.name), f"argument '{node.name}': {reason}")
             value = self.stand_in_value(example)
         self.entries[node] = value
-        self.input_leaves.append(trees.leaf(len(self.input_specs)))
-        self.input_specs.append(_spec(value, node.name))
+        leaf = trees.leaf(len(self.input_specs))
+        if node.name in self.passed:
+            leaf = trees.passed(leaf, self.passed[node.name])
+        self.input_leaves.append(leaf)
+        self.input_specs.append(_spec(value, node.name, node in self.mutations.final))
 
-    def check_mutations(self) -> None:
-        """State that the call changes is not expressible yet."""
+    def check_outputs(self) -> None:
+        """What a program may yield: results, and new contents of buffers and arguments."""
+        known = (OutputKind.USER_OUTPUT, OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION, OutputKind.USER_INPUT_MUTATION)
         for spec in self.exported.graph_signature.output_specs:
-            if spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION):
-                remedy = "the model changes this state when called: pass it as an argument and return the new one instead"
-            elif spec.kind is OutputKind.USER_INPUT_MUTATION:
-                remedy = "the model changes this argument in place: work on a clone and return it instead"
-            elif spec.kind is OutputKind.USER_OUTPUT:
-                continue
-            else:
-                remedy = "compile the forward pass only"
-            self.unsupported.add(spec.kind.name.lower().replace("_", " "), Location(module=str(spec.target or "")), remedy)
+            if spec.kind not in known:
+                location = Location(module=str(spec.target or ""))
+                self.unsupported.add(spec.kind.name.lower().replace("_", " "), location, "compile the forward pass only")
 
     # Operations
 
@@ -188,7 +230,8 @@ class _Importer:
         if converter is None:
             raise Unsupported(remedy_for(operation_name(node)))
         results = tuple(example) if isinstance(example, list | tuple) else (example,)
-        result = converter(Conversion(self.builder, node, results, self.scalars), *arguments, **keywords)
+        overwrites = node in self.mutations.versions
+        result = converter(Conversion(self.builder, node, results, self.scalars, overwrites), *arguments, **keywords)
         _check_types(node, result, results)
         if isinstance(result, Value) and not result.name:
             result.name = node.name
@@ -230,7 +273,12 @@ class _Importer:
         values: list[Value] = []
         index_of: dict[fx.Node, int] = {}
         leaves: list[trees.Leaf] = []
-        for result in output.args[0]:  # type: ignore[union-attr]
+        kinds = [spec.kind for spec in self.exported.graph_signature.output_specs]
+        results = [result for result, kind in zip(output.args[0], kinds, strict=True) if kind is OutputKind.USER_OUTPUT]  # type: ignore[arg-type]
+        for position, result in enumerate(results):
+            if position in self.returned:
+                leaves.append(trees.leaf(-1 - self.passed[self.returned[position]]))
+                continue
             entry = self.argument(result)
             if not isinstance(entry, Value):
                 leaves.append(trees.value(entry))
@@ -244,12 +292,26 @@ class _Importer:
         call = self.exported.call_spec
         if call.in_spec is None or call.out_spec is None:
             raise ExportError("the exported program has no record of its arguments: export it again with torch.export.export")
-        input_tree = trees.describe(call.in_spec, self.input_leaves)
+        # Arguments among the results follow the outputs.
+        leaves = [trees.leaf(len(values) - 1 - item["index"]) if item.get("index", 0) < 0 else item for item in leaves]
+        count = len(self.input_specs)
+        arguments = [trees.passed(item, count + item["passed"]) if "passed" in item else item for item in self.input_leaves]
+        input_tree = trees.describe(call.in_spec, arguments)
         output_tree = trees.describe(call.out_spec, leaves)
         paths = trees.leaf_paths(output_tree)
-        graph = self.builder.finish(values)
         outputs = tuple(_spec(value, _output_name(paths[index], index)) for index, value in enumerate(values))
-        return Imported(graph, Signature(tuple(self.input_specs), outputs, input_tree, output_tree))
+        tokens = [
+            self.builder.call("state_write", token, self.content(node), location=Location(origin=f"new content of {node.name}"))
+            for node, token in self.tokens.items()
+        ]
+        graph = self.builder.finish([*values, *tokens])
+        return Imported(graph, Signature(tuple(self.input_specs), outputs, input_tree, output_tree), tuple(self.states))
+
+    def content(self, node: fx.Node) -> Value:
+        """What the buffer or argument of a placeholder holds in the end."""
+        value = self.entries[self.mutations.final[node]]
+        assert isinstance(value, Value)
+        return value
 
 
 def _symbols(exported: ExportedProgram) -> dict[str, SymbolRange]:
@@ -261,10 +323,10 @@ def _symbols(exported: ExportedProgram) -> dict[str, SymbolRange]:
     return ranges
 
 
-def _spec(value: Value, name: str) -> TensorSpec:
+def _spec(value: Value, name: str, mutated: bool = False) -> TensorSpec:
     # Symbolic extents are written as -1: a program's specification holds numbers only.
     shape = tuple(extent if isinstance(extent, int) else -1 for extent in value.tensor.shape)
-    return TensorSpec(name, value.tensor.dtype.text, shape)
+    return TensorSpec(name, value.tensor.dtype.text, shape, mutated)
 
 
 def _output_name(path: str, index: int) -> str:

@@ -19,6 +19,11 @@ def leaf(index: int) -> Leaf:
     return {"kind": "leaf", "index": index}
 
 
+def passed(node: Leaf, index: int) -> Leaf:
+    """``node`` of the input tree as one that the result contains as well: object number ``index``."""
+    return {**node, "passed": index}
+
+
 def value(scalar: bool | int | float | str | None) -> Leaf:
     """A non-tensor that is part of the signature."""
     return {"kind": "value", "value": scalar}

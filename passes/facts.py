@@ -50,6 +50,11 @@ def is_normalisation(node: Node) -> bool:
     return definition(node).has(Trait.NORMALISATION) and node.op != "batch_norm"
 
 
+def is_state(node: Node) -> bool:
+    """Whether the node reads or writes a mutable buffer: no kernel, but the name of a place and of a moment."""
+    return definition(node).has(Trait.STATE)
+
+
 def is_injective(node: Node) -> bool:
     """Whether each result element comes from few operand elements at computable places: no reduction, no contraction."""
     return is_elementwise(node) or is_view(node) or node.op in MOVEMENT or node.op == "batch_norm"

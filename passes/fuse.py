@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..ir import Graph, GraphBuilder, Node, Rewriter, Value, is_alias
+from ..ir import Graph, GraphBuilder, Node, Rewriter, TensorType, TokenType, Value, is_alias
 from .base import Context, Pass, register_pass
 from .common_subexpressions import CommonSubexpressions
 from .facts import (
@@ -19,6 +19,7 @@ from .facts import (
     is_inlined,
     is_normalisation,
     is_source,
+    is_state,
     is_view,
     is_virtual,
     use_count,
@@ -82,6 +83,8 @@ def _split_virtual_views(graph: Graph) -> Graph:
 
 
 def _elements(value: Value) -> int:
+    if not isinstance(value.type, TensorType):
+        return -1
     return value.tensor.elements if value.tensor.is_static else -1
 
 
@@ -234,7 +237,8 @@ def _emit(partition: Partition) -> Graph:
     graph = partition.graph
     units: list[_Unit] = []
     for group in partition.groups():
-        region = partition.region(group.nodes)
+        # Reads and writes of states are not computed; they are alone in their groups, since no template takes them.
+        region = partition.region(group.nodes) if not any(is_state(node) for node in group.nodes) else None
         if region is not None:
             units.append(_Unit(region.nodes, region))
         aliases = region.aliases if region is not None else tuple(group.nodes)
@@ -251,10 +255,11 @@ def _emit(partition: Partition) -> Graph:
     for unit in _in_order(units, partition):
         if unit.region is None:
             (node,) = unit.nodes
-            new = Node(node.op, [resolve(value) for value in node.inputs], node.attributes, [node.output.type], (), node.location)
-            builder.append(new)
-            new.output.name = node.output.name
-            mapping[node.output] = new.output
+            types = [value.type for value in node.outputs]
+            new = builder.append(Node(node.op, [resolve(value) for value in node.inputs], node.attributes, types, (), node.location))
+            for old, value in zip(node.outputs, new.outputs, strict=True):
+                value.name = old.name
+                mapping[old] = value
         else:
             body = CommonSubexpressions().apply(unit.region.graph, partition.ctx)
             _emit_fusion(builder, unit.region, body, resolve, mapping)
@@ -301,7 +306,10 @@ def _own_outputs(builder: GraphBuilder, outputs: list[Value]) -> list[Value]:
         root = value
         while root.node is not None and is_alias(root.node):
             root = root.node.inputs[0]
-        if root.node is None or root.node.op == "constant" or root in taken:
+        if isinstance(value.type, TokenType):
+            result.append(value)
+            continue
+        if root.node is None or root.node.op in ("constant", "state_read") or root in taken:
             inner = GraphBuilder("copy", builder.symbols)
             copy = inner.append(Node("relayout", [inner.input(value.type, "x")], {}, [value.type]))
             value = builder.append(Node("fusion", [value], {}, [value.type], (inner.finish(copy.outputs),))).output

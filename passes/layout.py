@@ -11,6 +11,7 @@ from ..ir import (
     Layout,
     Node,
     TensorType,
+    TokenType,
     Value,
     is_alias,
     normal_layout,
@@ -47,7 +48,7 @@ class AssignLayouts(Pass):
     min_channels: int = 8
 
     def apply(self, graph: Graph, ctx: Context) -> Graph:
-        if not all(isinstance(value.type, TensorType) and value.type.is_static for value in graph.values()):
+        if not all(value.tensor.is_static for value in graph.values() if isinstance(value.type, TensorType)):
             return graph
         wanted = self._wanted(graph)
         builder = GraphBuilder(graph.name, graph.symbols)
@@ -73,14 +74,20 @@ class AssignLayouts(Pass):
             operands = [placed[value] for value in node.inputs]
             for position, layout in self._needs(node, operands).items():
                 operands[position] = in_layout(operands[position], layout)
-            types = [self._result(node, operands, value, wanted) for value in node.outputs]
+            types = [
+                self._result(node, operands, value, wanted) if isinstance(value.type, TensorType) else value.type for value in node.outputs
+            ]
             new = builder.append(Node(node.op, operands, node.attributes, types, node.regions, node.location))
             for old, value in zip(node.outputs, new.outputs, strict=True):
                 value.name = old.name
                 placed[old] = value
-        outputs = [in_layout(placed[value], value.tensor.layout) for value in graph.outputs]
-        outputs = [_exactly(builder, value, old.tensor) for value, old in zip(outputs, graph.outputs, strict=True)]
-        return builder.finish(outputs)
+
+        def finished(value: Value) -> Value:
+            if isinstance(value.type, TokenType):
+                return placed[value]
+            return _exactly(builder, in_layout(placed[value], value.tensor.layout), value.tensor)
+
+        return builder.finish([finished(value) for value in graph.outputs])
 
     def _wanted(self, graph: Graph) -> dict[Value, Layout]:
         """The layout that the readers of each value prefer: that of the most elements read; absent where none minds."""
@@ -100,11 +107,13 @@ class AssignLayouts(Pass):
             return wanted.get(value)
 
         for value in graph.outputs:
-            vote(value, value.tensor.layout)
+            if isinstance(value.type, TensorType):
+                vote(value, value.tensor.layout)
         for node in reversed(graph.nodes):
             result = decide(node.outputs[0]) if node.outputs else None
             for position, value in enumerate(node.inputs):
-                vote(value, self._liked(node, position, value, result))
+                if isinstance(value.type, TensorType):
+                    vote(value, self._liked(node, position, value, result))
         return wanted
 
     def _liked(self, node: Node, position: int, value: Value, result: Layout | None) -> Layout | None:
@@ -114,7 +123,7 @@ class AssignLayouts(Pass):
             if position > 0 or (node.op == "conv" and int(type.static_shape[1]) < self.min_channels):
                 return None
             return channels_last(type.rank) if node.op in ("conv", "conv_transpose") else result
-        if node.op in _ROW_OPS:
+        if node.op in _ROW_OPS or node.op == "state_write":
             return Layout.row_major(type.rank)
         if result is None:
             return None
@@ -137,13 +146,17 @@ class AssignLayouts(Pass):
             return {0: channels_last(x.rank)}
         if node.op in ("linear", "layer_norm", "rms_norm"):
             return {0: Layout.row_major(operands[0].tensor.rank)}
+        if node.op == "state_write":
+            return {1: Layout.row_major(operands[1].tensor.rank)}
         return {}
 
     def _result(self, node: Node, operands: list[Value], value: Value, wanted: dict[Value, Layout]) -> TensorType:
         """The type of a result, with the layout chosen for it."""
         type = value.tensor
-        if is_source(node) or type.rank < 2 or node.regions:
+        if is_source(node) or type.rank < 2 or node.regions or node.op == "state_read":
             return type
+        if node.op == "put":  # done in place
+            return operands[0].tensor
         if node.op in ("conv", "conv_transpose"):
             return normal_layout(type.with_layout(channels_last(type.rank)))
         layout: Layout | None

@@ -13,6 +13,7 @@ from ...ir.ops.movement import slice_extent
 from ..conversion import Conversion, Number, axis_of, static
 from ..registry import converts
 from ..unsupported import Unsupported
+from .update import put_slice
 
 aten = torch.ops.aten
 
@@ -188,6 +189,8 @@ def slice_scatter(
     extent = static(x.tensor.shape[axis], "the axis of a slice assignment")
     first, last = _bounds(extent, start, end)
     source = c.cast(source, c.dtype)
+    if c.overwrites:
+        return put_slice(c, x, source, axis, first, step)
     if step == 1:
         pieces = [c.slice(x, axis, 0, first), source, c.slice(x, axis, last, extent)]
         kept = [piece for piece in pieces if piece.tensor.shape[axis] != 0]
@@ -202,6 +205,8 @@ def select_scatter(c: Conversion, x: Value, source: Value, dim: int, index: int)
     axis = axis_of(dim, x.tensor.rank)
     index = index % static(x.tensor.shape[axis], "the axis of a selection")
     one = c.reshape(source, (*x.tensor.shape[:axis], 1, *x.tensor.shape[axis + 1 :]))
+    if c.overwrites:
+        return put_slice(c, x, one, axis, index, 1)
     return slice_scatter(c, x, one, axis, index, index + 1)
 
 

@@ -14,6 +14,7 @@ from ..registry import converts
 from ..unsupported import Unsupported
 from .indexing import index_vectors, place_of
 from .movement import dense_positions
+from .update import put_indices, puts
 
 aten = torch.ops.aten
 
@@ -151,6 +152,8 @@ def _inverse(order: Sequence[int]) -> list[int]:
 @converts(aten.index_put.default, aten._unsafe_index_put.default)
 def index_put(c: Conversion, x: Value, indices: Sequence[Value | None], values: Value, accumulate: bool = False) -> Value:
     """x[indices] = values, or += where ``accumulate``."""
+    if c.overwrites and puts(indices) and not accumulate:
+        return put_indices(c, x, indices, values)
     given = [(axis, value) for axis, value in enumerate(indices) if value is not None]
     values = c.cast(values, c.dtype)
     if not given:

@@ -226,7 +226,6 @@ UNSUPPORTED: dict[str, tuple[Callable[..., Any], str]] = {
         lambda x: torch.nn.functional.scaled_dot_product_attention(x, x, x, dropout_p=0.5),
         "dropout_p=0",
     ),
-    "argument changed in place": (lambda x: x.add_(1), "in place"),
 }
 
 
@@ -237,18 +236,54 @@ def test_unsupported_uses_say_what_to_do(name: str) -> None:
         import_model(function, (rand(4, 4),))
 
 
-def test_a_buffer_that_changes_is_unsupported() -> None:
+def test_a_buffer_that_changes_is_a_state() -> None:
     class Counter(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.register_buffer("count", torch.zeros(()))
+            self.register_buffer("count", torch.full((), 2.0))
 
         def forward(self, x: Tensor) -> Tensor:
             self.count += 1
             return x * self.count
 
-    with pytest.raises(UnsupportedOpError, match=r"count.*\n.*changes this state"):
-        import_model(Counter().eval(), (rand(2),))
+    imported = import_model(Counter().eval(), (rand(2),))
+    ir.verify(imported.graph)
+    (state,) = imported.states
+    assert (state.name, float(state.initial.array())) == ("count", 2.0)
+    y, count = ir.interpret(imported.graph, [np.float32([1, 2]), np.float32(5)])
+    np.testing.assert_array_equal(y, [6, 12])
+    assert count == 6
+
+
+def test_an_argument_changed_in_place_is_a_state_and_may_be_returned() -> None:
+    def update(cache: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        cache[1:3].copy_(x)
+        return cache.sum(), cache.mul_(2)
+
+    imported = import_model(update, (rand(4, 3), rand(2, 3)))
+    ir.verify(imported.graph)
+    assert [spec.mutated for spec in imported.signature.inputs] == [True, False]
+    assert imported.signature.input_tree["items"][0]["items"][0] == {"kind": "leaf", "index": 0, "passed": 2}
+    assert imported.signature.output_tree["items"][1] == {"kind": "leaf", "index": 1}
+    cache, x = rand(4, 3), rand(2, 3)
+    total, after = ir.interpret(imported.graph, [cache.numpy(), x.numpy()])
+    expected, changed = update(cache, x)
+    compare(total, expected)
+    compare(after, changed)
+
+
+def test_a_parameter_that_changes_is_unsupported() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.weight += 1
+            return x * self.weight
+
+    with pytest.raises(UnsupportedOpError, match=r"weight.*\n.*register_buffer"):
+        import_model(Model().eval(), (rand(2),))
 
 
 def test_training_mode_is_refused_where_it_matters() -> None:
