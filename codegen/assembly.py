@@ -13,16 +13,18 @@ from typing import TypeAlias
 import numpy as np
 
 from ..errors import Error, LoweringError
-from ..ir import Graph, GraphBuilder, Node, TensorType, Value
+from ..ir import Constant, Graph, Node, TokenType
 from ..ir.program import Program, Signature, Step
-from .binding import bind, root_of
+from .binding import bind
 from .build import CompiledKernel, cache_directory, compile_kernel, in_parallel, link_library, versions
 from .entry import ENTRY, entry_source
-from .kernels import KernelNode, control_walk, kernel_nodes, known_constants, label_of
+from .kernels import KernelNode, control_walk, kernel_nodes, known_constants, label_of, wrapped
 from .space import Config, Space
+from .storage import assign_storage
 from .target import Target
 from .task import Numerics, Task
 from .template import Template
+from .templates import template_for
 
 Choose: TypeAlias = "Callable[[Task, Template, Space], Config]"
 """Picks the config of a task: from the database, by the cost model, or the default."""
@@ -50,19 +52,22 @@ def assemble(
     numerics: Numerics = Numerics.FAST,
     name: str = "model",
     progress: Progress | None = None,
+    states: Sequence[tuple[str, Constant]] = (),
 ) -> Assembled:
     """Compiles every node of ``graph`` and lays out its memory.
 
-    Top-level nodes are fusions, constants, views that cost nothing (aliases), or single operations, which are wrapped. LoweringError,
+    Top-level nodes are fusions, constants, views that cost nothing (aliases), reads and writes of states, or single operations, which are
+    wrapped. ``states`` gives name and first content of each state; their tokens follow the inputs of the ``signature``. LoweringError,
     with the user's source line, when no template takes a node; BuildError when the tool chain fails.
     """
-    graph = _with_output_copies(graph)
     _require_static(graph)
+    storage = assign_storage(graph, _updated)
+    graph = storage.graph
     constants = known_constants(graph)
     kernels = kernel_nodes(graph, target, threads or target.threads, numerics, constants)
     compiled = _compile(kernels, choose, progress)
-    binding = bind(graph, kernels, compiled, constants)
-    library = _link(binding.steps, [compiled[kernel.task.key][1] for kernel in kernels], len(graph.inputs))
+    binding = bind(storage, kernels, compiled, constants, states, len(signature.inputs))
+    library = _link(binding.steps, [compiled[kernel.task.key][1] for kernel in kernels], signature)
     program = Program(
         name=name,
         signature=signature,
@@ -75,49 +80,36 @@ def assemble(
         features=target.features,
         threads=threads or target.threads,
         entry=ENTRY,
+        states=binding.states,
     )
     return Assembled(program, library, binding.weights)
 
 
 def tasks_of(graph: Graph, target: Target, *, threads: int | None = None, numerics: Numerics = Numerics.FAST) -> list[KernelNode]:
     """The kernel calls that :func:`assemble` would compile for ``graph``, in order: what there is to tune."""
-    graph = _with_output_copies(graph)
     _require_static(graph)
+    graph = assign_storage(graph, _updated).graph
     return kernel_nodes(graph, target, threads or target.threads, numerics, known_constants(graph))
+
+
+def _updated(node: Node) -> int | None:
+    """Which operand of a top-level node its kernel updates in place; None for nearly all."""
+    region = node.regions[0] if node.op == "fusion" else wrapped(node) if node.op == "put" else None
+    if region is None or all(inner.op != "put" for inner in region.nodes):
+        return None
+    template = template_for(region)
+    return template.in_place(region) if template is not None else None
 
 
 def _require_static(graph: Graph) -> None:
     for value in [*graph.inputs, *(value for node in control_walk(graph) for value in node.outputs)]:
-        if not isinstance(value.type, TensorType) or not value.type.is_static:
+        tensor = value.type.buffer if isinstance(value.type, TokenType) else value.type
+        if tensor is None or not tensor.is_static:
             where = value.node.location if value.node is not None else "an input of the model"
             raise LoweringError(
                 f"%{value.name}: {value.type} ({where}) has no static shape; code is generated for static shapes only: "
                 "compile once per shape, without dynamic_shapes"
             )
-
-
-def _with_output_copies(graph: Graph) -> Graph:
-    """``graph`` with a copy for every output that no kernel can write in place: an input, a constant, a value returned twice, or
-    one that does not lie in memory in row-major order."""
-    claimed: set[Value] = set()
-    copies: list[Node] = []
-    outputs: list[Value] = []
-    for value in graph.outputs:
-        root = root_of(value)
-        writable = root.node is not None and root.node.op != "constant" and root not in claimed and value.tensor.layout.is_row_major
-        if writable:
-            claimed.add(root)
-            outputs.append(value)
-            continue
-        builder = GraphBuilder("copy")
-        operand = builder.input(value.type)
-        region = builder.finish([builder.add("relayout", operand, types=[value.tensor.with_layout(None)]).output])
-        location = value.node.location if value.node is not None else graph.nodes[0].location if graph.nodes else None
-        copy = Node("fusion", [value], {}, [value.tensor.with_layout(None)], [region], *([location] if location else []))
-        copy.output.name = f"{value.name}.copy{len(copies)}"
-        copies.append(copy)
-        outputs.append(copy.output)
-    return Graph(graph.inputs, (*graph.nodes, *copies), tuple(outputs), graph.name, graph.symbols)
 
 
 def _compile(kernels: Sequence[KernelNode], choose: Choose, progress: Progress | None) -> dict[str, tuple[Config, CompiledKernel]]:
@@ -144,9 +136,9 @@ def _compile(kernels: Sequence[KernelNode], choose: Choose, progress: Progress |
     return dict(zip(distinct, in_parallel(compile_one, distinct.values()), strict=True))
 
 
-def _link(steps: Sequence[Step], kernels: Sequence[CompiledKernel], inputs: int) -> pathlib.Path:
+def _link(steps: Sequence[Step], kernels: Sequence[CompiledKernel], signature: Signature) -> pathlib.Path:
     """The shared library of the program, in the cache under the hash of what it is made of."""
-    source = entry_source(steps, inputs)
+    source = entry_source(steps, len(signature.inputs), len(signature.outputs))
     distinct: dict[str, CompiledKernel] = {kernel.symbol: kernel for kernel in kernels}
     name = hashlib.sha256("|".join([versions(), source, *distinct]).encode()).hexdigest()[:32]
     folder = cache_directory() / "programs"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import LoweringError
-from ..ir import Constant, Graph, Node, TensorType, Value, is_alias, node_cost
+from ..ir import Constant, Graph, Node, TensorType, TokenType, Value, node_cost
 from ..ir.program import (
     ALIGNMENT,
     Branch,
@@ -21,6 +21,7 @@ from ..ir.program import (
     KernelCall,
     Move,
     Space,
+    StateSpec,
     Step,
 )
 from .build import CompiledKernel
@@ -28,6 +29,7 @@ from .kernels import KernelNode, label_of
 from .memory_plan import Lifetime, MemoryPlan, aligned, plan_memory
 from .packing import PackedConstants
 from .space import Config
+from .storage import Storage
 
 
 @dataclass(frozen=True)
@@ -38,29 +40,39 @@ class Binding:
     slots: tuple[ConstantSlot, ...]
     weights: np.ndarray
     plan: MemoryPlan
+    states: tuple[StateSpec, ...]
 
 
 def bind(
-    graph: Graph,
+    storage: Storage,
     kernels: Sequence[KernelNode],
     compiled: Mapping[str, tuple[Config, CompiledKernel]],
     constants: Mapping[Value, Constant],
+    states: Sequence[tuple[str, Constant]],
+    arguments: int,
 ) -> Binding:
-    """The steps that compute ``graph``."""
-    binder = _Binder({kernel.node: kernel for kernel in kernels}, compiled, constants)
-    inputs = [BufferRef(Space.INPUT, position, value.tensor.nbytes) for position, value in enumerate(graph.inputs)]
+    """The steps that compute the graph of ``storage``, whose first ``arguments`` inputs are the program's, the others its ``states``."""
+    graph = storage.graph
+    binder = _Binder({kernel.node: kernel for kernel in kernels}, compiled, constants, storage)
+    inputs = [BufferRef(Space.INPUT, position, _held(value).nbytes) for position, value in enumerate(graph.inputs[:arguments])]
+    inputs += [BufferRef(Space.STATE, position, _held(value).nbytes) for position, value in enumerate(graph.inputs[arguments:])]
     outputs = [BufferRef(Space.OUTPUT, position, value.tensor.nbytes) for position, value in enumerate(graph.outputs)]
-    steps = binder.region(graph, inputs, outputs)
+    steps = binder.region(graph, inputs, outputs) + binder.finish_states(storage.contents)
+    specs = []
+    for (name, initial), value in zip(states, graph.inputs[arguments:], strict=True):
+        zero = not initial.array().tobytes().strip(b"\0")
+        first = None if zero else binder.packed.place(initial, initial.type.layout).position
+        specs.append(StateSpec(name, initial.type.dtype.text, _held(value).static_shape, first))
     plan = plan_memory([Lifetime(buffer.nbytes, buffer.first, buffer.last) for buffer in binder.buffers])
     slots, weights = binder.packed.finish()
-    return Binding(tuple(_placed(step, plan.offsets) for step in steps), slots, weights, plan)
+    return Binding(tuple(_placed(step, plan.offsets) for step in steps), slots, weights, plan, tuple(specs))
 
 
-def root_of(value: Value) -> Value:
-    """The value whose buffer ``value`` occupies."""
-    while value.node is not None and is_alias(value.node):
-        value = value.node.inputs[0]
-    return value
+def _held(value: Value) -> TensorType:
+    """What a graph input holds: an argument, or the buffer of a token."""
+    type = value.type.buffer if isinstance(value.type, TokenType) else value.type
+    assert isinstance(type, TensorType)
+    return type
 
 
 def carries_unchanged(body: Graph, position: int) -> bool:
@@ -89,7 +101,9 @@ class _Binder:
         kernels: Mapping[Node, KernelNode],
         compiled: Mapping[str, tuple[Config, CompiledKernel]],
         constants: Mapping[Value, Constant],
+        storage: Storage,
     ) -> None:
+        self.root = storage.root
         self.kernels = kernels
         self.compiled = compiled
         self.constants = constants
@@ -107,7 +121,7 @@ class _Binder:
         for value, place in zip(graph.outputs, outputs, strict=True):
             if place is None or not place.nbytes:
                 continue
-            root = root_of(value)
+            root = self.root(value)
             if root.node is None or value in self.constants or root in claimed:
                 copied.append((value, place))
             else:
@@ -126,7 +140,7 @@ class _Binder:
                 return self._while(node)
             case "loop":
                 return self._loop(node)
-        return [self._call(self.kernels[node])] if node in self.kernels else []
+        return self._calls(self.kernels[node]) if node in self.kernels else []
 
     # Places
 
@@ -147,7 +161,7 @@ class _Binder:
             return _EMPTY
         if value in self.constants:
             return self.packed.place(self.constants[value], value.tensor.layout)
-        place = self._places[root_of(value)]
+        place = self._places[self.root(value)]
         self._touch(place)
         return place
 
@@ -155,9 +169,10 @@ class _Binder:
         """Where to put ``value``: where its region wants it, else a new buffer."""
         if value.tensor.elements == 0:
             return _EMPTY
-        place = self._places.get(value)
+        root = self.root(value)
+        place = self._places.get(root)
         if place is None:
-            place = self._places[value] = self._new(value.tensor.nbytes)
+            place = self._places[root] = self._new(value.tensor.nbytes)
         self._touch(place)
         return place
 
@@ -172,7 +187,32 @@ class _Binder:
         self._touch(source, target)
         return Copy(source, target)
 
+    def finish_states(self, contents: Mapping[Value, Value]) -> list[Step]:
+        """Copies the new contents of states there. What lies in another state is taken out first, before that changes."""
+        taken: list[Step] = []
+        copies: list[Step] = []
+        for state, value in contents.items():
+            place = self._read(value)
+            if isinstance(self.root(value).type, TokenType):
+                aside = self._new(place.nbytes)
+                taken.append(self._copy(place, aside))
+                place = aside
+            copies.append(Copy(place, self._places[state]))
+        self._now += 1
+        self._touch(*(copy.source for copy in copies if isinstance(copy, Copy)))
+        return taken + copies
+
     # Steps
+
+    def _calls(self, kernel: KernelNode) -> list[Step]:
+        """A call; before it, where it updates what its result must hold and does not hold yet, a copy of that."""
+        operand = kernel.template.in_place(kernel.task.graph)
+        if operand is None:
+            return [self._call(kernel)]
+        result, old = kernel.node.output, kernel.node.inputs[operand]
+        held = self.root(old) is self.root(result)
+        copies: list[Step] = [] if held else [self._copy(self._read(old), self._write(result))]
+        return [*copies, self._call(kernel)]
 
     def _call(self, kernel: KernelNode) -> KernelCall:
         node = kernel.node

@@ -16,8 +16,8 @@ extern __thread const mlc_context* mlc_current_context;
 """
 
 
-def entry_source(steps: Sequence[Step], inputs: int, symbol: str = ENTRY) -> str:
-    """C source of the entry ``symbol`` that runs ``steps``; outputs follow the ``inputs`` inputs in ``io``."""
+def entry_source(steps: Sequence[Step], inputs: int, outputs: int, symbol: str = ENTRY) -> str:
+    """C source of the entry ``symbol`` that runs ``steps``; in ``io`` stand ``inputs`` inputs, then ``outputs`` outputs, then the states."""
     calls = [step for step in walk(steps) if isinstance(step, KernelCall)]
     arity = {call.symbol: len(call.arguments) for call in calls}
     lines = [_HEAD]
@@ -33,7 +33,7 @@ def entry_source(steps: Sequence[Step], inputs: int, symbol: str = ENTRY) -> str
         "  (void)io, (void)dims, (void)scratch, (void)constants;",
         "  mlc_current_context = context;",
     ]
-    lines += _Writer(inputs).block(steps, "  ")
+    lines += _Writer(inputs, outputs).block(steps, "  ")
     lines += ["done:" if calls else "", "  mlc_current_context = outer;", "  return code;", "}", ""]
     return "\n".join(lines)
 
@@ -41,8 +41,9 @@ def entry_source(steps: Sequence[Step], inputs: int, symbol: str = ENTRY) -> str
 class _Writer:
     """Writes steps as C statements, numbering kernel calls as :attr:`Program.calls` does."""
 
-    def __init__(self, inputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int) -> None:
         self.inputs = inputs
+        self.outputs = outputs
         self.calls = 0
 
     def block(self, steps: Sequence[Step], indent: str) -> Iterator[str]:
@@ -91,13 +92,15 @@ class _Writer:
                 base = f"io[{buffer.position}]"
             case Space.OUTPUT:
                 base = f"io[{self.inputs + buffer.position}]"
+            case Space.STATE:
+                base = f"io[{self.inputs + self.outputs + buffer.position}]"
             case Space.CONSTANT:
                 base = f"constants + {buffer.position}"
             case Space.ARENA:
                 base = f"scratch + {buffer.position}"
         terms = [str(buffer.offset)] if buffer.offset else []
         terms += [_moved(move) for move in buffer.moves]
-        if terms and buffer.space in (Space.INPUT, Space.OUTPUT):
+        if terms and buffer.space in (Space.INPUT, Space.OUTPUT, Space.STATE):
             base = f"(char*){base}"
         return " + ".join([base, *terms])
 

@@ -44,7 +44,7 @@ def kernel_nodes(graph: Graph, target: Target, threads: int, numerics: Numerics,
     for node in control_walk(graph):
         if node.op == "constant" or is_control(node) or _is_free(node, constants):
             continue
-        region = canonicalise(node.regions[0] if node.op == "fusion" else _wrapped(node))
+        region = canonicalise(node.regions[0] if node.op == "fusion" else wrapped(node))
         template = template_for(region)
         if template is None:
             refused.append(f"  {label_of(node)} ({node.location}) on {', '.join(str(value.type) for value in node.inputs)}")
@@ -77,7 +77,7 @@ def _is_free(node: Node, constants: Mapping[Value, Constant]) -> bool:
     return known or is_alias(node) or all(value.tensor.elements == 0 for value in node.outputs)
 
 
-def _wrapped(node: Node) -> Graph:
+def wrapped(node: Node) -> Graph:
     """A region that computes the single operation ``node``."""
     builder = GraphBuilder(node.op)
     inputs = [builder.input(value.type) for value in node.inputs]

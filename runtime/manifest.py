@@ -21,6 +21,7 @@ from ..ir.program import (
     Program,
     Signature,
     Space,
+    StateSpec,
     Step,
     TensorSpec,
     bodies,
@@ -36,6 +37,7 @@ def program_to_json(program: Program) -> dict[str, Any]:
         **{field.name: getattr(program, field.name) for field in dataclasses.fields(program)},
         "signature": dataclasses.asdict(program.signature),
         "features": list(program.features),
+        "states": [dataclasses.asdict(state) for state in program.states],
         "constants": [[slot.offset, slot.nbytes, slot.digest] for slot in program.constants],
         "steps": _steps_to_json(program.steps),
     }
@@ -92,6 +94,7 @@ def _program(data: Mapping[str, Any]) -> Program:
         "features": lambda names: tuple(_text(name) for name in names),
         "threads": _count,
         "entry": _text,
+        "states": lambda states: tuple(_state(state) for state in states),
     }
     return Program(**{name: read(data[name]) for name, read in fields.items()})
 
@@ -103,12 +106,21 @@ def _signature(data: Mapping[str, Any]) -> Signature:
     trees.check(tree, len(inputs))
     if [item["kind"] for item in tree["items"]] != ["tuple", "dict"]:
         raise ValueError("the input tree is not (args, kwargs)")
-    trees.check(trees.output_tree(signature), len(outputs))
+    passed = trees.passed_places(tree)
+    trees.check(trees.output_tree(signature), len(outputs) + len(passed))
+    if any(not len(inputs) <= place < len(inputs) + len(passed) for place in passed):
+        raise ValueError("the input tree passes on objects that do not exist")
     return signature
 
 
+def _state(data: Mapping[str, Any]) -> StateSpec:
+    spec, initial = _spec(data), data["initial"]
+    return StateSpec(spec.name, spec.dtype, spec.shape, None if initial is None else _count(initial))
+
+
 def _spec(data: Mapping[str, Any]) -> TensorSpec:
-    return TensorSpec(_text(data["name"]), DType.parse(_text(data["dtype"])).text, tuple(_count(extent) for extent in data["shape"]))
+    shape = tuple(_count(extent) for extent in data["shape"])
+    return TensorSpec(_text(data["name"]), DType.parse(_text(data["dtype"])).text, shape, bool(data.get("mutated", False)))
 
 
 def _steps(data: Any) -> tuple[Step, ...]:
@@ -167,6 +179,10 @@ def _integer(value: Any) -> int:
 def _check_consistency(program: Program) -> None:
     """Buffers lie inside what they refer to."""
     _check_steps(program, program.steps, {})
+    for state in program.states:
+        size = math.prod(state.shape) * DType.parse(state.dtype).nbytes
+        if state.initial is not None and state.initial + size > program.constant_bytes:
+            raise ArtifactError(f"the first content of state '{state.name}' lies outside the weights; compile and save it again")
     for slot in program.constants:
         if slot.offset % ALIGNMENT or slot.offset + slot.nbytes > program.constant_bytes:
             raise ArtifactError(f"the constant at {slot.offset} lies outside the weights; compile and save it again")
@@ -195,7 +211,11 @@ def _lies_inside(program: Program, ref: BufferRef, loops: Mapping[int, int]) -> 
         rounds = loops[move.loop] or move.period
         reach = move.stride * (min(rounds, move.period) if move.period else rounds) - move.stride
         least, most = least + min(reach, 0), most + max(reach, 0)
-    specs = {Space.INPUT: program.signature.inputs, Space.OUTPUT: program.signature.outputs}
+    specs: dict[Space, Sequence[TensorSpec | StateSpec]] = {
+        Space.INPUT: program.signature.inputs,
+        Space.OUTPUT: program.signature.outputs,
+        Space.STATE: program.states,
+    }
     if ref.space in specs:
         if ref.position >= len(specs[ref.space]):
             return False

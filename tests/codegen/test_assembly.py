@@ -114,6 +114,6 @@ def test_the_entry_calls_kernels_in_order_on_their_buffers() -> None:
         BufferRef(Space.ARENA, 128, 4),
         BufferRef(Space.OUTPUT, 0, 4),
     )
-    source = entry_source([KernelCall("k0", arguments, "a*/b", "t", "c", "", 0, 0)], inputs=2)
+    source = entry_source([KernelCall("k0", arguments, "a*/b", "t", "c", "", 0, 0)], inputs=2, outputs=1)
     assert "k0(io[1], constants + 64, scratch + 128, io[2])" in source
     assert "a* /b" in source
