@@ -14,7 +14,7 @@ from .codegen.target import Target
 from .codegen.task import Numerics
 from .costmodel import CostOracle, Estimate
 from .errors import OptionError
-from .ir import Graph, interpret
+from .ir import Constant, Graph, interpret
 from .ir.program import Signature
 from .module import CompiledModel
 from .passes import Context, Pipeline, default_pipeline
@@ -24,6 +24,7 @@ from .runtime.executable import Executable
 if TYPE_CHECKING:
     from .autotune import Progress as TuningProgress
     from .autotune import TuningResult
+    from .frontend import State
 
 
 def compile(
@@ -67,8 +68,10 @@ def compile(
     options = check_options(target=target, threads=threads, nonfinite=nonfinite, database=database, progress=progress)
     name = getattr(model, "__name__", type(model).__name__)
 
+    initial: dict[str, Constant] = {}
+
     def compile_signature(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Executable:
-        return compile_program(model, args, kwargs, options, dynamic_shapes=dynamic_shapes, name=name)
+        return compile_program(model, args, kwargs, options, dynamic_shapes=dynamic_shapes, name=name, initial=initial)
 
     executables = []
     if example_inputs is not None or example_kwargs is not None or _is_exported(model):
@@ -141,16 +144,31 @@ class Lowered:
 
     graph: Graph
     signature: Signature
+    states: tuple[State, ...] = ()
 
 
 def compile_program(
-    model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options, *, dynamic_shapes: Any = None, name: str = "model"
+    model: Any,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    options: Options,
+    *,
+    dynamic_shapes: Any = None,
+    name: str = "model",
+    initial: dict[str, Constant] | None = None,
 ) -> Executable:
     """``model`` for arguments like ``args`` and ``kwargs``, as a program that can be called.
+
+    ``initial`` holds the first contents of the model's states as its first program has them, and is completed with those of this program:
+    when a further one is compiled, a call may have changed them.
 
     Raises ExportError or UnsupportedOpError (the model), LoweringError or BuildError (code generation), PassError (a fault of mlc).
     """
     lowered = lower_model(model, args, kwargs, options, dynamic_shapes=dynamic_shapes)
+    known = initial if initial is not None else {}
+    for state in lowered.states:
+        if state.name not in known or known[state.name].type != state.initial.type:
+            known[state.name] = state.initial
     assembled = assemble(
         lowered.graph,
         options.target,
@@ -160,6 +178,7 @@ def compile_program(
         numerics=options.numerics,
         name=name,
         progress=options.progress,
+        states=[(state.name, known[state.name]) for state in lowered.states],
     )
     return Executable(assembled.program, assembled.library, assembled.weights)
 
@@ -171,7 +190,7 @@ def lower_model(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], opti
     imported = import_model(model, args, kwargs, dynamic_shapes=dynamic_shapes)
     pipeline = options.pipeline or default_pipeline(options.target)
     graph = pipeline.run(imported.graph, pass_context(options), options.instruments)
-    return Lowered(graph, imported.signature)
+    return Lowered(graph, imported.signature, imported.states)
 
 
 def model_tasks(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options) -> list[KernelNode]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import inspect
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from .errors import Error, SignatureError
 from .ir.program import Signature
-from .runtime import Executable, Model, ProgramReport, Report, trees
+from .runtime import Executable, Model, ProgramReport, Report, _native, trees
 from .runtime.executable import choose
 from .runtime.frameworks import needs_gradient, random_inputs, torch_framework
+from .runtime.session import Session
+from .runtime.states import BorrowedStates, States
 
 CompileSignature: TypeAlias = Callable[[tuple[Any, ...], dict[str, Any]], Executable]
 """Compiles the model for the arguments of one call. The executable's signature must describe those arguments as they were spelled:
@@ -66,6 +68,8 @@ class CompiledModel(Model):
         self._stale: list[Signature] = []
         self._lock = threading.RLock()
         self._warned: set[str] = set()
+        self._generation = 0
+        self._weights = _native.Dispatch(lambda args, kwargs: None)
         self._parameter_names = _positional_names(original)
         super().__init__((), name or str(getattr(original, "__name__", type(original).__name__)))
         for executable in executables:
@@ -73,17 +77,38 @@ class CompiledModel(Model):
 
     # ---- calling ----
 
-    def _call_generally(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def _call_in(self, session: Session, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         if self._is_recorded(args, kwargs):
+            if session is not self._default:
+                raise SignatureError("a session computes no gradients; call it under torch.inference_mode() or torch.no_grad()")
             return self._call_original(args, kwargs)
         with self._lock:
-            if self._dispatch.changed():
-                self._warn_once(
-                    "the model's weights, buffers or training mode changed since it was compiled; it is compiled again", level=4
-                )
-                self.refresh()
+            if session.dispatch.changed() or session.generation != self._generation:
+                if self._weights.changed():
+                    self._warn_once(
+                        "the model's weights, buffers or training mode changed since it was compiled; it is compiled again", level=4
+                    )
+                    self.refresh()
+                # Without that, a buffer that the model changes was replaced by another tensor.
+                session.renew(self._generation)
             executable, leaves = self._find(args, kwargs)
-        return executable.run(leaves)
+            session.adopt(executable)
+            self._watch(session)
+        return session.run(executable, leaves)
+
+    def _own_states(self) -> States:
+        return BorrowedStates(lambda name: _buffer(self._original, name))
+
+    def _watch(self, session: Session) -> None:
+        """Lets the native dispatch notice changes of the original: of weights their content, of states only which tensor they are."""
+        if self._compile_signature is None or session.watches:
+            return
+        torch_framework()  # the native side must know torch to read versions and addresses
+        changing = {state.name for executable in self._executables for state in executable.program.states}
+        entries = list(_state(self._original, changing))
+        session.watch(entries)
+        if session is self._default:
+            self._weights.watch([entry for entry in entries if entry[2] != _PLACE])
 
     def _find(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Executable, list[Any]]:
         """The executable for a call and the call's flat inputs; compiles one when none fits."""
@@ -136,11 +161,9 @@ class CompiledModel(Model):
         return tuple(values[name] for name in names), {key: values[key] for key in keywords["keys"]}
 
     def _adopt(self, executable: Executable) -> None:
-        first = not self._executables
         self._add(executable)
-        if first and self._compile_signature is not None:
-            torch_framework()  # the native side must know torch to read versions and addresses
-            self._dispatch.watch(list(_state(self._original)))
+        self._default.watches = False  # the program may change buffers that the others do not
+        self._watch(self._default)
 
     # ---- autograd ----
 
@@ -184,7 +207,8 @@ class CompiledModel(Model):
                 return
             self._stale += self.signatures
             self._executables = []
-            self._dispatch.reset()
+            self._generation += 1
+            self._default.renew(self._generation)
 
     def release_weights(self) -> None:
         """Frees the original model's parameters and buffers; the signatures compiled so far keep working on their own copy.
@@ -200,13 +224,14 @@ class CompiledModel(Model):
                     "nothing is compiled yet; call the model once, or compile it with example_inputs, before releasing its weights"
                 )
             self._compile_signature = None
-            self._dispatch.watch([])
+            self._default.watch([])
+            self._weights.watch([])
             if isinstance(self._original, torch.nn.Module):
                 self._original.to("meta")
 
     def _update(self) -> None:
         """Compiles again, with random inputs, the signatures that a change of the weights made stale."""
-        if self._dispatch.changed():
+        if self._weights.changed():
             self.refresh()
         stale, self._stale = self._stale, []
         for signature in stale:
@@ -271,19 +296,45 @@ def _positional_names(model: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD))
 
 
-def _state(model: Callable[..., Any]) -> Iterator[tuple[dict[str, Any], str, bool]]:
-    """What a compiled program takes from a module: (dictionary, key, is tensor) of submodules, parameters, buffers, training flags."""
+_PLACE = 2
+"""How a tensor is watched whose content may change: by identity and address alone (see ``_native.Dispatch.watch``)."""
+
+
+def _owner(model: Callable[..., Any]) -> tuple[Any, str]:
+    """The module whose weights a model uses (None for a plain function), and what its parameters' names start with in a program."""
     import torch
 
-    if not isinstance(model, torch.nn.Module):
+    if isinstance(model, torch.nn.Module):
+        return model, ""
+    owner = getattr(model, "__self__", None)
+    return (owner, "owner.") if isinstance(owner, torch.nn.Module) else (None, "")
+
+
+def _buffer(model: Callable[..., Any], name: str) -> Any:
+    """The buffer of that name in a program of ``model``; None when there is none."""
+    owner, prefix = _owner(model)
+    try:
+        return owner.get_buffer(name.removeprefix(prefix)) if owner is not None else None
+    except AttributeError:
+        return None
+
+
+def _state(model: Callable[..., Any], changing: Collection[str]) -> Iterator[tuple[dict[str, Any], str, int]]:
+    """What a compiled program takes from a module: (dictionary, key, how to watch it) of submodules, parameters, buffers, training flags.
+
+    ``changing`` are the names of the buffers that programs change.
+    """
+    owner, prefix = _owner(model)
+    if owner is None:
         return
-    for module in model.modules():
-        yield vars(module), "training", False
+    for path, module in owner.named_modules():
+        yield vars(module), "training", 0
         for name in module._modules:
-            yield module._modules, name, False
+            yield module._modules, name, 0
         for tensors in (module._parameters, module._buffers):
             for name, value in tensors.items():
-                yield tensors, name, value is not None
+                full = prefix + (f"{path}.{name}" if path else name)
+                yield tensors, name, 0 if value is None else _PLACE if full in changing else 1
 
 
 def _tensors(value: Any) -> Iterator[Any]:

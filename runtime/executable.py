@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArtifactError, SignatureError
-from ..ir.program import ALIGNMENT, Program, Signature
+from ..ir.program import ALIGNMENT, Program, Signature, StateSpec, TensorSpec
+from ..ir.types import DType
 from . import _native, trees
 from .features import require_features
-from .frameworks import describe_signature, framework_of, native_spec, random_inputs
+from .frameworks import describe_signature, framework_of, native_spec, nbytes, random_inputs
 from .report import KernelReport, ProgramReport
+from .states import State, States, addresses
 
 _LOCKED_SECONDS = 10e-6
 """Programs expected to take less keep the interpreter's lock: handing it over would cost more than it frees."""
@@ -42,10 +44,20 @@ class Executable:
         return self.program.signature
 
     @cached_property
+    def states(self) -> States:
+        """The states of calls that bring none: of this object, called by itself."""
+        return States()
+
+    @property
     def runner(self) -> _native.Runner:
-        """The native side; opens the library."""
+        """The native side, on the executable's own states; opens the library."""
+        return self.states.attach(self)
+
+    def make_runner(self, states: Sequence[State], guard: _native.Guard) -> _native.Runner:
+        """A native side that works on ``states``, in the order of the program's, under their ``guard``."""
         program, signature = self.program, self.program.signature
         require_features(program.features, program.target)
+        mutated = tuple(index for index, spec in enumerate(signature.inputs) if spec.mutated)
         try:
             return _native.Runner(
                 library=_native.Library(str(self.library)),
@@ -57,8 +69,13 @@ class Executable:
                 threads=self.threads,
                 calls=len(program.calls),
                 release_lock=self.expected_seconds > _LOCKED_SECONDS,
-                plan=trees.flat_plan(trees.input_tree(signature)),
-                output=trees.output_form(trees.output_tree(signature), len(signature.outputs)),
+                # What changes its inputs must tell the framework, and may return them: that is not for the native dispatch.
+                plan=trees.flat_plan(trees.input_tree(signature)) if not mutated else None,
+                output="list" if mutated else trees.output_form(trees.output_tree(signature), len(signature.outputs)),
+                states=addresses(states),
+                state_owner=[state.tensor for state in states],
+                guard=guard,
+                mutated=mutated,
             )
         except OSError as error:
             raise ArtifactError(f"the native library of '{program.name}' cannot be loaded: {error}; compile the model again") from error
@@ -84,22 +101,75 @@ class Executable:
         """The flat inputs of a call; SignatureError if its structure differs. Shapes and dtypes are looked at by :meth:`run`."""
         return trees.flatten_call(self.signature, args, kwargs)
 
-    def run(self, leaves: Sequence[Any]) -> Any:
-        """Runs on the flat inputs and gives the outputs in their structure."""
-        runner = self.runner
+    def run(self, leaves: Sequence[Any], states: States | None = None) -> Any:
+        """Runs on the flat inputs (behind them the objects that the result contains) and gives the outputs in their structure.
+
+        ``states`` are those of the calling session, by default the executable's own.
+        """
+        states = states if states is not None else self.states
+        runner = states.attach(self)
+        count = len(self.signature.inputs)
+        inputs, passed = leaves[:count], leaves[count:]
+        if not states.direct:
+            states.fetch()
+        result = runner.leaves(*inputs)
+        if self._mutated:
+            if result is NotImplemented:
+                result = self._run_on_copies(runner, inputs)
+            framework_of(inputs).note_mutation([inputs[index] for index in self._mutated])
+            result = self._build([*result, *passed])
+        elif result is NotImplemented:
+            result = self._build(self._run_on_copies(runner, inputs))
+        if not states.direct:
+            states.store()
+        return result
+
+    def _run_on_copies(self, runner: _native.Runner, leaves: Sequence[Any]) -> list[Any]:
+        """The flat outputs, for inputs of which some do not lie in memory as the program needs them."""
         framework = framework_of(leaves)
-        result = runner.leaves(*leaves)
-        if result is not NotImplemented:
-            return result
         inputs = [framework.prepare(spec, leaf) for spec, leaf in zip(self.signature.inputs, leaves, strict=True)]
         outputs = [framework.empty(spec) for spec in self.signature.outputs]
+        self._check_overlaps(inputs)
         runner.run(tuple(address for _, address in inputs), tuple(address for _, address in outputs))
-        return trees.unflatten(trees.output_tree(self.signature), [tensor for tensor, _ in outputs])
+        for index in self._mutated:
+            if inputs[index][0] is not leaves[index]:
+                framework.assign(leaves[index], inputs[index][0])
+        return [tensor for tensor, _ in outputs]
+
+    def _check_overlaps(self, inputs: Sequence[tuple[Any, int]]) -> None:
+        """SignatureError when an input that the program changes shares memory with another."""
+        specs = self.signature.inputs
+        ends = [address + nbytes(spec) for spec, (_, address) in zip(specs, inputs, strict=True)]
+        for index in self._mutated:
+            for other, (_, address) in enumerate(inputs):
+                if other != index and inputs[index][1] < ends[other] and address < ends[index]:
+                    raise SignatureError(
+                        f"input '{specs[index].name}', which the model changes in place, shares memory with input '{specs[other].name}'; "
+                        "pass a clone of one of them"
+                    )
+
+    @cached_property
+    def _mutated(self) -> tuple[int, ...]:
+        return tuple(index for index, spec in enumerate(self.signature.inputs) if spec.mutated)
+
+    @cached_property
+    def _build(self) -> Callable[[Sequence[Any]], Any]:
+        return trees.builder(trees.output_tree(self.signature))
+
+    def initial_state(self, spec: StateSpec) -> np.ndarray | None:
+        """The first content of a state of the program; None for zeros."""
+        if spec.initial is None:
+            return None
+        count = nbytes(TensorSpec(spec.name, spec.dtype, spec.shape))
+        content = np.frombuffer(memoryview(self.weights), np.uint8)[spec.initial : spec.initial + count]
+        return content.view(DType.parse(spec.dtype).numpy).reshape(spec.shape)
 
     def check(self, leaves: Sequence[Any]) -> None:
         """SignatureError unless every flat input has the spec's dtype, shape and device."""
         framework = framework_of(leaves)
-        for spec, leaf in zip(self.signature.inputs, leaves, strict=True):
+        for spec, leaf in zip(self.signature.inputs, leaves, strict=False):
+            if spec.mutated and framework.check(spec, leaf) is not leaf:
+                raise SignatureError(f"input '{spec.name}' is changed in place; pass a tensor or an array, not a {type(leaf).__name__}")
             framework.check(spec, leaf)
 
     def profile(self, leaves: Sequence[Any] | None = None, *, calls: int = 20, warmup: int = 3) -> ProgramReport:
@@ -108,10 +178,10 @@ class Executable:
             raise ValueError("profile needs at least one call")
         leaves = random_inputs(self.signature) if leaves is None else leaves
         framework = framework_of(leaves)
-        inputs = [framework.prepare(spec, leaf) for spec, leaf in zip(self.signature.inputs, leaves, strict=True)]
+        inputs = [framework.prepare(spec, leaf) for spec, leaf in zip(self.signature.inputs, leaves, strict=False)]
         outputs = [framework.empty(spec) for spec in self.signature.outputs]
-        addresses = tuple(address for _, address in inputs), tuple(address for _, address in outputs)
-        samples = [self.runner.profile(*addresses) for _ in range(warmup + calls)][warmup:]
+        places = tuple(address for _, address in inputs), tuple(address for _, address in outputs)
+        samples = [self.runner.profile(*places) for _ in range(warmup + calls)][warmup:]
         return self.report([statistics.median(times) * 1e-9 for times in zip(*samples, strict=True)])
 
     def report(self, seconds: Sequence[float] | None = None) -> ProgramReport:

@@ -28,6 +28,11 @@ def native_spec(spec: TensorSpec) -> _native.SpecTuple:
     return spec.name, code, dtype.bits, tuple(spec.shape)
 
 
+def nbytes(spec: TensorSpec) -> int:
+    """Bytes of a tensor of the spec."""
+    return int(np.prod(spec.shape, dtype=np.int64)) * DType.parse(spec.dtype).numpy.itemsize
+
+
 def row_major_strides(shape: Sequence[int]) -> tuple[int, ...]:
     """Strides in elements of a dense row-major tensor."""
     strides, step = [], 1
@@ -56,8 +61,25 @@ class Framework(ABC):
         """A new tensor and its address."""
 
     @abstractmethod
+    def assign(self, tensor: Any, value: Any) -> None:
+        """Copies ``value`` into ``tensor``, both of this kind; SignatureError when it cannot be written."""
+
+    @abstractmethod
+    def from_array(self, array: np.ndarray, spec: TensorSpec) -> Any:
+        """A tensor of this kind with the content of ``array``."""
+
+    @abstractmethod
+    def note_mutation(self, tensors: Sequence[Any]) -> None:
+        """Tells the framework that a program changed ``tensors`` in place."""
+
+    @abstractmethod
     def random(self, spec: TensorSpec, seed: int) -> Any:
         """A tensor to time a program with: normally distributed floats, zeros elsewhere (valid indices and masks)."""
+
+    @staticmethod
+    def numpy_dtype(spec: TensorSpec) -> np.dtype[Any]:
+        """NumPy's dtype of a spec."""
+        return DType.parse(spec.dtype).numpy
 
 
 class NumpyFramework(Framework):
@@ -87,6 +109,17 @@ class NumpyFramework(Framework):
         nbytes = int(np.prod(spec.shape, dtype=np.int64)) * dtype.itemsize
         array: np.ndarray = np.ndarray(spec.shape, dtype, buffer=memoryview(_native.Buffer(nbytes)))
         return array, array.__array_interface__["data"][0]
+
+    def assign(self, tensor: Any, value: Any) -> None:
+        if not tensor.flags.writeable:
+            raise SignatureError("an array that the model changes in place is read-only; pass a copy of it")
+        np.copyto(tensor, value)
+
+    def from_array(self, array: np.ndarray, spec: TensorSpec) -> Any:
+        return array
+
+    def note_mutation(self, tensors: Sequence[Any]) -> None:
+        pass
 
     def random(self, spec: TensorSpec, seed: int) -> Any:
         dtype = DType.parse(spec.dtype)
@@ -138,6 +171,19 @@ class TorchFramework(Framework):
     def empty(self, spec: TensorSpec) -> tuple[Any, int]:
         tensor = self.torch.empty_strided(spec.shape, row_major_strides(spec.shape), dtype=self.dtypes[spec.dtype], device="cpu")
         return tensor, tensor.data_ptr()
+
+    def assign(self, tensor: Any, value: Any) -> None:
+        with self.torch.no_grad():
+            tensor.copy_(value)
+
+    def from_array(self, array: np.ndarray, spec: TensorSpec) -> Any:
+        torch = self.torch
+        # NumPy has no bfloat16 that torch knows.
+        bits = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        return torch.from_numpy(bits.copy()).view(self.dtypes[spec.dtype]).reshape(spec.shape)
+
+    def note_mutation(self, tensors: Sequence[Any]) -> None:
+        self.torch.autograd.graph.increment_version(tensors)
 
     def random(self, spec: TensorSpec, seed: int) -> Any:
         tensor, _ = self.empty(spec)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import DeviceUnavailableError, SignatureError
+from ..errors import SignatureError
 from ..ir.program import Signature
-from . import _native, artifact
+from . import artifact
 from .executable import Executable, choose
 from .frameworks import needs_gradient
 from .report import ProgramReport, Report
+from .session import Session
+from .states import States
 
 
 class Model:
@@ -25,7 +26,8 @@ class Model:
     def __init__(self, executables: Sequence[Executable], name: str = "model") -> None:
         self._name = name
         self._executables: list[Executable] = []
-        self._dispatch = _native.Dispatch(self._call_generally)
+        self._default = self._new_session(self._own_states())
+        self._dispatch = self._default.dispatch
         for executable in executables:
             self._add(executable)
 
@@ -41,6 +43,15 @@ class Model:
     def executables(self) -> tuple[Executable, ...]:
         """The compiled programs, one per signature."""
         return tuple(self._executables)
+
+    @property
+    def default_session(self) -> Session:
+        """The session whose states calls of the model itself use."""
+        return self._default
+
+    def session(self) -> Session:
+        """A new session: callable like the model, with states (caches, counters) of its own, which start as they were at compilation."""
+        return self._new_session(None)
 
     def save(self, path: str | Path) -> None:
         """Writes all compiled signatures into one artifact, atomically. ArtifactError when nothing is compiled yet."""
@@ -68,27 +79,39 @@ class Model:
         One for a device that is absent can be saved and reported on: calls of it arrive at ``_call_generally`` and raise there.
         """
         self._executables.append(executable)
-        with contextlib.suppress(DeviceUnavailableError):
-            self._dispatch.add(executable.runner)
+        self._default.adopt(executable)
 
-    def _call_generally(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """A call that the native dispatch passed on: the first of its kind, or one that needs copies, structure or explanation."""
+    def _own_states(self) -> States:
+        """The states of the model's default session."""
+        return States()
+
+    def _new_session(self, states: States | None) -> Session:
+        # The model must live as long as its sessions, which ask it for programs; not the other way round.
+        session = Session(self._call_in, states)
+        for executable in self._executables:
+            session.adopt(executable)
+        return session
+
+    def _call_in(self, session: Session, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """A call that a session's native dispatch passed on: the first of its kind, or one that needs copies, structure or explanation."""
         executable, leaves = choose(self._executables, args, kwargs)
-        return executable.run(leaves)
+        session.adopt(executable)
+        return session.run(executable, leaves)
 
 
 class LoadedModel(Model):
     """A model from an artifact. It has no parameters and no gradients."""
 
-    def _call_generally(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def _call_in(self, session: Session, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         executable, leaves = choose(self._executables, args, kwargs)
-        for spec, leaf in zip(executable.signature.inputs, leaves, strict=True):
+        for spec, leaf in zip(executable.signature.inputs, leaves, strict=False):
             if needs_gradient(leaf):
                 raise SignatureError(
                     f"input '{spec.name}' requires a gradient, which a compiled program does not compute; call it under "
                     f"torch.inference_mode() or torch.no_grad(), or pass {spec.name}.detach()"
                 )
-        return executable.run(leaves)
+        session.adopt(executable)
+        return session.run(executable, leaves)
 
     def __repr__(self) -> str:
         lines = "".join(f"\n  {executable.signature_text}" for executable in self._executables)

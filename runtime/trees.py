@@ -41,6 +41,9 @@ def check(tree: Any, leaves: int, depth: int = 0) -> None:
     if depth > MAXIMAL_DEPTH or not isinstance(tree, Mapping):
         raise ArtifactError("a signature's structure is malformed; compile and save the model again")
     kind = tree.get("kind")
+    passed = tree.get("passed", 0)
+    if type(passed) is not int or passed < 0:
+        raise ArtifactError("a signature's structure passes on an argument that does not exist; compile and save the model again")
     if kind == "value" and "value" in tree:
         return
     index = tree.get("index")
@@ -66,8 +69,20 @@ def flatten(tree: Tree, value: Any, count: int, place: str) -> list[Any]:
     return leaves
 
 
+def passed_places(tree: Tree) -> list[int]:
+    """The places among the flat inputs of those objects of the arguments that are part of the result."""
+    own = [tree["passed"]] if "passed" in tree else []
+    return own + [place for item in tree.get("items", ()) for place in passed_places(item)]
+
+
+def passed_count(tree: Tree) -> int:
+    """How many objects of the arguments are part of the result."""
+    return len(passed_places(tree))
+
+
 def flatten_call(signature: Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
-    """The flat inputs of a call, in the signature's order; SignatureError that says what does not fit.
+    """The flat inputs of a call, in the signature's order, behind them the objects that the result contains; SignatureError that says what
+    does not fit.
 
     A positional argument may also be given by the name of the input it stands for.
     """
@@ -85,7 +100,7 @@ def flatten_call(signature: Signature, args: tuple[Any, ...], kwargs: Mapping[st
             f"expected {_call_text(signature, items, keys)}, got {len(args)} positional arguments and the keywords {sorted(kwargs)}; "
             "call with the arguments of the example inputs, or compile with other ones"
         )
-    leaves: list[Any] = [None] * len(signature.inputs)
+    leaves: list[Any] = [None] * (len(signature.inputs) + passed_count(input_tree(signature)))
     for position, (item, value) in enumerate(zip(items, given, strict=True)):
         _collect(item, value, f"args[{position}]", leaves)
     for key, item in zip(keys, keywords["items"], strict=True):
@@ -100,6 +115,8 @@ def _call_text(signature: Signature, items: Sequence[Tree], keys: Sequence[str])
 
 def _collect(tree: Tree, value: Any, place: str, leaves: list[Any]) -> None:
     kind = tree["kind"]
+    if "passed" in tree:
+        leaves[tree["passed"]] = value
     if kind == "leaf":
         leaves[tree["index"]] = value
     elif kind == "value":

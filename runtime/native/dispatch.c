@@ -191,7 +191,7 @@ static PyObject* dispatch_watch(Dispatch* self, PyObject* entries) {
   for (Py_ssize_t i = 0; i < count; ++i) {
     PyObject *dictionary, *key;
     int tensor;
-    if (!PyArg_ParseTuple(PyList_GET_ITEM(entries, i), "O!Op", &PyDict_Type, &dictionary, &key, &tensor)) return NULL;
+    if (!PyArg_ParseTuple(PyList_GET_ITEM(entries, i), "O!Oi", &PyDict_Type, &dictionary, &key, &tensor)) return NULL;
     PyObject* value = PyDict_GetItemWithError(dictionary, key);
     if (value == NULL) {
       if (!PyErr_Occurred()) PyErr_SetObject(PyExc_KeyError, key);
@@ -217,7 +217,7 @@ static PyMethodDef dispatch_methods[] = {
     {"reset", (PyCFunction)dispatch_reset, METH_NOARGS, "reset(): forget runners and watched state."},
     {"watch", (PyCFunction)dispatch_watch, METH_O,
      "watch(entries): from now on call the fallback once dictionary[key] is another object or, for tensors, was written to; "
-     "entries are (dictionary, key, is tensor)."},
+     "entries are (dictionary, key, kind): 0 an object, 1 a tensor, 2 a tensor of which only the place in memory counts."},
     {"changed", (PyCFunction)dispatch_changed, METH_NOARGS, "changed(): whether watched state differs from what it was."},
     {NULL, NULL, 0, NULL},
 };

@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "dispatch.h"
+#include "guard.h"
 #include "memory.h"
 #include "mlc_abi.h"
 #include "runner.h"
@@ -49,11 +50,13 @@ PyMODINIT_FUNC PyInit__native(void) {
     }
     ready = 1;
   }
-  if (PyType_Ready(&BufferType) != 0 || PyType_Ready(&LibraryType) != 0 || PyType_Ready(&RunnerType) != 0 || dispatch_setup() != 0)
+  if (PyType_Ready(&BufferType) != 0 || PyType_Ready(&GuardType) != 0 || PyType_Ready(&LibraryType) != 0 ||
+      PyType_Ready(&RunnerType) != 0 || dispatch_setup() != 0)
     return NULL;
   PyObject* module = PyModule_Create(&definition);
   if (module == NULL) return NULL;
   if (PyModule_AddObjectRef(module, "Buffer", (PyObject*)&BufferType) != 0 ||
+      PyModule_AddObjectRef(module, "Guard", (PyObject*)&GuardType) != 0 ||
       PyModule_AddObjectRef(module, "Library", (PyObject*)&LibraryType) != 0 ||
       PyModule_AddObjectRef(module, "Runner", (PyObject*)&RunnerType) != 0 ||
       PyModule_AddObjectRef(module, "Dispatch", (PyObject*)&DispatchType) != 0 ||

@@ -7,6 +7,7 @@
 #include <structmember.h>
 #include <time.h>
 
+#include "guard.h"
 #include "memory.h"
 #include "threads.h"
 
@@ -71,6 +72,12 @@ struct Runner {
   size_t arena_bytes;
   int32_t threads;
   bool release_lock;
+  /* The buffers of the session that the program reads and changes; `guard` is NULL when there are none. */
+  Py_ssize_t state_count;
+  void** states;
+  PyObject* state_owner; /* keeps their memory */
+  Guard* guard;
+  bool mutates; /* some input is changed in place */
   /* The flat signature. Without one (`flat` false), bind always fails. */
   bool flat;
   Py_ssize_t positional_count, keyword_count;
@@ -133,6 +140,42 @@ static bool parse_plan(Runner* self, PyObject* plan) {
   return true;
 }
 
+/* The addresses of the states, who keeps them, their guard; and which inputs are changed in place. */
+static bool parse_states(Runner* self, PyObject* states, PyObject* owner, PyObject* guard, PyObject* mutated) {
+  self->state_count = PyTuple_GET_SIZE(states);
+  self->states = calloc((size_t)self->state_count + 1, sizeof *self->states);
+  if (self->states == NULL) {
+    PyErr_NoMemory();
+    return false;
+  }
+  for (Py_ssize_t i = 0; i < self->state_count; ++i) {
+    self->states[i] = PyLong_AsVoidPtr(PyTuple_GET_ITEM(states, i));
+    if (PyErr_Occurred()) return false;
+    if (self->states[i] == NULL || (uintptr_t)self->states[i] % MLC_ALIGNMENT != 0) {
+      PyErr_Format(PyExc_ValueError, "state %zd is not aligned to %d bytes", i, MLC_ALIGNMENT);
+      return false;
+    }
+  }
+  if (self->state_count > 0) {
+    if (!PyObject_TypeCheck(guard, &GuardType)) {
+      PyErr_SetString(PyExc_TypeError, "a runner with states needs their Guard");
+      return false;
+    }
+    self->guard = (Guard*)Py_NewRef(guard);
+    self->state_owner = Py_NewRef(owner);
+  }
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(mutated); ++i) {
+    const Py_ssize_t input = PyLong_AsSsize_t(PyTuple_GET_ITEM(mutated, i));
+    if (input < 0 || input >= self->input_count) {
+      if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "a mutated input does not exist");
+      return false;
+    }
+    self->inputs[input].mutated = true;
+    self->mutates = true;
+  }
+  return true;
+}
+
 static bool parse_output(Runner* self, PyObject* output) {
   if (PyUnicode_Check(output)) {
     if (PyUnicode_CompareWithASCIIString(output, "single") == 0 && self->output_count == 1)
@@ -154,15 +197,16 @@ static bool parse_output(Runner* self, PyObject* output) {
 
 static PyObject* runner_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   static char* names[] = {"library", "entry",   "inputs",       "outputs", "constants", "arena_bytes",
-                          "threads", "calls",   "release_lock", "plan",    "output",    NULL};
+                          "threads", "calls",   "release_lock", "plan",    "output",    "states",
+                          "state_owner", "guard", "mutated",    NULL};
   Library* library;
   const char* entry;
-  PyObject *inputs, *outputs, *constants, *plan, *output;
+  PyObject *inputs, *outputs, *constants, *plan, *output, *states, *state_owner, *guard, *mutated;
   Py_ssize_t arena_bytes, calls;
   int threads, release_lock;
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!sO!O!OninpOO", names, &LibraryType, &library, &entry, &PyTuple_Type, &inputs,
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!sO!O!OninpOOO!OOO!", names, &LibraryType, &library, &entry, &PyTuple_Type, &inputs,
                                    &PyTuple_Type, &outputs, &constants, &arena_bytes, &threads, &calls, &release_lock, &plan,
-                                   &output))
+                                   &output, &PyTuple_Type, &states, &state_owner, &guard, &PyTuple_Type, &mutated))
     return NULL;
   Runner* self = (Runner*)type->tp_alloc(type, 0);
   if (self == NULL) return NULL;
@@ -189,6 +233,7 @@ static PyObject* runner_new(PyTypeObject* type, PyObject* args, PyObject* kwargs
   self->outputs = parse_specs(outputs, &self->output_count);
   if (self->outputs == NULL || PyErr_Occurred()) goto fail;
   if (!parse_plan(self, plan) || !parse_output(self, output)) goto fail;
+  if (!parse_states(self, states, state_owner, guard, mutated)) goto fail;
   return (PyObject*)self;
 fail:
   Py_DECREF(self);
@@ -198,11 +243,13 @@ fail:
 static int runner_traverse(Runner* self, visitproc visit, void* arg) {
   Py_VISIT(self->library);
   Py_VISIT(self->build);
+  Py_VISIT(self->state_owner);
   return 0;
 }
 
 static int runner_clear(Runner* self) {
   Py_CLEAR(self->build);
+  Py_CLEAR(self->state_owner);
   return 0;
 }
 
@@ -218,6 +265,8 @@ static void runner_dealloc(Runner* self) {
   free(self->arguments);
   Py_CLEAR(self->keyword_names);
   if (self->constants.obj != NULL) PyBuffer_Release(&self->constants);
+  free(self->states);
+  Py_CLEAR(self->guard);
   Py_CLEAR(self->library);
   Py_TYPE(self)->tp_free((PyObject*)self);
 }
@@ -245,6 +294,10 @@ static void profile_hook(const mlc_context* context, int32_t call, int32_t begin
 /* ---- running ---- */
 
 static void raise_kernel_error(int32_t code, const char* text) {
+  if (code == MLC_INDEX_ERROR) {
+    PyErr_SetString(PyExc_IndexError, "an index is out of range for the axis along which a tensor is updated (is a cache full?)");
+    return;
+  }
   PyObject* errors = PyImport_ImportModule("mlc.errors");
   PyObject* type = errors != NULL ? PyObject_GetAttrString(errors, "KernelError") : NULL;
   if (type != NULL)
@@ -275,8 +328,10 @@ static bool invoke(Runner* self, void** io, profile_record* profile) {
       .profile_data = profile,
       .error = error,
   };
+  if (self->state_count > 0) memcpy(io + self->input_count + self->output_count, self->states, (size_t)self->state_count * sizeof *io);
   int32_t code;
   void* const base = arena != NULL ? arena->base : NULL;
+  if (self->guard != NULL) guard_take(self->guard);
   if (self->release_lock) {
     Py_BEGIN_ALLOW_THREADS;
     code = self->entry(&context, io, NULL, base);
@@ -284,6 +339,7 @@ static bool invoke(Runner* self, void** io, profile_record* profile) {
   } else {
     code = self->entry(&context, io, NULL, base);
   }
+  if (self->guard != NULL) guard_give(self->guard);
   if (arena != NULL) mlc_arena_give(arena);
   if (code == 0) return true;
   error[MLC_ERROR_BYTES - 1] = 0;
@@ -292,7 +348,7 @@ static bool invoke(Runner* self, void** io, profile_record* profile) {
 }
 
 static bool binding_init(Runner* self, runner_binding* binding) {
-  const size_t total = (size_t)(self->input_count + self->output_count);
+  const size_t total = (size_t)(self->input_count + self->output_count + self->state_count);
   binding->kind = KIND_UNKNOWN;
   binding->copies = NULL;
   binding->io = binding->inline_io;
@@ -316,6 +372,7 @@ static bool bind_leaf(Runner* self, Py_ssize_t leaf, PyObject* object, runner_bi
   const tensor_spec* spec = &self->inputs[leaf];
   const tensor_fit fit = tensor_fits(object, kind, spec, &binding->io[leaf]);
   if (fit != FIT_UNALIGNED) return fit == FIT_READY;
+  if (spec->mutated) return false;
   char* copy = mlc_aligned(MLC_ALIGNMENT + spec->bytes);
   if (copy == NULL) return false;
   *(void**)copy = binding->copies;
@@ -323,6 +380,18 @@ static bool bind_leaf(Runner* self, Py_ssize_t leaf, PyObject* object, runner_bi
   memcpy(copy + MLC_ALIGNMENT, binding->io[leaf], spec->bytes);
   binding->io[leaf] = copy + MLC_ALIGNMENT;
   return true;
+}
+
+/* Whether an input that is changed in place shares memory with another input: the program would read what it wrote. */
+static bool inputs_overlap(const Runner* self, void* const* io) {
+  for (Py_ssize_t i = 0; self->mutates && i < self->input_count; ++i) {
+    if (!self->inputs[i].mutated) continue;
+    for (Py_ssize_t j = 0; j < self->input_count; ++j) {
+      const uintptr_t a = (uintptr_t)io[i], b = (uintptr_t)io[j];
+      if (i != j && a < b + self->inputs[j].bytes && b < a + self->inputs[i].bytes) return true;
+    }
+  }
+  return false;
 }
 
 static bool bind_argument(Runner* self, const argument_plan* plan, PyObject* object, runner_binding* binding) {
@@ -352,7 +421,7 @@ bool runner_bind(Runner* self, PyObject* const* args, Py_ssize_t count, PyObject
     if (at < 0 || !bind_argument(self, &self->arguments[count + i], args[count + at], binding)) goto mismatch;
   }
   /* Without any tensor among the inputs nothing says which kind the outputs shall be. */
-  if (binding->kind != KIND_UNKNOWN) return true;
+  if (binding->kind != KIND_UNKNOWN && !inputs_overlap(self, binding->io)) return true;
 mismatch:
   binding_clear(binding);
   return false;
@@ -404,7 +473,7 @@ static PyObject* runner_leaves(Runner* self, PyObject* const* args, Py_ssize_t c
       binding_clear(&binding);
       return Py_NewRef(Py_NotImplemented);
     }
-  if (binding.kind == KIND_UNKNOWN) {
+  if (binding.kind == KIND_UNKNOWN || inputs_overlap(self, binding.io)) {
     binding_clear(&binding);
     return Py_NewRef(Py_NotImplemented);
   }

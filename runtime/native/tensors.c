@@ -245,7 +245,7 @@ static int format_code(const char* format) {
 
 static tensor_fit numpy_fits(PyObject* object, const tensor_spec* spec, void** data) {
   Py_buffer view;
-  if (PyObject_GetBuffer(object, &view, PyBUF_STRIDES | PyBUF_FORMAT) != 0) {
+  if (PyObject_GetBuffer(object, &view, PyBUF_STRIDES | PyBUF_FORMAT | (spec->mutated ? PyBUF_WRITABLE : 0)) != 0) {
     PyErr_Clear();
     return FIT_NOT;
   }

@@ -17,6 +17,7 @@ typedef struct {
   int32_t rank;
   uint8_t code;
   uint8_t bits;
+  bool mutated; /* an input that the program changes in place */
   size_t bytes;
 } tensor_spec;
 
