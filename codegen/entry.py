@@ -17,7 +17,7 @@ extern __thread const mlc_context* mlc_current_context;
 
 
 def entry_source(steps: Sequence[Step], inputs: int, outputs: int, symbol: str = ENTRY) -> str:
-    """C source of the entry ``symbol`` that runs ``steps``; in ``io`` stand ``inputs`` inputs, then ``outputs`` outputs, then the states."""
+    """C source of the entry ``symbol`` that runs ``steps``; in ``io`` are ``inputs`` inputs, then ``outputs`` outputs, then states."""
     calls = [step for step in walk(steps) if isinstance(step, KernelCall)]
     arity = {call.symbol: len(call.arguments) for call in calls}
     lines = [_HEAD]
