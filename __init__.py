@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import (
     ArtifactError,
     BuildError,
+    CapacityError,
     DeviceUnavailableError,
     Error,
     ExportError,
@@ -42,6 +43,7 @@ _HOMES = {
 __all__ = [
     "ArtifactError",
     "BuildError",
+    "CapacityError",
     "CompiledModel",
     "DeviceUnavailableError",
     "Error",

@@ -82,6 +82,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
         "mlc compile mlc.benchmarks.models:resnet50 -o resnet50.mlc",
         "mlc compile my_model.py:make -o my.mlc --threads 4 --database tuning.db",
         "mlc compile exported.pt2 -o exported.mlc --target 'cpu -mcpu=x86-64-v3 -threads=8'",
+        "mlc compile my_model.py:make --target 'cortex-m4 -flash=1M -ram=256K' -o folder/   (writes C99)",
     )
 )
 def compile(
@@ -94,19 +95,28 @@ def compile(
 ) -> None:
     """Compile a model into an artifact that runs without PyTorch.
 
-    The artifact is one file: native code, packed weights and the signature. 'mlc run' and mlc.load() take it.
+    The artifact is one file: native code, packed weights and the signature. 'mlc run' and mlc.load() take it. For microcontrollers
+    an output that does not end in .mlc is a folder to write C sources to.
     """
     source = _load(model)
     path = output or pathlib.Path(f"{source.name}.mlc")
     begin = time.perf_counter()
     compiled = _compile(source, target, threads, database)
+    files = [path]
     with _working(f"writing {path}"):
-        compiled.save(path)
+        if _is_c(compiled) and path.suffix != ".mlc":
+            files = list(compiled.export_c(path, source.name))
+        else:
+            compiled.save(path)
     seconds = time.perf_counter() - begin
+    size = sum(file.stat().st_size for file in files)
     if json:
-        _print_json({"artifact": str(path), "bytes": path.stat().st_size, "seconds": seconds, "report": compiled.report().to_dict()})
-    else:
-        out.print(f"compiled [bold]{escape(source.name)}[/] in {seconds:.1f} s: {escape(str(path))}, {_size(path.stat().st_size)}")
+        report = compiled.report().to_dict()
+        _print_json({"artifact": str(path), "files": [str(file) for file in files], "bytes": size, "seconds": seconds, "report": report})
+        return
+    out.print(f"compiled [bold]{escape(source.name)}[/] in {seconds:.1f} s: {escape(str(path))}, {_size(size)}")
+    if _is_c(compiled):
+        out.print(str(compiled.report()), highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command(
@@ -171,9 +181,10 @@ def report(
     from .runtime import Report
 
     compiled = _artifact(model) if _is_artifact(model) else _compile(_load(model), target, threads, database)
-    with _working("profiling"):
-        programs = tuple(executable.profile() for executable in compiled.executables)
-        found = Report(compiled.report().name, programs)
+    found = compiled.report()
+    if not _is_c(compiled):  # else the device is elsewhere: sizes, but no times
+        with _working("profiling"):
+            found = Report(found.name, tuple(executable.profile() for executable in compiled.executables))
     if json:
         _print_json(found.to_dict())
     else:
@@ -341,6 +352,11 @@ def _compile(source: ModelSource, target: str, threads: int | None, database: pa
             strict=True,
             progress=progress,
         )
+
+
+def _is_c(compiled: Any) -> bool:
+    """Whether a model was compiled to C sources for a microcontroller."""
+    return any(program.footprint is not None for program in compiled.report().programs)
 
 
 def _is_artifact(text: str) -> bool:

@@ -62,6 +62,10 @@ class BuildError(Error):
     """The native tool chain (LLVM, C compiler, linker) failed."""
 
 
+class CapacityError(Error):
+    """A program does not fit the memory of the device it is compiled for; the message says by how much."""
+
+
 class ArtifactError(Error):
     """An artifact is truncated, edited, of another format version, or not an artifact."""
 

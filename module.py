@@ -247,6 +247,12 @@ class CompiledModel(Model):
             self._update()
             super().save(path)
 
+    def export_c(self, folder: str | Path, name: str | None = None) -> tuple[Path, ...]:
+        """Writes a model compiled for a microcontroller as C99: ``name.c``, ``name.h`` and ``mlc_abi.h`` in ``folder``."""
+        with self._lock:
+            self._update()
+            return super().export_c(folder, name)
+
     def report(self) -> Report:
         """What the compiled programs consist of: kernels, work, memory. Print it, or take ``to_dict()``."""
         with self._lock:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -14,14 +14,14 @@ import numpy as np
 
 from ..errors import Error, LoweringError
 from ..ir import Constant, Graph, Node, TokenType
-from ..ir.program import Program, Signature, Step
+from ..ir.program import Form, Program, Signature, Step
 from .binding import bind
 from .build import CompiledKernel, cache_directory, compile_kernel, in_parallel, link_library, versions
 from .entry import ENTRY, entry_source
 from .kernels import KernelNode, control_walk, kernel_nodes, known_constants, label_of, wrapped
 from .space import Config, Space
 from .storage import assign_storage
-from .target import Target
+from .target import Kind, Target
 from .task import Numerics, Task
 from .template import Template
 from .templates import template_for
@@ -35,7 +35,8 @@ Progress: TypeAlias = "Callable[[int, int, str], None]"
 
 @dataclass(frozen=True)
 class Assembled:
-    """A program and its two blobs: path of the native library, bytes of the packed constants (aligned)."""
+    """A program and its two blobs: path of the native library (by the program's form: of sources), bytes of the packed constants
+    (aligned)."""
 
     program: Program
     library: pathlib.Path
@@ -58,7 +59,8 @@ def assemble(
 
     Top-level nodes are fusions, constants, views that cost nothing (aliases), reads and writes of states, or single operations, which are
     wrapped. ``states`` gives name and first content of each state; their tokens follow the inputs of the ``signature``. LoweringError,
-    with the user's source line, when no template takes a node; BuildError when the tool chain fails.
+    with the user's source line, when no template takes a node; BuildError when the tool chain fails; CapacityError
+    when the program does not fit the target's memory.
     """
     _require_static(graph)
     storage = assign_storage(graph, _updated)
@@ -67,7 +69,20 @@ def assemble(
     kernels = kernel_nodes(graph, target, threads or target.threads, numerics, constants)
     compiled = _compile(kernels, choose, progress)
     binding = bind(storage, kernels, compiled, constants, states, len(signature.inputs))
-    library = _link(binding.steps, [compiled[kernel.task.key][1] for kernel in kernels], signature)
+    objects = {native.symbol: native for _, native in compiled.values()}
+    needed = None
+    if target.kind is Kind.CORTEX_M:
+        if states:
+            names = ", ".join(name for name, _ in states)
+            raise LoweringError(
+                f"programs for '{target}' cannot keep state between calls yet ({names}); return what changes as an output, and pass it in again"
+            )
+        from .c.assembly import assemble_sources
+
+        content, needed = assemble_sources(binding.steps, objects, binding.plan.nbytes, signature, target)
+        library = _cached_program(hashlib.sha256(content).hexdigest()[:32], ".json", lambda path: path.write_bytes(content))
+    else:
+        library = _link(binding.steps, objects, signature)
     program = Program(
         name=name,
         signature=signature,
@@ -81,6 +96,8 @@ def assemble(
         threads=threads or target.threads,
         entry=ENTRY,
         states=binding.states,
+        form=Form.LIBRARY if needed is None else Form.SOURCES,
+        footprint=needed,
     )
     return Assembled(program, library, binding.weights)
 
@@ -136,22 +153,27 @@ def _compile(kernels: Sequence[KernelNode], choose: Choose, progress: Progress |
     return dict(zip(distinct, in_parallel(compile_one, distinct.values()), strict=True))
 
 
-def _link(steps: Sequence[Step], kernels: Sequence[CompiledKernel], signature: Signature) -> pathlib.Path:
-    """The shared library of the program, in the cache under the hash of what it is made of."""
+def _link(steps: Sequence[Step], kernels: Mapping[str, CompiledKernel], signature: Signature) -> pathlib.Path:
+    """The shared library of the program."""
     source = entry_source(steps, len(signature.inputs), len(signature.outputs))
-    distinct: dict[str, CompiledKernel] = {kernel.symbol: kernel for kernel in kernels}
-    name = hashlib.sha256("|".join([versions(), source, *distinct]).encode()).hexdigest()[:32]
+    name = hashlib.sha256("|".join([versions(), source, *kernels]).encode()).hexdigest()[:32]
+    objects = [kernel.object for kernel in kernels.values()]
+    return _cached_program(name, ".so", lambda path: link_library(objects, {"entry.c": source}, [ENTRY], path))
+
+
+def _cached_program(name: str, suffix: str, write: Callable[[pathlib.Path], object]) -> pathlib.Path:
+    """The file of that name among the cached programs, made by ``write`` unless it is there; ``name`` is a hash of its content."""
     folder = cache_directory() / "programs"
-    path = folder / f"{name}.so"
+    path = folder / f"{name}{suffix}"
     if path.exists():
         return path
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         folder = pathlib.Path(tempfile.mkdtemp(prefix="mlc-"))
-        path = folder / f"{name}.so"
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".new-", suffix=".so", delete=False) as file:
+        path = folder / f"{name}{suffix}"
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".new-", suffix=suffix, delete=False) as file:
         temporary = pathlib.Path(file.name)
-    link_library([kernel.object for kernel in distinct.values()], {"entry.c": source}, [ENTRY], temporary)
+    write(temporary)
     os.replace(temporary, path)
     return path

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from ..errors import BuildError
 from ..ir import Layout
-from .target import Target
+from .target import Kind, Target
 from .template import LoweredKernel
 
 PACKAGE = pathlib.Path(__file__).resolve().parent
@@ -46,7 +46,7 @@ def versions() -> str:
     import tvm
 
     digest = hashlib.sha256()
-    for folder in (PACKAGE, PACKAGE / "emit", PACKAGE / "templates"):
+    for folder in (PACKAGE, PACKAGE / "c", PACKAGE / "emit", PACKAGE / "templates"):
         for source in sorted(folder.glob("*.py")):
             digest.update(source.name.encode() + b"\0" + source.read_bytes())
     return f"tvm-{tvm.__version__} llvm-{tvm.target.codegen.llvm_version_major()} mlc-{digest.hexdigest()[:12]}"
@@ -98,7 +98,10 @@ def compile_object(function: Any, symbol: str, target: Target) -> bytes:
 
 @dataclass(frozen=True)
 class CompiledKernel:
-    """An object file that defines ``symbol``, and what a caller must know of the kernel (see :class:`LoweredKernel`)."""
+    """An object file that defines ``symbol``, and what a caller must know of the kernel (see :class:`LoweredKernel`).
+
+    For microcontrollers the object is C source (``c/kernel.py``).
+    """
 
     symbol: str
     object: bytes
@@ -117,13 +120,18 @@ def compile_kernel(key: str, target: Target, lower: Callable[[], LoweredKernel],
     folder = cache_directory() / "kernels" / name[:2]
     if cached and (found := _read(folder / name, symbol)) is not None:
         return found
-    lowered = lower()
-    kernel = CompiledKernel(
-        symbol, compile_object(lowered.function, symbol, target), dict(lowered.constant_layouts), lowered.workspace_bytes
-    )
+    kernel = _compile(lower(), symbol, target)
     if cached:
         _write(folder / name, kernel)
     return kernel
+
+
+def _compile(lowered: LoweredKernel, symbol: str, target: Target) -> CompiledKernel:
+    if target.kind is Kind.CORTEX_M:
+        from .c.assembly import compile_source
+
+        return compile_source(lowered, symbol)
+    return CompiledKernel(symbol, compile_object(lowered.function, symbol, target), dict(lowered.constant_layouts), lowered.workspace_bytes)
 
 
 def in_parallel(function: Callable[[Item], Result], items: Iterable[Item], jobs: int | None = None) -> list[Result]:

@@ -33,12 +33,12 @@ def entry_source(steps: Sequence[Step], inputs: int, outputs: int, symbol: str =
         "  (void)io, (void)dims, (void)scratch, (void)constants;",
         "  mlc_current_context = context;",
     ]
-    lines += _Writer(inputs, outputs).block(steps, "  ")
+    lines += StepWriter(inputs, outputs).block(steps, "  ")
     lines += ["done:" if calls else "", "  mlc_current_context = outer;", "  return code;", "}", ""]
     return "\n".join(lines)
 
 
-class _Writer:
+class StepWriter:
     """Writes steps as C statements, numbering kernel calls as :attr:`Program.calls` does."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -54,10 +54,7 @@ class _Writer:
         inner = indent + "  "
         match step:
             case KernelCall():
-                arguments = ", ".join(self.pointer(argument) for argument in step.arguments)
-                yield f"{indent}if (context->profile) context->profile(context, {self.calls}, 1);"
-                yield f"{indent}if ((code = {step.symbol}({arguments}))) goto done;  /* {_comment(step.label)} */"
-                yield f"{indent}if (context->profile) context->profile(context, {self.calls}, 0);"
+                yield from self.call(step, indent)
                 self.calls += 1
             case Copy():
                 yield f"{indent}memcpy({self.pointer(step.target)}, {self.pointer(step.source)}, {step.target.nbytes});"
@@ -83,6 +80,12 @@ class _Writer:
                 yield from self.block(step.body, inner)
                 yield f"{indent}}}"
 
+    def call(self, call: KernelCall, indent: str) -> Iterator[str]:
+        arguments = ", ".join(self.pointer(argument) for argument in call.arguments)
+        yield f"{indent}if (context->profile) context->profile(context, {self.calls}, 1);"
+        yield f"{indent}if ((code = {call.symbol}({arguments}))) goto done;  /* {comment(call.label)} */"
+        yield f"{indent}if (context->profile) context->profile(context, {self.calls}, 0);"
+
     def flag(self, buffer: BufferRef) -> str:
         return f"*(const uint8_t*)({self.pointer(buffer)})"
 
@@ -95,7 +98,7 @@ class _Writer:
             case Space.STATE:
                 base = f"io[{self.inputs + self.outputs + buffer.position}]"
             case Space.CONSTANT:
-                base = f"constants + {buffer.position}"
+                base = self.constant(buffer.position)
             case Space.ARENA:
                 base = f"scratch + {buffer.position}"
         terms = [str(buffer.offset)] if buffer.offset else []
@@ -103,6 +106,10 @@ class _Writer:
         if terms and buffer.space in (Space.INPUT, Space.OUTPUT, Space.STATE):
             base = f"(char*){base}"
         return " + ".join([base, *terms])
+
+    def constant(self, position: int) -> str:
+        """The address, as a ``char*``, of the packed constant at ``position``."""
+        return f"constants + {position}"
 
 
 def _moved(move: Move) -> str:
@@ -114,5 +121,6 @@ def _counter(loop: int) -> str:
     return f"i{loop}"
 
 
-def _comment(text: str) -> str:
-    return text.replace("*/", "* /")
+def comment(text: str) -> str:
+    """``text`` as it may stand in a comment of C."""
+    return text.replace("*/", "* /").replace("/*", "/ *")

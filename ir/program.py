@@ -207,6 +207,36 @@ class ConstantSlot:
     digest: str
 
 
+class Form(enum.Enum):
+    """What the first blob of a program is: a native library, or C sources to be built for a device (see ``codegen/c/program.py``)."""
+
+    LIBRARY = "library"
+    SOURCES = "sources"
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """The memory that a program takes up on a microcontroller, in bytes. ``measured`` when a cross compiler built it, else estimated.
+
+    Flash holds the code and the weights; RAM the arena, the stack, and the caller's inputs and outputs.
+    """
+
+    code_bytes: int
+    weights_bytes: int
+    arena_bytes: int
+    stack_bytes: int
+    io_bytes: int
+    measured: bool
+
+    @property
+    def flash_bytes(self) -> int:
+        return self.code_bytes + self.weights_bytes
+
+    @property
+    def ram_bytes(self) -> int:
+        return self.arena_bytes + self.stack_bytes + self.io_bytes
+
+
 @dataclass(frozen=True)
 class Program:
     """A compiled model for one signature, without its two blobs (native library and packed weights).
@@ -214,7 +244,8 @@ class Program:
     ``steps`` are run in order; profiles number the kernel calls in them by their place in :attr:`calls`.
 
     ``features`` are the CPU features the library needs, by the names of /proc/cpuinfo. ``arena_bytes`` is the memory one call in
-    flight needs; ``arena_lower_bound`` the largest sum of buffers alive at once, for the report.
+    flight needs; ``arena_lower_bound`` the largest sum of buffers alive at once, for the report. ``footprint`` is known of programs for
+    microcontrollers.
     """
 
     name: str
@@ -229,6 +260,8 @@ class Program:
     threads: int
     entry: str = "mlc_entry"
     states: tuple[StateSpec, ...] = ()
+    form: Form = Form.LIBRARY
+    footprint: Footprint | None = None
 
     @cached_property
     def runs(self) -> tuple[tuple[KernelCall, int], ...]:

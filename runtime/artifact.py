@@ -3,7 +3,7 @@
 A zip archive, members stored uncompressed::
 
     manifest.json          format version, ABI version, machine, programs, size and SHA-256 of every other member
-    libraries/<n>.so       native libraries
+    libraries/<n>.so       native libraries; <n>.json: C sources for a microcontroller, and what their constants are
     weights/<n>.bin        packed weights (the constants' offsets inside are multiples of 64)
 
 Several programs (signatures of one model) share members of equal content. The archive's comment holds the SHA-256 of the
@@ -29,6 +29,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from ..errors import ArtifactError, DeviceUnavailableError
+from ..ir.program import Form, Program
 from . import _native
 from .executable import Executable
 from .features import require_features
@@ -40,6 +41,9 @@ FORMAT = 2
 
 _MANIFEST = "manifest.json"
 _COMMENT = b"mlc artifact, manifest sha256 "
+_ANY_MACHINE = "any"
+"""The machine that a program of C sources can be loaded on: it does not run there."""
+
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MAXIMAL_MANIFEST = 256 << 20
 
@@ -69,12 +73,13 @@ def save(path: str | Path, executables: Sequence[Executable], name: str = "model
         if executable.program.constant_bytes:
             array = np.frombuffer(memoryview(executable.weights), np.uint8)
             weights = add("weights", ".bin", array[: executable.program.constant_bytes].data)
-        programs.append({"program": program_to_json(executable.program), "library": add("libraries", ".so", library), "weights": weights})
+        member = add("libraries", _suffix(executable.program), library)
+        programs.append({"program": program_to_json(executable.program), "library": member, "weights": weights})
     manifest = {
         "format": FORMAT,
         "abi": _native.ABI_VERSION,
         "name": name,
-        "machine": _machine(executables[0].library.read_bytes()),
+        "machine": _machine(executables[0]),
         "system": platform.system(),
         "programs": programs,
         "members": {member: {"sha256": digest, "bytes": len(members[member])} for digest, member in by_digest.items()},
@@ -108,24 +113,27 @@ def load(path: str | Path, *, threads: int | None = None) -> tuple[str, list[Exe
         raise ArtifactError(f"there is no file '{path}'; save a compiled model there first")
     with _explained(path), zipfile.ZipFile(path) as archive:
         manifest = _read_manifest(path, archive)
-        if (manifest["machine"], manifest["system"]) != (platform.machine(), platform.system()):
+        here = (platform.machine(), platform.system())
+        if manifest["machine"] != _ANY_MACHINE and (manifest["machine"], manifest["system"]) != here:
             raise DeviceUnavailableError(
                 f"'{path}' was compiled for {manifest['system']} on {manifest['machine']}, this is {platform.system()} on "
                 f"{platform.machine()}; compile the model here"
             )
         loaded = [(program_from_json(entry["program"]), entry) for entry in manifest["programs"]]
         for program, _ in loaded:
-            require_features(program.features, program.target)
+            if program.form is Form.LIBRARY:
+                require_features(program.features, program.target)
         _check_members(path, archive, manifest)
         mapped: dict[str, mmap.mmap] = {}
         executables = []
         for program, entry in loaded:
-            library = _extract(archive, manifest, entry["library"], ".so", rehash=True)
+            library = _extract(archive, manifest, entry["library"], _suffix(program), rehash=True)
             weights = entry["weights"]
             if weights is not None and weights not in mapped:
                 mapped[weights] = _map(_extract(archive, manifest, weights, ".bin", rehash=False))
             executable = Executable(program, library, mapped[weights] if weights is not None else None, threads=threads)
-            _ = executable.runner  # opens the library now, so that a bad one is found here
+            if program.form is Form.LIBRARY:
+                _ = executable.runner  # opens the library now, so that a bad one is found here
             executables.append(executable)
         return str(manifest["name"]), executables
 
@@ -186,8 +194,15 @@ def _extract(archive: zipfile.ZipFile, manifest: dict[str, Any], name: str, suff
     return extract(facts["sha256"], facts["bytes"], suffix, lambda: cast(BinaryIO, archive.open(name)), rehash=rehash)
 
 
-def _machine(library: bytes) -> str:
+def _suffix(program: Program) -> str:
+    return ".so" if program.form is Form.LIBRARY else ".json"
+
+
+def _machine(executable: Executable) -> str:
     """The processor family a library is for, as ``platform.machine()`` names it: from its ELF header, else this machine's."""
+    if executable.program.form is Form.SOURCES:
+        return _ANY_MACHINE
+    library = executable.library.read_bytes()
     elf = {3: "i686", 40: "armv7l", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
     kind = int.from_bytes(library[18:20], "little") if library[:4] == b"\x7fELF" else 0
     return elf.get(kind, platform.machine())

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArtifactError, SignatureError
-from ..ir.program import ALIGNMENT, Program, Signature, StateSpec, TensorSpec
+from ..errors import ArtifactError, DeviceUnavailableError, SignatureError
+from ..ir.program import ALIGNMENT, Form, Program, Signature, StateSpec, TensorSpec
 from ..ir.types import DType
 from . import _native, trees
 from .features import require_features
@@ -56,6 +56,11 @@ class Executable:
     def make_runner(self, states: Sequence[State], guard: _native.Guard) -> _native.Runner:
         """A native side that works on ``states``, in the order of the program's, under their ``guard``."""
         program, signature = self.program, self.program.signature
+        if program.form is Form.SOURCES:
+            raise DeviceUnavailableError(
+                f"'{program.name}' was compiled to C sources for '{program.target}', which this machine is not; write them to a "
+                "folder with export_c(), build them for the device, and call the model there"
+            )
         require_features(program.features, program.target)
         mutated = tuple(index for index, spec in enumerate(signature.inputs) if spec.mutated)
         try:
@@ -196,6 +201,7 @@ class Executable:
             arena_bytes=program.arena_bytes,
             arena_lower_bound=program.arena_lower_bound,
             weights_bytes=program.constant_bytes,
+            footprint=program.footprint,
             kernels=tuple(
                 KernelReport(
                     call.symbol, call.label, call.location, call.task, call.config, count * call.flops, count * call.bytes, time, count

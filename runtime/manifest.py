@@ -16,6 +16,8 @@ from ..ir.program import (
     ConstantSlot,
     Copy,
     CountedLoop,
+    Footprint,
+    Form,
     KernelCall,
     Move,
     Program,
@@ -40,6 +42,8 @@ def program_to_json(program: Program) -> dict[str, Any]:
         "states": [dataclasses.asdict(state) for state in program.states],
         "constants": [[slot.offset, slot.nbytes, slot.digest] for slot in program.constants],
         "steps": _steps_to_json(program.steps),
+        "form": program.form.value,
+        "footprint": None if program.footprint is None else dataclasses.asdict(program.footprint),
     }
 
 
@@ -95,8 +99,17 @@ def _program(data: Mapping[str, Any]) -> Program:
         "threads": _count,
         "entry": _text,
         "states": lambda states: tuple(_state(state) for state in states),
+        "form": lambda form: Form(form),
+        "footprint": _footprint,
     }
     return Program(**{name: read(data[name]) for name, read in fields.items()})
+
+
+def _footprint(data: Mapping[str, Any] | None) -> Footprint | None:
+    if data is None:
+        return None
+    sizes = {field.name: _count(data[field.name]) for field in dataclasses.fields(Footprint) if field.name != "measured"}
+    return Footprint(**sizes, measured=bool(data["measured"]))
 
 
 def _signature(data: Mapping[str, Any]) -> Signature:

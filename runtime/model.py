@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import SignatureError
 from ..ir.program import Signature
 from . import artifact
+from .c_export import export_c
 from .executable import Executable, choose
 from .frameworks import needs_gradient
 from .report import ProgramReport, Report
@@ -56,6 +57,14 @@ class Model:
     def save(self, path: str | Path) -> None:
         """Writes all compiled signatures into one artifact, atomically. ArtifactError when nothing is compiled yet."""
         artifact.save(path, self._executables, self._name)
+
+    def export_c(self, folder: str | Path, name: str | None = None) -> tuple[Path, ...]:
+        """Writes a model compiled for a microcontroller as C99: ``name.c``, ``name.h`` and ``mlc_abi.h`` in ``folder``.
+
+        ``name`` (default: the model's, in lower case) prefixes the functions; a second signature is called ``name_1`` and so on.
+        Returns the paths. ArtifactError when nothing is compiled yet, or for a target that is not compiled to C.
+        """
+        return export_c(folder, self._executables, name or self._name)
 
     def report(self) -> Report:
         """What the compiled programs consist of: kernels, work, memory. Print it, or take ``to_dict()``."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..ir.program import Footprint
+
 
 @dataclass(frozen=True)
 class KernelReport:
@@ -47,6 +49,7 @@ class ProgramReport:
     arena_lower_bound: int
     weights_bytes: int
     kernels: tuple[KernelReport, ...]
+    footprint: Footprint | None = None
 
     @property
     def seconds(self) -> float | None:
@@ -58,6 +61,8 @@ class ProgramReport:
         """JSON-like data, derived figures included."""
         data = asdict(self)
         data["seconds"] = self.seconds
+        if self.footprint is not None:
+            data["footprint"] |= {"flash_bytes": self.footprint.flash_bytes, "ram_bytes": self.footprint.ram_bytes}
         data["kernels"] = [
             {**asdict(kernel), "share": self.share(kernel), "gflops": kernel.gflops, "gbytes": kernel.gbytes} for kernel in self.kernels
         ]
@@ -74,6 +79,8 @@ class ProgramReport:
             f"  target {self.target}, {self.threads} threads, {len(self.kernels)} kernels, weights {_size(self.weights_bytes)}, "
             f"arena {_size(self.arena_bytes)} (at least {_size(self.arena_lower_bound)})",
         ]
+        if self.footprint is not None:
+            lines.append(_footprint_line(self.footprint))
         measured = self.seconds is not None and bool(self.kernels)
         if measured:
             lines.append(f"  {(self.seconds or 0.0) * 1e6:.1f} us in kernels")
@@ -113,6 +120,13 @@ class Report:
         if not self.programs:
             return f"{self.name}: nothing compiled yet; call it once, or compile it with example_inputs"
         return "\n\n".join(map(str, self.programs))
+
+
+def _footprint_line(footprint: Footprint) -> str:
+    flash = f"flash {_size(footprint.flash_bytes)} (weights {_size(footprint.weights_bytes)}, code {_size(footprint.code_bytes)})"
+    parts = f"arena {_size(footprint.arena_bytes)}, inputs and outputs {_size(footprint.io_bytes)}, stack {_size(footprint.stack_bytes)}"
+    how = "as compiled" if footprint.measured else "code and stack estimated: there is no cross compiler"
+    return f"  {flash}, RAM {_size(footprint.ram_bytes)} ({parts}); {how}"
 
 
 def _size(count: int) -> str:

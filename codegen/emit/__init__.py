@@ -1,7 +1,7 @@
 """Emission of loop nests as TIR: statements, index arithmetic, vector mathematics, and the evaluator for fused operations."""
 
 from .access import flatten, layout_offset, physical_offset, unflatten
-from .emitter import INDEX, PARALLEL, SERIAL, UNROLLED, VECTORIZED, Emitter, Expr, index
+from .emitter import INDEX, PARALLEL, SERIAL, UNROLLED, VECTORIZED, Emitter, Expr, index, ramp, spread
 from .evaluate import Evaluator, Substitute, pulls
 from .kernel import Kernel, compute_dtype, computes, from_storage, storage_dtype, to_storage
 
@@ -24,6 +24,8 @@ __all__ = [
     "layout_offset",
     "physical_offset",
     "pulls",
+    "ramp",
+    "spread",
     "storage_dtype",
     "to_storage",
     "unflatten",

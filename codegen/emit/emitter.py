@@ -28,6 +28,17 @@ def index(value: int) -> Expr:
     return tirx.IntImm(INDEX, value)
 
 
+def ramp(start: Expr | int, lanes: int) -> Expr:
+    """The place of ``lanes`` consecutive elements from ``start`` on; of one element, for targets without vectors, ``start``."""
+    first = index(start) if isinstance(start, int) else start
+    return tirx.Ramp(first, index(1), lanes) if lanes > 1 else first
+
+
+def spread(value: Expr, lanes: int) -> Expr:
+    """``value`` in every lane; for one lane ``value``."""
+    return tirx.Broadcast(value, lanes) if lanes > 1 else value
+
+
 def truth_as(value: Expr, dtype: str) -> Expr:
     """1 or 0 of ``dtype`` for a truth value (a cast, which TVM's code generator lacks for vectors of them)."""
     return tirx.Select(value, tirx.const(1, dtype), tirx.const(0, dtype))

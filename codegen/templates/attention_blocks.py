@@ -12,7 +12,7 @@ from typing import Any
 
 from tvm import tirx
 
-from ..emit import PARALLEL, SERIAL, VECTORIZED, Expr, index, unflatten
+from ..emit import PARALLEL, SERIAL, VECTORIZED, Expr, index, ramp, spread, unflatten
 from ..emit.math import exp_nonpositive, f32, select
 from .attention_problem import LOWEST, AttentionProblem, safe_inverse, safe_maximum
 from .transpose import transpose_registers, transposed_tile
@@ -176,11 +176,11 @@ class BlockedAttention:
             loaded = []
             for vector in range(self.vectors):
                 place = (first + step) * self.rows + vector * lanes
-                loaded.append(emitter.bind(tirx.BufferLoad(vectors_from, [tirx.Ramp(emitter.simplify(place), index(1), lanes)])))
+                loaded.append(emitter.bind(tirx.BufferLoad(vectors_from, [ramp(emitter.simplify(place), lanes)])))
             for row in range(height):
-                scalar = tirx.Broadcast(emitter.bind(broadcast(row, step)), lanes)
+                scalar = spread(emitter.bind(broadcast(row, step)), lanes)
                 for vector in range(self.vectors):
-                    whole = [tirx.Ramp(index(0), index(1), lanes)]
+                    whole = [ramp(0, lanes)]
                     product = scalar * loaded[vector] + tirx.BufferLoad(tile[row][vector], whole)
                     emitter.emit(tirx.BufferStore(tile[row][vector], product, whole))
         for row in range(height):
@@ -266,11 +266,11 @@ class BlockedAttention:
     def _store_square(self, result: Any, inverse: Any, batch: Expr, head: Expr, first: Expr, part: int, column: Expr) -> None:
         """A square of ``lanes`` queries by as many value elements, transposed in registers."""
         emitter, lanes = self.emitter, self.lanes
-        span = [tirx.Ramp(index(0), index(1), lanes)]
+        span = [ramp(0, lanes)]
         factor = emitter.bind(tirx.BufferLoad(inverse, span))
         vectors = []
         for row in range(lanes):
-            place = tirx.Ramp(emitter.simplify((column + row) * self.rows + part), index(1), lanes)
+            place = ramp(emitter.simplify((column + row) * self.rows + part), lanes)
             vectors.append(emitter.bind(tirx.BufferLoad(result, [place]) * factor))
         for row, vector in enumerate(transpose_registers(emitter, vectors)):
             line = emitter.allocate(lanes, "float32", "line")

@@ -7,7 +7,7 @@ from typing import Any
 
 from tvm import tirx
 
-from ..emit import PARALLEL, SERIAL, VECTORIZED, Expr, index, unflatten
+from ..emit import PARALLEL, SERIAL, VECTORIZED, Expr, index, ramp, unflatten
 from ..emit.math import exp_nonpositive, f32, select
 from .attention_problem import LOWEST, AttentionProblem, safe_inverse, safe_maximum
 from .loops import LoopGroup, largest_power_of_two
@@ -77,7 +77,7 @@ class RowAttention:
                     emitter.store(sums[row], product + emitter.load(sums[row], lane), lane)
         found = emitter.allocate(tile, "float32", "found")
         if tile == lanes and lanes > 1:
-            span = [tirx.Ramp(index(0), index(1), lanes)]
+            span = [ramp(0, lanes)]
             columns = transpose_registers(emitter, [emitter.bind(tirx.BufferLoad(row, span)) for row in sums])
             while len(columns) > 1:
                 half = len(columns) // 2

@@ -14,7 +14,7 @@ from typing import Any
 
 from tvm import tirx
 
-from ..emit import VECTORIZED, Emitter, Expr, index
+from ..emit import VECTORIZED, Emitter, Expr, ramp, spread
 from ..target import Target
 
 
@@ -51,9 +51,9 @@ class RegisterTile:
         self.lanes = target.vector_lanes
         self._emitter = emitter
         self._fused = "fma" in target.features
-        self._dtype = f"float32x{self.lanes}"
+        self._dtype = f"float32x{self.lanes}" if self.lanes > 1 else "float32"
         self.accumulators = emitter.allocate(rows * vectors * self.lanes, "float32", "acc")
-        zero = tirx.Broadcast(tirx.const(0.0, "float32"), self.lanes)
+        zero = spread(tirx.const(0.0, "float32"), self.lanes)
         for number in range(rows * vectors):
             emitter.emit(tirx.BufferStore(self.accumulators, zero, [self._ramp(number * self.lanes)]))
 
@@ -142,14 +142,14 @@ class RegisterTile:
             columns.append(self._bound(tirx.BufferLoad(b, [self._ramp(b_offset + vector * self.lanes)]), "b"))
         for row, offset in enumerate(row_offsets):
             scalar = self._bound(tirx.BufferLoad(a, [a_offset + offset]), "a")
-            broadcast = tirx.Broadcast(scalar, self.lanes)
+            factor = spread(scalar, self.lanes)
             for vector, column in enumerate(columns):
                 place = self._ramp((row * self.vectors + vector) * self.lanes)
                 total = tirx.BufferLoad(self.accumulators, [place])
                 if self._fused:
-                    total = tirx.call_llvm_pure_intrin(self._dtype, "llvm.fma", broadcast, column, total)
+                    total = tirx.call_llvm_pure_intrin(self._dtype, "llvm.fma", factor, column, total)
                 else:
-                    total = total + broadcast * column
+                    total = total + factor * column
                 self._emitter.emit(tirx.BufferStore(self.accumulators, total, [place]))
 
     def _bound(self, value: Expr, name: str) -> Expr:
@@ -158,4 +158,4 @@ class RegisterTile:
         return variable
 
     def _ramp(self, offset: Expr | int) -> Expr:
-        return tirx.Ramp(index(offset) if isinstance(offset, int) else offset, index(1), self.lanes)
+        return ramp(offset, self.lanes)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from tvm import tirx
 
-from ..emit import VECTORIZED, Emitter, Expr, index
+from ..emit import VECTORIZED, Emitter, Expr, index, ramp
 
 
 def transpose_registers(emitter: Emitter, rows: Sequence[Expr]) -> list[Expr]:
@@ -52,7 +52,7 @@ def transposed_tile(
     for row in range(lanes):
         with emitter.loop(lanes, VECTORIZED) as column:
             emitter.store(tile, element(index(row), column), column + row * lanes)
-    rows = [emitter.bind(tirx.BufferLoad(tile, [tirx.Ramp(index(row * lanes), index(1), lanes)])) for row in range(lanes)]
+    rows = [emitter.bind(tirx.BufferLoad(tile, [ramp(row * lanes, lanes)])) for row in range(lanes)]
     for column, vector in enumerate(transpose_registers(emitter, rows)):
         buffer, offset = place(index(column))
-        emitter.emit(tirx.BufferStore(buffer, vector, [tirx.Ramp(emitter.simplify(offset), index(1), lanes)]))
+        emitter.emit(tirx.BufferStore(buffer, vector, [ramp(emitter.simplify(offset), lanes)]))
