@@ -75,7 +75,8 @@ def assemble(
         if states:
             names = ", ".join(name for name, _ in states)
             raise LoweringError(
-                f"programs for '{target}' cannot keep state between calls yet ({names}); return what changes as an output, and pass it in again"
+                f"programs for '{target}' cannot keep state between calls yet ({names}); return what changes as an output, and pass "
+                "it in again"
             )
         from .c.assembly import assemble_sources
 
