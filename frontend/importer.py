@@ -13,13 +13,16 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, OutputKind
 from torch.fx.node import map_aggregate
+from torch.utils import _pytree as pytree
 from torch.utils._sympy.numbers import int_oo
 
-from ..errors import Error, ExportError
+from ..errors import Error, ExportError, UnsupportedOpError
 from ..ir import Constant, DType, Graph, GraphBuilder, Location, SymbolRange, TensorType, TokenType, Value
 from ..ir.program import Signature, TensorSpec
+from . import complex_values
 from . import ops as _ops  # noqa: F401  registers the converters
 from . import signature as trees
+from .complex_values import Complex, complex_converter_of, is_complex, of_parts
 from .constants import ConstantPool
 from .conversion import Conversion, tensor_type
 from .dimensions import dimension, is_dimension
@@ -120,6 +123,9 @@ class _Importer:
         try:
             tensor = self.tensor_of(spec)
             self.builder.location = location
+            if tensor.is_complex():
+                self.entries[node] = complex_values.constant(self.builder, tensor)
+                return
             value = self.builder.constant(self.constants.constant(tensor))
         except Unsupported as reason:
             self.unsupported.add(location.origin, location, str(reason))
@@ -167,16 +173,18 @@ class _Importer:
             return
         try:
             mutated = node in self.mutations.final
-            value = self.token(node, tensor_type(example)) if mutated else self.builder.input(tensor_type(example), node.name)
+            type = complex_values.input_type(example) if is_complex(example) and not mutated else tensor_type(example)
+            value = self.token(node, type) if mutated else self.builder.input(type, node.name)
         except Unsupported as reason:
             self.unsupported.add("input", Location(origin=node.name), f"argument '{node.name}': {reason}")
             value = self.stand_in_value(example)
-        self.entries[node] = value
+        paired = is_complex(example) and isinstance(value.type, TensorType) and value.tensor.rank > example.dim()
+        self.entries[node] = complex_values.parted(self.builder, value) if paired else value
         leaf = trees.leaf(len(self.input_specs))
         if node.name in self.passed:
             leaf = trees.passed(leaf, self.passed[node.name])
         self.input_leaves.append(leaf)
-        self.input_specs.append(_spec(value, node.name, node in self.mutations.final))
+        self.input_specs.append(_spec(value, node.name, node in self.mutations.final, complex_=paired))
 
     def check_outputs(self) -> None:
         """What a program may yield: results, and new contents of buffers and arguments."""
@@ -226,15 +234,29 @@ class _Importer:
             return _pick(node, arguments)  # type: ignore[arg-type]
         if isinstance(node.target, torch._ops.HigherOrderOperator) and str(node.target).startswith("wrap_with_"):
             return self.inline(arguments)
+        results = tuple(example) if isinstance(example, list | tuple) else (example,)
+        given = pytree.tree_leaves((arguments, keywords), is_leaf=lambda item: isinstance(item, Complex))
+        if any(isinstance(item, Complex | complex) for item in given) or any(map(is_complex, results)):
+            return self.convert_complex(node, results, arguments, keywords)
         converter = converter_of(node.target)
         if converter is None:
             raise Unsupported(remedy_for(operation_name(node)))
-        results = tuple(example) if isinstance(example, list | tuple) else (example,)
         overwrites = node in self.mutations.versions
         result = converter(Conversion(self.builder, node, results, self.scalars, overwrites), *arguments, **keywords)
         _check_types(node, result, results)
         if isinstance(result, Value) and not result.name:
             result.name = node.name
+        return result
+
+    def convert_complex(self, node: fx.Node, results: Sequence[Any], arguments: Any, keywords: Any) -> Entry:
+        """An operation on complex numbers: its converter works with their parts."""
+        converter = complex_converter_of(node.target)
+        if converter is None:
+            raise Unsupported(f"{operation_name(node)} of complex numbers: compute it from real and imaginary parts (torch.view_as_real)")
+        parts = tuple(of_parts(result) if isinstance(result, torch.Tensor) else result for result in results)
+        result = converter(Conversion(self.builder, node, parts, self.scalars), *arguments, **keywords)
+        for part in ("real", "imag"):
+            _check_types(node, pytree.tree_map_only(Complex, operator.attrgetter(part), result, is_leaf=_is_pair), parts)
         return result
 
     def argument(self, item: Any) -> Any:
@@ -257,7 +279,14 @@ class _Importer:
         """A value of the right type, so that the import can go on to find more that is unsupported."""
         if isinstance(example, list | tuple):
             return [self.stand_in(item) for item in example]
+        if is_complex(example):
+            return self.stand_in_complex(example)
         return self.stand_in_value(example) if isinstance(example, torch.Tensor) else None
+
+    def stand_in_complex(self, example: torch.Tensor) -> Complex:
+        real = of_parts(example)
+        assert real is not None
+        return Complex(self.stand_in_value(real), self.stand_in_value(real))
 
     def stand_in_value(self, example: torch.Tensor) -> Value:
         try:
@@ -271,6 +300,7 @@ class _Importer:
     def finish(self, output: fx.Node) -> Imported:
         """The graph, and the signature with the pytrees of arguments and results."""
         values: list[Value] = []
+        pairs: list[bool] = []
         index_of: dict[fx.Node, int] = {}
         leaves: list[trees.Leaf] = []
         kinds = [spec.kind for spec in self.exported.graph_signature.output_specs]
@@ -280,6 +310,11 @@ class _Importer:
                 leaves.append(trees.leaf(-1 - self.passed[self.returned[position]]))
                 continue
             entry = self.argument(result)
+            pair = isinstance(entry, Complex)
+            if isinstance(entry, Complex):
+                if entry.dtype is not DType.FLOAT32:
+                    raise UnsupportedOpError(f"result '{result}' is complex with {entry.dtype.text} parts: return torch.view_as_real of it")
+                entry = complex_values.paired(self.builder, entry)
             if not isinstance(entry, Value):
                 leaves.append(trees.value(entry))
                 continue
@@ -288,6 +323,7 @@ class _Importer:
             if result not in index_of:
                 index_of[result] = len(values)
                 values.append(entry)
+                pairs.append(pair)
             leaves.append(trees.leaf(index_of[result]))
         call = self.exported.call_spec
         if call.in_spec is None or call.out_spec is None:
@@ -299,7 +335,7 @@ class _Importer:
         input_tree = trees.describe(call.in_spec, arguments)
         output_tree = trees.describe(call.out_spec, leaves)
         paths = trees.leaf_paths(output_tree)
-        outputs = tuple(_spec(value, _output_name(paths[index], index)) for index, value in enumerate(values))
+        outputs = tuple(_spec(value, _output_name(paths[index], index), complex_=pairs[index]) for index, value in enumerate(values))
         tokens = [
             self.builder.call("state_write", token, self.content(node), location=Location(origin=f"new content of {node.name}"))
             for node, token in self.tokens.items()
@@ -323,10 +359,17 @@ def _symbols(exported: ExportedProgram) -> dict[str, SymbolRange]:
     return ranges
 
 
-def _spec(value: Value, name: str, mutated: bool = False) -> TensorSpec:
+def _spec(value: Value, name: str, mutated: bool = False, *, complex_: bool = False) -> TensorSpec:
+    """What is passed for ``value``, which holds pairs of parts along its last axis where it is ``complex_``."""
     # Symbolic extents are written as -1: a program's specification holds numbers only.
     shape = tuple(extent if isinstance(extent, int) else -1 for extent in value.tensor.shape)
+    if complex_:
+        return TensorSpec(name, DType.COMPLEX64.text, shape[:-1], mutated)
     return TensorSpec(name, value.tensor.dtype.text, shape, mutated)
+
+
+def _is_pair(item: Any) -> bool:
+    return isinstance(item, Complex)
 
 
 def _output_name(path: str, index: int) -> str:

@@ -33,16 +33,6 @@ _REMEDIES = {
         "repeat_interleave",
         "_local_scalar_dense",
     ),
-    "complex numbers are used: express them by real and imaginary parts in separate tensors": (
-        "complex",
-        "polar",
-        "view_as_complex",
-        "view_as_real",
-        "_conj",
-        "_fft_c2c",
-        "_fft_r2c",
-        "_fft_c2r",
-    ),
     "control flow depends on the data: use torch.where, or compile the branches one by one": ("cond", "while_loop", "scan", "map_impl"),
 }
 

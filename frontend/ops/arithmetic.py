@@ -93,6 +93,7 @@ def _unary(op: str) -> Callable[[Conversion, Value], Value]:
 
 for _name in ("neg", "abs", "square", "sign", "reciprocal", "sqrt", "rsqrt", "bitwise_not"):
     converts(getattr(aten, _name).default)(_unary(_name))
+converts(aten._neg_view.default)(_unary("neg"))
 
 
 def _rounding(op: str) -> Callable[[Conversion, Value], Value]:

@@ -220,7 +220,6 @@ def test_all_unsupported_operations_are_named_at_once() -> None:
 UNSUPPORTED: dict[str, tuple[Callable[..., Any], str]] = {
     "data-dependent size": (lambda x: x[x > 0] * 2, "depends on the data"),
     "nonzero": (lambda x: x.nonzero(), "depends on the data"),
-    "complex": (lambda x: torch.fft.rfft(x).abs(), "complex"),
     "active dropout": (lambda x: torch.nn.functional.dropout(x, 0.5, training=True), "dropout"),
     "active dropout of attention": (
         lambda x: torch.nn.functional.scaled_dot_product_attention(x, x, x, dropout_p=0.5),
