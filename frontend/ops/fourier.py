@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ...ir import DType, Value
+from ...ir import Dim, DType, Value
 from ..complex_values import Complex, converts_complex
 from ..conversion import Conversion, axis_of, static
 from .complex_numbers import product
@@ -135,8 +135,8 @@ def _scaled(c: Conversion, x: Value, scale: float) -> Value:
     return x if scale == 1 else c.call("mul", x, c.scalar(scale, x.tensor.dtype))
 
 
-def _lengths(c: Conversion, shape: Sequence[object], dims: Sequence[int]) -> list[int]:
-    return [static(shape[axis_of(dim, len(shape))], "the axis of a Fourier transform") for dim in dims]  # type: ignore[arg-type]
+def _lengths(c: Conversion, shape: Sequence[Dim], dims: Sequence[int]) -> list[int]:
+    return [static(shape[axis_of(dim, len(shape))], "the axis of a Fourier transform") for dim in dims]
 
 
 @converts_complex(aten._fft_c2c.default)
