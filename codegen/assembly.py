@@ -13,12 +13,12 @@ from typing import TypeAlias
 import numpy as np
 
 from ..errors import Error, LoweringError
-from ..ir import Constant, Graph, Node, TokenType
+from ..ir import Constant, Graph, Node, TokenType, control_walk
 from ..ir.program import Form, Program, Signature, Step
 from .binding import bind
 from .build import CompiledKernel, cache_directory, compile_kernel, in_parallel, link_library, versions
 from .entry import ENTRY, entry_source
-from .kernels import KernelNode, control_walk, kernel_nodes, known_constants, label_of, wrapped
+from .kernels import KernelNode, kernel_nodes, known_constants, label_of, wrapped
 from .space import Config, Space
 from .storage import assign_storage
 from .target import Kind, Target

@@ -263,8 +263,8 @@ class _Binder:
         for position, value in enumerate(node.outputs):
             if not carries_unchanged(body, position):
                 results.append((present[position], self._write(value)))
-            else:
-                steps += self._reside(value, operands[position])
+            elif value.tensor.elements:
+                steps.append(self._copy(operands[position], self._write(value)))
         finish = tuple(self._copy(source, target) for source, target in results if target.nbytes)
         rounds = self.region(body, present, [None if carries_unchanged(body, i) else place for i, place in enumerate(following)])
         self._now += 1
@@ -309,8 +309,11 @@ class _Binder:
         self._touch(*operands, *stacked, *(each.present for each in carried))
         after: list[Step] = []
         for position, (value, each) in enumerate(zip(node.outputs, carried, strict=False)):
-            place = operands[position] if carries_unchanged(body, position) else each.after(trips)
-            after += self._reside(value, place)
+            if not carries_unchanged(body, position):
+                after += self._reside(value, each.after(trips))
+            elif value.tensor.elements:
+                # A copy: the operand's memory may be updated in place while the result is still needed.
+                after.append(self._copy(operands[position], self._write(value)))
         return [*before, CountedLoop(number, trips, (*into, *rounds)), *after]
 
     def _next_loop(self) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import LoweringError
-from ..ir import Constant, DerivedConstant, Graph, GraphBuilder, Node, Trait, Value, canonicalise, is_alias, lookup
+from ..ir import Constant, DerivedConstant, Graph, GraphBuilder, Node, Value, canonicalise, control_walk, is_alias, is_control, lookup
 from .target import Target
 from .task import Numerics, Task
 from .template import Template
@@ -22,20 +22,6 @@ class KernelNode:
     node: Node
     task: Task
     template: Template
-
-
-def is_control(node: Node) -> bool:
-    """Whether the regions of ``node`` are steps of their own, not parts of one kernel."""
-    return lookup(node.op).has(Trait.CONTROL)
-
-
-def control_walk(graph: Graph) -> Iterator[Node]:
-    """Every node that may become a step: those of the graph and of the regions of its control flow, outer before inner."""
-    for node in graph.nodes:
-        yield node
-        if is_control(node):
-            for region in node.regions:
-                yield from control_walk(region)
 
 
 def kernel_nodes(graph: Graph, target: Target, threads: int, numerics: Numerics, constants: Mapping[Value, Constant]) -> list[KernelNode]:

@@ -13,8 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import LoweringError
-from ..ir import UNKNOWN, Graph, GraphBuilder, Node, TokenType, Value, is_alias
-from .kernels import is_control
+from ..ir import UNKNOWN, Graph, GraphBuilder, Node, TokenType, Value, is_alias, is_control
 
 
 @dataclass

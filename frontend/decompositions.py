@@ -40,6 +40,15 @@ KEPT: tuple[OpOverload, ...] = (
     aten.upsample_bicubic2d.vec,
     aten._upsample_bicubic2d_aa.vec,
     aten._upsample_bilinear2d_aa.vec,
+    # Recurrent layers become loops; by default they are unrolled, step by step.
+    aten.lstm.input,
+    aten.gru.input,
+    aten.rnn_tanh.input,
+    aten.rnn_relu.input,
+    aten.lstm_cell.default,
+    aten.gru_cell.default,
+    aten.rnn_tanh_cell.default,
+    aten.rnn_relu_cell.default,
 )
 
 ADDED: tuple[OpOverload, ...] = (

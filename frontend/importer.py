@@ -17,13 +17,14 @@ from torch.utils import _pytree as pytree
 from torch.utils._sympy.numbers import int_oo
 
 from ..errors import Error, ExportError, UnsupportedOpError
-from ..ir import Constant, DType, Graph, GraphBuilder, Location, SymbolRange, TensorType, TokenType, Value
+from ..ir import Constant, DType, Graph, GraphBuilder, Location, SymbolRange, TensorType, TokenType, Type, Value
 from ..ir.program import Signature, TensorSpec
 from . import complex_values
 from . import ops as _ops  # noqa: F401  registers the converters
 from . import signature as trees
 from .complex_values import Complex, complex_converter_of, is_complex, of_parts
 from .constants import ConstantPool
+from .control_flow import import_of
 from .conversion import Conversion, tensor_type
 from .dimensions import dimension, is_dimension
 from .export import export_model
@@ -220,7 +221,8 @@ class _Importer:
 
     def convert(self, module: fx.GraphModule, node: fx.Node) -> Entry:
         if node.op == "get_attr":
-            return getattr(module, str(node.target))
+            attribute = getattr(module, str(node.target))
+            return self.builder.constant(self.constants.constant(attribute)) if isinstance(attribute, torch.Tensor) else attribute
         example = node.meta.get("val")
         if isinstance(example, torch.SymInt):
             return dimension(example)
@@ -232,8 +234,9 @@ class _Importer:
         keywords = map_aggregate(node.kwargs, self.argument)
         if node.target is operator.getitem:
             return _pick(node, arguments)  # type: ignore[arg-type]
-        if isinstance(node.target, torch._ops.HigherOrderOperator) and str(node.target).startswith("wrap_with_"):
-            return self.inline(arguments)
+        imported = import_of(node.target)
+        if imported is not None:
+            return imported(self, node, arguments)
         results = tuple(example) if isinstance(example, list | tuple) else (example,)
         given = pytree.tree_leaves((arguments, keywords), is_leaf=lambda item: isinstance(item, Complex))
         if any(isinstance(item, Complex | complex) for item in given) or any(map(is_complex, results)):
@@ -265,15 +268,26 @@ class _Importer:
             return self.entries[item]
         return dimension(item) if isinstance(item, torch.SymInt) else item
 
-    def inline(self, arguments: Sequence[Any]) -> Sequence[Entry]:
-        """The results of a wrapped sub-graph (grad mode, autocast): its mode has already acted, or has no effect on values."""
-        position = next(i for i, argument in enumerate(arguments) if isinstance(argument, fx.GraphModule))
-        body: fx.GraphModule = arguments[position]
+    def inline(self, body: fx.GraphModule, arguments: Sequence[Any]) -> Sequence[Entry]:
+        """What a sub-graph returns for ``arguments``, computed in the graph at hand."""
         nodes = list(body.graph.nodes)
-        for inner, outer in zip([node for node in nodes if node.op == "placeholder"], arguments[position + 1 :], strict=True):
+        for inner, outer in zip([node for node in nodes if node.op == "placeholder"], arguments, strict=True):
             self.entries[inner] = outer
         self.convert_all(body, [node for node in nodes if node.op in ("call_function", "get_attr")])
-        return [self.argument(result) for result in nodes[-1].args[0]]
+        results = nodes[-1].args[0]
+        return [self.argument(result) for result in (results if isinstance(results, list | tuple) else [results])]
+
+    def region(self, body: fx.GraphModule, name: str, types: Sequence[Type]) -> Graph:
+        """A sub-graph as a graph of its own over inputs of ``types``."""
+        outside = self.builder, self.scalars
+        self.builder, self.scalars = GraphBuilder(name, self.builder.symbols), {}
+        try:
+            results = self.inline(body, [self.builder.input(type) for type in types])
+            if not all(isinstance(result, Value) for result in results):
+                raise Unsupported(f"the {name} of a control flow operation returns something other than tensors: return tensors only")
+            return self.builder.finish([result for result in results if isinstance(result, Value)])
+        finally:
+            self.builder, self.scalars = outside
 
     def stand_in(self, example: Any) -> Entry:
         """A value of the right type, so that the import can go on to find more that is unsupported."""

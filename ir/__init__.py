@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .ops import FUSION, REQUIRED, Cost, Op, Trait, lookup, register, registry
     from .parser import parse, parse_type
     from .printer import print_graph
+    from .regions import control_walk, is_control, map_regions
     from .side_file import load_text, save_text
     from .types import Dim, DType, Kind, Shape, SymbolRange, TensorType, TokenType, Type, symbol
     from .verifier import verify
@@ -38,6 +39,7 @@ _HOMES = {
     "ops": ("FUSION", "REQUIRED", "Cost", "Op", "Trait", "lookup", "register", "registry"),
     "parser": ("parse", "parse_type"),
     "printer": ("print_graph",),
+    "regions": ("control_walk", "is_control", "map_regions"),
     "side_file": ("load_text", "save_text"),
     "types": ("DType", "Dim", "Kind", "Shape", "SymbolRange", "TensorType", "TokenType", "Type", "symbol"),
     "verifier": ("verify",),
@@ -76,11 +78,14 @@ __all__ = [
     "Type",
     "Value",
     "canonicalise",
+    "control_walk",
     "graph_cost",
     "interpret",
     "is_alias",
+    "is_control",
     "load_text",
     "lookup",
+    "map_regions",
     "node_cost",
     "normal_layout",
     "parse",

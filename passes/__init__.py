@@ -3,6 +3,7 @@
 from .base import Context, CostOracle, Evaluator, Pass, RewriteBudget, passes, register_pass
 from .bisect import Culprit, bisect
 from .common_subexpressions import CommonSubexpressions, DeadCode
+from .control_flow import ControlFlow
 from .decompose import Decompose
 from .default import default_pipeline
 from .fold_batch_norm import FoldBatchNorm
@@ -20,6 +21,7 @@ __all__ = [
     "CommonSubexpressions",
     "Compare",
     "Context",
+    "ControlFlow",
     "CostOracle",
     "Culprit",
     "DeadCode",

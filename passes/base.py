@@ -49,7 +49,7 @@ class Context:
     """What passes may ask: facts, predictions, and what templates can take.
 
     ``takes`` says whether some template compiles a region as one kernel. ``cost`` and ``evaluator`` may be absent; passes then
-    use heuristics.
+    use heuristics. ``nested`` says that the graph is a region of control flow: its outputs may be inputs, constants, or a value twice.
     """
 
     target: Target
@@ -59,6 +59,7 @@ class Context:
     evaluator: Evaluator | None = None
     takes: Callable[[Graph], bool] = template_takes
     budget: RewriteBudget = field(default_factory=RewriteBudget)
+    nested: bool = False
 
     @property
     def fast(self) -> bool:

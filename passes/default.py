@@ -5,8 +5,11 @@ from __future__ import annotations
 from ..codegen.target import Target
 from .pipeline import Pipeline
 
-_PREPARE = "fold-constants,simplify,common-subexpressions,raise-composites,fold-constants,simplify,fold-batch-norm,common-subexpressions"
-_LOWER = "horizontal,decompose,simplify,common-subexpressions,layout,fuse,dead-code"
+_PREPARE = (
+    "fold-constants,control-flow,simplify,common-subexpressions,raise-composites,fold-constants,simplify,fold-batch-norm,"
+    "common-subexpressions"
+)
+_LOWER = "control-flow,horizontal,decompose,simplify,common-subexpressions,layout,fuse,dead-code"
 
 
 def default_pipeline(target: Target) -> Pipeline:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..ir import Graph, GraphBuilder, Node, Rewriter, TensorType, TokenType, Value, is_alias
+from ..ir import Graph, GraphBuilder, Node, Rewriter, TensorType, TokenType, Value, is_alias, is_control
 from .base import Context, Pass, register_pass
 from .common_subexpressions import CommonSubexpressions
 from .facts import (
@@ -34,8 +34,8 @@ class Fuse(Pass):
     """Wraps all work into ``fusion`` nodes, as few as templates and profit allow.
 
     First elementwise operations join the kernel that produces their operand (epilogue), then injective groups join the one kernel that
-    reads them (prologue). ``max_ops`` limits the operations of one region. Afterwards every node is a fusion, a constant, or a view that is
-    an alias of its operand.
+    reads them (prologue). ``max_ops`` limits the operations of one region. Afterwards every node is a fusion, a constant, a view that is
+    an alias of its operand, or control flow.
     """
 
     name: ClassVar[str] = "fuse"
@@ -227,7 +227,7 @@ def _stored(partition: Partition, value: Value, group: Group) -> bool:
 
 @dataclass(frozen=True)
 class _Unit:
-    """What is emitted as one node: a region, or an alias by itself."""
+    """What is emitted as one node: a region, or an alias or control flow by itself."""
 
     nodes: tuple[Node, ...]
     region: Region | None
@@ -237,8 +237,8 @@ def _emit(partition: Partition) -> Graph:
     graph = partition.graph
     units: list[_Unit] = []
     for group in partition.groups():
-        # Reads and writes of states are not computed; they are alone in their groups, since no template takes them.
-        region = partition.region(group.nodes) if not any(is_state(node) for node in group.nodes) else None
+        # Control flow, and reads and writes of states, are not computed; they are alone in their groups, since no template takes them.
+        region = None if any(is_state(node) or is_control(node) for node in group.nodes) else partition.region(group.nodes)
         if region is not None:
             units.append(_Unit(region.nodes, region))
         aliases = region.aliases if region is not None else tuple(group.nodes)
@@ -256,15 +256,16 @@ def _emit(partition: Partition) -> Graph:
         if unit.region is None:
             (node,) = unit.nodes
             types = [value.type for value in node.outputs]
-            new = builder.append(Node(node.op, [resolve(value) for value in node.inputs], node.attributes, types, (), node.location))
+            operands = [resolve(value) for value in node.inputs]
+            new = builder.append(Node(node.op, operands, node.attributes, types, node.regions, node.location))
             for old, value in zip(node.outputs, new.outputs, strict=True):
                 value.name = old.name
                 mapping[old] = value
         else:
             body = CommonSubexpressions().apply(unit.region.graph, partition.ctx)
             _emit_fusion(builder, unit.region, body, resolve, mapping)
-    outputs = _own_outputs(builder, [resolve(value) for value in graph.outputs])
-    return builder.finish(outputs)
+    outputs = [resolve(value) for value in graph.outputs]
+    return builder.finish(outputs if partition.ctx.nested else _own_outputs(builder, outputs))
 
 
 def _emit_fusion(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from ..ir import Graph, Node, Value
+from ..ir import Graph, Node, Value, is_control
 from .base import Context
 from .facts import is_injective, is_source
 from .regions import Region, cut
@@ -108,7 +108,7 @@ class Partition:
             return False
         anchors = tuple(node for group in members for node in group.anchors)
         nodes = set[Node]().union(*(group.nodes for group in members))
-        if len(anchors) > 1 or len(nodes) > self.max_ops:
+        if len(anchors) > 1 or len(nodes) > self.max_ops or any(is_control(node) for node in anchors):
             return False
         if most_stored is not None and self.stored(nodes) > most_stored:
             return False

@@ -14,6 +14,7 @@ from ..ir import (
     TokenType,
     Value,
     is_alias,
+    is_control,
     normal_layout,
     permuted_layout,
     reshaped_layout,
@@ -74,6 +75,12 @@ class AssignLayouts(Pass):
             operands = [placed[value] for value in node.inputs]
             for position, layout in self._needs(node, operands).items():
                 operands[position] = in_layout(operands[position], layout)
+            if is_control(node):
+                # Regions take exactly the types they were given.
+                operands = [
+                    _exactly(builder, in_layout(value, old.tensor.layout), old.tensor) if isinstance(old.type, TensorType) else value
+                    for value, old in zip(operands, node.inputs, strict=True)
+                ]
             types = [
                 self._result(node, operands, value, wanted) if isinstance(value.type, TensorType) else value.type for value in node.outputs
             ]

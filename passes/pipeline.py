@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from ..errors import Error, PassError, PipelineSyntaxError
-from ..ir import Graph
+from ..ir import Graph, map_regions
 from .base import Context, Option, Pass, passes
 from .instruments import Instrument
 
@@ -18,7 +18,10 @@ _VALUE = re.compile(r"[^,{}=\s]+")
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Passes applied one after the other. ``str(pipeline)`` and :meth:`parse` are each other's inverse."""
+    """Passes applied one after the other, to the graph and to the regions of its control flow.
+
+    ``str(pipeline)`` and :meth:`parse` are each other's inverse.
+    """
 
     passes: tuple[Pass, ...]
 
@@ -37,7 +40,7 @@ class Pipeline:
             for instrument in watching:
                 instrument.before(position, step, graph)
             try:
-                result = step.apply(graph, ctx)
+                result = apply_everywhere(step, graph, ctx)
             except Error:
                 raise
             except Exception as error:
@@ -49,6 +52,12 @@ class Pipeline:
 
     def __str__(self) -> str:
         return ",".join(str(step) for step in self.passes)
+
+
+def apply_everywhere(step: Pass, graph: Graph, ctx: Context) -> Graph:
+    """``graph`` with ``step`` applied to the regions of its control flow, innermost first, and then to itself."""
+    inner = replace(ctx, nested=True)
+    return step.apply(map_regions(graph, lambda region: apply_everywhere(step, region, inner)), ctx)
 
 
 class _Parser:

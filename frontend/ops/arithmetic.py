@@ -168,8 +168,9 @@ def shift_right(c: Conversion, x: Value, places: int) -> Value:
 
 
 @converts(aten._to_copy.default)
-def to_copy(c: Conversion, x: Value, **options: Any) -> Value:
-    return c.cast(x, c.dtype)
+def to_copy(c: Conversion, x: Operand, **options: Any) -> Value:
+    """Traces of PyTorch's own (flex_attention's) hold numbers here, too."""
+    return c.operand(x, c.dtype)
 
 
 @converts(torch.ops.prims.convert_element_type.default)
