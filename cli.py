@@ -307,7 +307,8 @@ def targets(json: JsonOption = False) -> None:
         sizes = (_size(size) if size else "-" for size in (target.l1_bytes, target.l2_bytes, target.l3_bytes))
         grid.add_row(str(target).removesuffix(f" -threads={target.threads}"), f"{target.vector_bytes * 8} bit", *sizes)
     out.print(grid)
-    out.print("further options: cpu -threads=N -l1=KiB -l2=KiB -l3=KiB; cortex-m -flash=SIZE -ram=SIZE -clock=MHz", highlight=False)
+    options = "cpu -threads=N -l1=KiB -l2=KiB -l3=KiB; cortex-m -flash=SIZE -ram=SIZE -clock=MHz; cuda -arch=sm_XY -board=NAME"
+    out.print(f"further options: {options}", highlight=False)
 
 
 @app.command(epilog=_examples("mlc cache", "mlc cache --clear"))

@@ -95,7 +95,7 @@ def template_space(task: Task) -> Space | None:
     """The space of the first template that takes the task; None when none does."""
     from ..codegen.templates import template_for
 
-    template = template_for(task.graph)
+    template = template_for(task.graph, task.target.kind)
     return template.space(task) if template is not None else None
 
 

@@ -31,7 +31,7 @@ def kernel_nodes(graph: Graph, target: Target, threads: int, numerics: Numerics,
         if node.op == "constant" or is_control(node) or _is_free(node, constants):
             continue
         region = canonicalise(node.regions[0] if node.op == "fusion" else wrapped(node))
-        template = template_for(region)
+        template = template_for(region, target.kind)
         if template is None:
             refused.append(f"  {label_of(node)} ({node.location}) on {', '.join(str(value.type) for value in node.inputs)}")
             continue

@@ -15,6 +15,7 @@ class Kind(enum.StrEnum):
 
     CPU = "cpu"
     CORTEX_M = "cortex-m"
+    CUDA = "cuda"
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,24 @@ class Microcontroller:
 
 
 @dataclass(frozen=True)
+class Gpu:
+    """What kernels of a GPU must fit into: shared bytes that a block can have, threads that a multiprocessor can hold; its warps."""
+
+    board: str
+    warp: int
+    shared_bytes_per_block: int
+    threads_per_multiprocessor: int
+
+
+@dataclass(frozen=True)
 class Target:
     """Facts about a device, as a kernel generator and a cost model need them. ``str(target)`` parses back to the same target.
 
     ``vector_bytes`` is the widest vector register (one fp32 number where there are none), ``vector_registers`` how many there are,
     ``fma_units`` how many vector multiply-adds start per cycle; cache sizes are bytes per core (``l3_bytes``: of the whole chip), 0
     where there is none. ``peak_flops`` (fp32, one core) and ``memory_bandwidth`` (bytes per second, all cores) are estimates for the
-    cost model. ``device`` holds the facts that only one family has.
+    cost model. ``device`` holds the facts that only one family has. Of a GPU, cores are multiprocessors, vectors warps, the first-level
+    cache holds shared memory, and the third level is the cache of the whole chip.
     """
 
     kind: Kind
@@ -47,13 +59,14 @@ class Target:
     l3_bytes: int
     frequency: float
     memory_bandwidth: float
-    device: Microcontroller | None = None
+    device: Microcontroller | Gpu | None = None
 
     @staticmethod
     def parse(text: str) -> Target:
-        """The target of a text such as ``cpu``, ``cpu -mcpu=znver4 -threads=2``, ``cortex-m4 -ram=128K``; TargetError when there is none.
+        """The target of a text such as ``cpu``, ``cpu -mcpu=znver4 -threads=2``, ``cortex-m4 -ram=128K``, ``cuda -arch=sm_90``; TargetError
+        when there is none.
 
-        ``cpu`` alone is this machine. The families' modules in ``platforms/`` say which options they take.
+        ``cpu`` alone is this machine's processor, ``cuda`` its GPU. The families' modules in ``platforms/`` say which options they take.
         """
         from .platforms.families import family_named
 

@@ -82,7 +82,7 @@ def parse(words: TargetText) -> Target:
 
 def text(target: Target) -> str:
     """The text form, with every parameter."""
-    assert target.device is not None, "microcontrollers have flash and RAM"
+    assert isinstance(target.device, Microcontroller)
     clock = round(target.frequency / _MHZ)
     return f"{target.mcpu} -flash={_size(target.device.flash_bytes)} -ram={_size(target.device.ram_bytes)} -clock={clock}"
 

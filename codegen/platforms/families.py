@@ -7,9 +7,9 @@ from typing import Protocol
 
 from ...errors import TargetError
 from ..target import Kind, Target, TargetText
-from . import cortex_m, cpu
+from . import cortex_m, cpu, cuda
 
-_NOT_YET = ("cuda", "rocm", "vulkan", "opencl", "metal", "webgpu", "wasm", "c", "riscv64", "aarch64", "neon")
+_NOT_YET = ("rocm", "vulkan", "opencl", "metal", "webgpu", "wasm", "c", "riscv64", "aarch64", "neon")
 _NOT_YET_PREFIXES = ("hexagon", "cortex-a")
 
 
@@ -33,7 +33,7 @@ class Family(Protocol):
         ...
 
 
-FAMILIES: dict[Kind, Family] = {Kind.CPU: cpu, Kind.CORTEX_M: cortex_m}
+FAMILIES: dict[Kind, Family] = {Kind.CPU: cpu, Kind.CORTEX_M: cortex_m, Kind.CUDA: cuda}
 
 
 def family_of(kind: Kind) -> Family:

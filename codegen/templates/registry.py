@@ -1,4 +1,4 @@
-"""All templates, most specific first."""
+"""All templates of each family of targets, most specific first."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 from ...errors import LoweringError
 from ...ir import Graph
+from ..target import Kind
 from ..template import Template
 
 # Module, class. The first that takes a graph compiles it; elementwise takes what has no anchor.
-_TEMPLATES = (
+_LOOPS = (
     ("matmul", "MatmulTemplate"),
     ("grouped_matmul", "GroupedMatmul"),
     ("conv", "ConvTemplate"),
@@ -28,22 +29,37 @@ _TEMPLATES = (
     ("contraction", "Contraction"),
     ("elementwise", "Elementwise"),
 )
+_GPU = (
+    ("..gpu.windows", "GpuDirectConv"),
+    ("..gpu.gemm", "GpuGemm"),
+    ("..gpu.attention", "GpuAttention"),
+    ("..gpu.windows", "GpuPooling"),
+    ("..gpu.rowwise", "GpuReduction"),
+    ("..gpu.rowwise", "GpuRowwise"),
+    ("..gpu.ordered", "GpuScan"),
+    ("..gpu.ordered", "GpuSort"),
+    ("..gpu.elementwise", "GpuElementwise"),
+)
+_FAMILIES = {Kind.CPU: _LOOPS, Kind.CORTEX_M: _LOOPS, Kind.CUDA: _GPU}
 
 
 @functools.cache
-def templates() -> Sequence[Template]:
-    """Every template, in the order in which they are asked."""
-    return tuple(getattr(importlib.import_module(f".{module}", __package__), name)() for module, name in _TEMPLATES)
+def templates(kind: Kind = Kind.CPU) -> Sequence[Template]:
+    """Every template for a family of targets, in the order in which they are asked."""
+    found = []
+    for module, name in _FAMILIES[kind]:
+        found.append(getattr(importlib.import_module(module if module.startswith(".") else f".{module}", __package__), name)())
+    return tuple(found)
 
 
-def template_for(graph: Graph) -> Template | None:
-    """The template that compiles ``graph``, the region of a fusion; None if there is none."""
-    return next((template for template in templates() if template.takes(graph)), None)
+def template_for(graph: Graph, kind: Kind = Kind.CPU) -> Template | None:
+    """The template that compiles ``graph``, the region of a fusion, for a family of targets; None if there is none."""
+    return next((template for template in templates(kind) if template.takes(graph)), None)
 
 
 def template_named(name: str) -> Template:
-    """The template of that name; LoweringError if there is none."""
-    for template in templates():
-        if template.name == name:
-            return template
-    raise LoweringError(f"no template is called '{name}' (there are: {', '.join(template.name for template in templates())})")
+    """The template of that name, whatever it generates code for; LoweringError if there is none."""
+    known = {template.name: template for kind in _FAMILIES for template in templates(kind)}
+    if name not in known:
+        raise LoweringError(f"no template is called '{name}' (there are: {', '.join(known)})")
+    return known[name]

@@ -62,7 +62,7 @@ def test_closest_processor_needs_its_features() -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("cuda -arch=sm_90", "not yet supported"),
+        ("cuda -arch=sm_91", "no architecture is called"),
         ("cortex-a53", "not yet supported"),
         ("cortex-m99", "cortex-m4"),
         ("cortex-m4 -ram=lots", "256K"),
