@@ -13,17 +13,27 @@ from .task import Task
 
 
 @dataclass(frozen=True)
+class Launch:
+    """How a GPU kernel is started: ``blocks`` blocks of ``threads`` threads, along one axis."""
+
+    blocks: int
+    threads: int
+
+
+@dataclass(frozen=True)
 class LoweredKernel:
     """A scheduled kernel, ready to be compiled.
 
     ``function`` is a TIR PrimFunc whose parameters are pointers: the task's inputs, its outputs, then, if ``workspace_bytes`` is not
-    zero, a scratch buffer of that size (64-byte aligned, private to the call). It returns int32, 0 for success.
+    zero, a scratch buffer of that size (64-byte aligned, private to the call). It returns int32, 0 for success; one for a GPU returns
+    nothing, and ``launch`` says how to start it.
     ``constant_layouts`` gives, for constant inputs that the kernel wants in an order other than their type's, that order.
     """
 
     function: Any
     constant_layouts: Mapping[int, Layout] = field(default_factory=dict)
     workspace_bytes: int = 0
+    launch: Launch | None = None
 
 
 class Template(ABC):

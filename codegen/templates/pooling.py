@@ -50,14 +50,14 @@ class Pooling(Template):
         region = AnchoredRegion.find(task.graph, ("window_reduce",), any_dtype=True)
         assert region is not None
         kernel = Kernel(task.graph)
-        pool = _Pool(kernel, region, task, config["lanes"])
+        pool = Pool(kernel, region, task, config["lanes"])
         for box in pool.boxes():
             with kernel.emitter.scope():
                 pool.emit(box, bool(config["parallel"]))
         return LoweredKernel(kernel.finish())
 
 
-class _Pool:
+class Pool:
     """The computation of one pooling."""
 
     def __init__(self, kernel: Kernel, region: AnchoredRegion, task: Task, lanes: int) -> None:
@@ -112,9 +112,9 @@ class _Pool:
                 place = inner.indices(emitter, start + lane) if inner.axes else {}
                 return box_indices(box, {**positions, **place})
 
-            self._windows(lanes, at)
+            self.windows(lanes, at)
 
-    def _windows(self, lanes: int, at: Callable[[Expr], list[Expr]]) -> None:
+    def windows(self, lanes: int, at: Callable[[Expr], list[Expr]]) -> None:
         """``lanes`` windows at once."""
         emitter = self.emitter
         kind = "max" if self.largest else "sum"

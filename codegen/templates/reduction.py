@@ -18,7 +18,7 @@ from ..task import Numerics, Task
 from ..template import LoweredKernel, Template
 from .loops import worth_parallel
 from .region import AnchoredRegion
-from .rows import Element, Row, RowLoops, Rows, Step, plan_rows
+from .rows import Element, Passes, RowLoops, Rows, Step, plan_rows
 
 
 class Reduction(Template):
@@ -45,14 +45,14 @@ class Reduction(Template):
         assert region is not None
         kernel = Kernel(graph)
         emitter = kernel.emitter
-        computation = _Computation(kernel, region, task.numerics)
+        computation = ReductionComputation(kernel, region, task.numerics)
         vectorised = all(vectorises(node) for node in graph.nodes)
         rows = Rows(emitter, computation.loops, config["lanes"], config["accumulators"], vectorised)
         rows.run(bool(config["parallel"]), 4 * task.threads, computation.row)
         return LoweredKernel(kernel.finish())
 
 
-class _Computation:
+class ReductionComputation:
     """The row computation of one reduce."""
 
     def __init__(self, kernel: Kernel, region: AnchoredRegion, numerics: Numerics) -> None:
@@ -79,7 +79,7 @@ class _Computation:
             lambda evaluator, indices: evaluator.value_at(self.operand, indices),
         )
 
-    def row(self, row: Row) -> None:
+    def row(self, row: Passes) -> None:
         """Emits one row (or bundle)."""
         dtype = self.operand.tensor.dtype
         if self.kind.startswith("arg"):
@@ -133,7 +133,7 @@ class _Computation:
             return tirx.NE(value, tirx.const(0, "uint8"))
         return value
 
-    def _position_of_extreme(self, row: Row) -> Callable[[Expr], Expr]:
+    def _position_of_extreme(self, row: Passes) -> Callable[[Expr], Expr]:
         """The first position of the largest (smallest) element, or of NaN: one pass finds the value, another the position."""
         dtype = self.operand.tensor.dtype
         kind = self.kind.removeprefix("arg")

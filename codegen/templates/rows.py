@@ -7,8 +7,9 @@ a free axis is innermost, vectors hold one element of each of several rows (*acr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from tvm import tirx
 
@@ -56,6 +57,18 @@ class Step:
     identity: Expr
     dtype: str
     element: Callable[[Element], Expr]
+
+
+class Passes(Protocol):
+    """What the computation of a row may do, however its elements are shared among lanes or threads. See :class:`Row`."""
+
+    def once(self) -> AbstractContextManager[Element]: ...
+
+    def keep(self, value: Callable[[Expr], Expr], dtype: str = "float32") -> Callable[[Expr], Expr]: ...
+
+    def each(self, body: Callable[[Element], None]) -> None: ...
+
+    def accumulate(self, *steps: Step) -> list[Callable[[Expr], Expr]]: ...
 
 
 def plan_rows(

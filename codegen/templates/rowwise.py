@@ -19,7 +19,7 @@ from ..task import Task
 from ..template import LoweredKernel, Template
 from .loops import worth_parallel
 from .region import AnchoredRegion
-from .rows import STAGE_ELEMENTS, Element, Row, RowLoops, Rows, Step, plan_rows
+from .rows import STAGE_ELEMENTS, Element, Passes, RowLoops, Rows, Step, plan_rows
 
 OPS = ("softmax", "log_softmax", "layer_norm", "rms_norm", "group_norm")
 
@@ -50,13 +50,13 @@ class Rowwise(Template):
         region = AnchoredRegion.find(task.graph, OPS, free_outputs=True)
         assert region is not None
         kernel = Kernel(task.graph)
-        computation = _Computation(kernel, region)
+        computation = RowwiseComputation(kernel, region)
         rows = Rows(kernel.emitter, computation.loops, config["lanes"], config["accumulators"])
         rows.run(bool(config["parallel"]), 4 * task.threads, lambda row: computation.row(row, rows.stage_size))
         return LoweredKernel(kernel.finish())
 
 
-class _Computation:
+class RowwiseComputation:
     """The row computation of one normalisation. Rows are formed over :attr:`shape`, in which a group norm's channels are split in two."""
 
     def __init__(self, kernel: Kernel, region: AnchoredRegion) -> None:
@@ -72,7 +72,7 @@ class _Computation:
             region.graph, self.shape, self.order, self.axes, {self.node.output: lambda indices: f32(0.0)}, self._touch
         )
 
-    def row(self, row: Row, stage_size: int) -> None:
+    def row(self, row: Passes, stage_size: int) -> None:
         """Emits one row (or bundle of rows)."""
         staged = stage_size <= STAGE_ELEMENTS
         {
@@ -152,7 +152,7 @@ class _Computation:
             if output in self.region.paths:
                 self.evaluator.store_outputs(position, self._place(output, indices))
 
-    def _softmax(self, row: Row, stage_size: int) -> None:
+    def _softmax(self, row: Passes, stage_size: int) -> None:
         first, again = self._first_pass(stage_size)
         bind = self.emitter.bind
         (highest,) = row.accumulate(_maximum(first))
@@ -173,7 +173,7 @@ class _Computation:
 
         row.each(finish)
 
-    def _log_softmax(self, row: Row, stage_size: int) -> None:
+    def _log_softmax(self, row: Passes, stage_size: int) -> None:
         first, again = self._first_pass(stage_size)
         bind = self.emitter.bind
         (highest,) = row.accumulate(_maximum(first))
@@ -181,7 +181,7 @@ class _Computation:
         logarithm = row.keep(lambda lane: log(bind, bind(total(lane))))
         row.each(lambda element: self._store(element, again(element) - highest(element.lane) - logarithm(element.lane)))
 
-    def _centred_norm(self, row: Row, stage_size: int) -> None:
+    def _centred_norm(self, row: Passes, stage_size: int) -> None:
         first, again = self._first_pass(stage_size)
         bind = self.emitter.bind
         scale = 1.0 / self.loops.length
@@ -196,7 +196,7 @@ class _Computation:
         inverse = row.keep(lambda lane: self._inverse_root(squares(lane), scale))
         row.each(lambda element: self._store(element, self._affine(element, (again(element) - mean(element.lane)) * inverse(element.lane))))
 
-    def _rms_norm(self, row: Row, stage_size: int) -> None:
+    def _rms_norm(self, row: Passes, stage_size: int) -> None:
         first, again = self._first_pass(stage_size)
         bind = self.emitter.bind
 
