@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .codegen.assembly import Choose, Progress, assemble, tasks_of
 from .codegen.kernels import KernelNode
-from .codegen.target import Target
+from .codegen.target import Kind, Target
 from .codegen.task import Numerics
 from .costmodel import CostOracle, Estimate
 from .errors import OptionError
@@ -18,7 +19,9 @@ from .ir import Constant, Graph, interpret
 from .ir.program import Signature
 from .module import CompiledModel
 from .passes import Context, Pipeline, default_pipeline
+from .passes.acceptance import template_takes
 from .passes.instruments import Instrument
+from .runtime.devices import executable_for
 from .runtime.executable import Executable
 
 if TYPE_CHECKING:
@@ -101,6 +104,11 @@ def tune(
     from .autotune import tune_tasks
 
     options = check_options(target=target, threads=threads, nonfinite=nonfinite)
+    if options.target.kind is not Kind.CPU:
+        raise OptionError(
+            f"kernels for '{options.target}' cannot be measured by this version of mlc, only those for 'cpu'; compile without tuning: "
+            "templates choose by the target's facts"
+        )
     kernels = model_tasks(model, _as_tuple(example_inputs), dict(example_kwargs or {}), options)
     tasks = [kernel.task for kernel in kernels]
     return tune_tasks(tasks, trials=trials, seconds=seconds, database=database, seed=seed, progress=progress)
@@ -180,7 +188,7 @@ def compile_program(
         progress=options.progress,
         states=[(state.name, known[state.name]) for state in lowered.states],
     )
-    return Executable(assembled.program, assembled.library, assembled.weights)
+    return executable_for(assembled.program, assembled.library, assembled.weights)
 
 
 def lower_model(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options, *, dynamic_shapes: Any = None) -> Lowered:
@@ -207,6 +215,7 @@ def pass_context(options: Options) -> Context:
         numerics=options.numerics,
         cost=CostOracle(options.target, options.threads, numerics=options.numerics),
         evaluator=interpret,
+        takes=functools.partial(template_takes, kind=options.target.kind),
     )
 
 

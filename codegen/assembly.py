@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import pathlib
@@ -16,7 +17,7 @@ from ..errors import Error, LoweringError
 from ..ir import Constant, Graph, Node, TokenType, control_walk
 from ..ir.program import Form, Program, Signature, Step
 from .binding import bind
-from .build import CompiledKernel, cache_directory, compile_kernel, in_parallel, link_library, versions
+from .build import CompiledKernel, cache_directory, compile_kernel, host_sources, in_parallel, link_library, versions
 from .entry import ENTRY, entry_source
 from .kernels import KernelNode, kernel_nodes, known_constants, label_of, wrapped
 from .space import Config, Space
@@ -63,7 +64,7 @@ def assemble(
     when the program does not fit the target's memory.
     """
     _require_static(graph)
-    storage = assign_storage(graph, _updated)
+    storage = assign_storage(graph, functools.partial(_updated, kind=target.kind))
     graph = storage.graph
     constants = known_constants(graph)
     kernels = kernel_nodes(graph, target, threads or target.threads, numerics, constants)
@@ -83,7 +84,7 @@ def assemble(
         content, needed = assemble_sources(binding.steps, objects, binding.plan.nbytes, signature, target)
         library = _cached_program(hashlib.sha256(content).hexdigest()[:32], ".json", lambda path: path.write_bytes(content))
     else:
-        library = _link(binding.steps, objects, signature)
+        library = _link(binding.steps, objects, signature, target)
     program = Program(
         name=name,
         signature=signature,
@@ -106,16 +107,16 @@ def assemble(
 def tasks_of(graph: Graph, target: Target, *, threads: int | None = None, numerics: Numerics = Numerics.FAST) -> list[KernelNode]:
     """The kernel calls that :func:`assemble` would compile for ``graph``, in order: what there is to tune."""
     _require_static(graph)
-    graph = assign_storage(graph, _updated).graph
+    graph = assign_storage(graph, functools.partial(_updated, kind=target.kind)).graph
     return kernel_nodes(graph, target, threads or target.threads, numerics, known_constants(graph))
 
 
-def _updated(node: Node) -> int | None:
+def _updated(node: Node, kind: Kind) -> int | None:
     """Which operand of a top-level node its kernel updates in place; None for nearly all."""
     region = node.regions[0] if node.op == "fusion" else wrapped(node) if node.op == "put" else None
     if region is None or all(inner.op != "put" for inner in region.nodes):
         return None
-    template = template_for(region)
+    template = template_for(region, kind)
     return template.in_place(region) if template is not None else None
 
 
@@ -154,12 +155,13 @@ def _compile(kernels: Sequence[KernelNode], choose: Choose, progress: Progress |
     return dict(zip(distinct, in_parallel(compile_one, distinct.values()), strict=True))
 
 
-def _link(steps: Sequence[Step], kernels: Mapping[str, CompiledKernel], signature: Signature) -> pathlib.Path:
+def _link(steps: Sequence[Step], kernels: Mapping[str, CompiledKernel], signature: Signature, target: Target) -> pathlib.Path:
     """The shared library of the program."""
-    source = entry_source(steps, len(signature.inputs), len(signature.outputs))
-    name = hashlib.sha256("|".join([versions(), source, *kernels]).encode()).hexdigest()[:32]
+    entry = entry_source(steps, len(signature.inputs), len(signature.outputs), on_device=target.kind is Kind.CUDA)
+    sources = {"entry.c": entry, **host_sources(target)}
+    name = hashlib.sha256("|".join([versions(), *sources.values(), *kernels]).encode()).hexdigest()[:32]
     objects = [kernel.object for kernel in kernels.values()]
-    return _cached_program(name, ".so", lambda path: link_library(objects, {"entry.c": source}, [ENTRY], path))
+    return _cached_program(name, ".so", lambda path: link_library(objects, sources, [ENTRY], path))
 
 
 def _cached_program(name: str, suffix: str, write: Callable[[pathlib.Path], object]) -> pathlib.Path:

@@ -46,7 +46,7 @@ def versions() -> str:
     import tvm
 
     digest = hashlib.sha256()
-    for folder in (PACKAGE, PACKAGE / "c", PACKAGE / "emit", PACKAGE / "templates"):
+    for folder in (PACKAGE, PACKAGE / "c", PACKAGE / "emit", PACKAGE / "gpu", PACKAGE / "templates"):
         for source in sorted(folder.glob("*.py")):
             digest.update(source.name.encode() + b"\0" + source.read_bytes())
     return f"tvm-{tvm.__version__} llvm-{tvm.target.codegen.llvm_version_major()} mlc-{digest.hexdigest()[:12]}"
@@ -96,6 +96,20 @@ def compile_object(function: Any, symbol: str, target: Target) -> bytes:
         return pathlib.Path(path).read_bytes()
 
 
+def kernel_object(lowered: LoweredKernel, symbol: str, target: Target) -> bytes:
+    """The object file that defines ``int32_t symbol(void*, ...)`` for the host of ``target``; BuildError when a tool fails."""
+    if target.kind is Kind.CUDA:
+        from .gpu.compile import cuda_object
+
+        return cuda_object(lowered, symbol, target)
+    return compile_object(lowered.function, symbol, target)
+
+
+def host_sources(target: Target) -> dict[str, str]:
+    """C sources (name -> text) that programs for ``target`` link besides their entry."""
+    return {"cuda_launch.c": (NATIVE / "cuda_launch.c").read_text()} if target.kind is Kind.CUDA else {}
+
+
 @dataclass(frozen=True)
 class CompiledKernel:
     """An object file that defines ``symbol``, and what a caller must know of the kernel (see :class:`LoweredKernel`).
@@ -131,7 +145,7 @@ def _compile(lowered: LoweredKernel, symbol: str, target: Target) -> CompiledKer
         from .c.assembly import compile_source
 
         return compile_source(lowered, symbol)
-    return CompiledKernel(symbol, compile_object(lowered.function, symbol, target), dict(lowered.constant_layouts), lowered.workspace_bytes)
+    return CompiledKernel(symbol, kernel_object(lowered, symbol, target), dict(lowered.constant_layouts), lowered.workspace_bytes)
 
 
 def in_parallel(function: Callable[[Item], Result], items: Iterable[Item], jobs: int | None = None) -> list[Result]:
@@ -198,7 +212,7 @@ def link_library(objects: Sequence[bytes], sources: Mapping[str, str], exports: 
         script = folder / "exports.map"
         script.write_text("{ global: " + " ".join(f"{symbol};" for symbol in exports) + " local: *; };\n")
         command = [c_compiler(), "-O2", "-shared", "-fPIC", "-fvisibility=hidden", f"-I{ABI_INCLUDE}", *files, f"@{arguments}"]
-        command += ["-Wl,--gc-sections", f"-Wl,--version-script={script}", "-o", str(output)]
+        command += ["-Wl,--gc-sections", f"-Wl,--version-script={script}", "-ldl", "-o", str(output)]
         run_tool(command)
 
 

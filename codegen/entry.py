@@ -16,11 +16,20 @@ extern __thread const mlc_context* mlc_current_context;
 """
 
 
-def entry_source(steps: Sequence[Step], inputs: int, outputs: int, symbol: str = ENTRY) -> str:
-    """C source of the entry ``symbol`` that runs ``steps``; in ``io`` are ``inputs`` inputs, then ``outputs`` outputs, then states."""
+_DEVICE_HEAD = """\
+int32_t mlc_cuda_copy(void* target, const void* source, uint64_t bytes);
+int32_t mlc_cuda_flag(const void* flag);
+"""
+
+
+def entry_source(steps: Sequence[Step], inputs: int, outputs: int, symbol: str = ENTRY, *, on_device: bool = False) -> str:
+    """C source of the entry ``symbol`` that runs ``steps``; in ``io`` are ``inputs`` inputs, then ``outputs`` outputs, then states.
+
+    With ``on_device`` all buffers are in the memory of a GPU, of which the host only knows the addresses.
+    """
     calls = [step for step in walk(steps) if isinstance(step, KernelCall)]
     arity = {call.symbol: len(call.arguments) for call in calls}
-    lines = [_HEAD]
+    lines = [_HEAD, _DEVICE_HEAD] if on_device else [_HEAD]
     lines += [f"int32_t {name}({', '.join(['void*'] * count) or 'void'});" for name, count in arity.items()]
     lines += [
         "",
@@ -33,17 +42,18 @@ def entry_source(steps: Sequence[Step], inputs: int, outputs: int, symbol: str =
         "  (void)io, (void)dims, (void)scratch, (void)constants;",
         "  mlc_current_context = context;",
     ]
-    lines += StepWriter(inputs, outputs).block(steps, "  ")
-    lines += ["done:" if calls else "", "  mlc_current_context = outer;", "  return code;", "}", ""]
+    lines += StepWriter(inputs, outputs, on_device).block(steps, "  ")
+    lines += ["done:" if calls or on_device else "", "  mlc_current_context = outer;", "  return code;", "}", ""]
     return "\n".join(lines)
 
 
 class StepWriter:
     """Writes steps as C statements, numbering kernel calls as :attr:`Program.calls` does."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, on_device: bool = False) -> None:
         self.inputs = inputs
         self.outputs = outputs
+        self.on_device = on_device
         self.calls = 0
 
     def block(self, steps: Sequence[Step], indent: str) -> Iterator[str]:
@@ -56,6 +66,9 @@ class StepWriter:
             case KernelCall():
                 yield from self.call(step, indent)
                 self.calls += 1
+            case Copy() if self.on_device:
+                copy = f"mlc_cuda_copy({self.pointer(step.target)}, {self.pointer(step.source)}, {step.target.nbytes})"
+                yield f"{indent}if ((code = {copy})) goto done;"
             case Copy():
                 yield f"{indent}memcpy({self.pointer(step.target)}, {self.pointer(step.source)}, {step.target.nbytes});"
             case Branch():
@@ -87,6 +100,8 @@ class StepWriter:
         yield f"{indent}if (context->profile) context->profile(context, {self.calls}, 0);"
 
     def flag(self, buffer: BufferRef) -> str:
+        if self.on_device:
+            return f"mlc_cuda_flag({self.pointer(buffer)})"
         return f"*(const uint8_t*)({self.pointer(buffer)})"
 
     def pointer(self, buffer: BufferRef) -> str:

@@ -31,6 +31,7 @@ import numpy as np
 from ..errors import ArtifactError, DeviceUnavailableError
 from ..ir.program import Form, Program
 from . import _native
+from .devices import executable_for
 from .executable import Executable
 from .features import require_features
 from .manifest import program_from_json, program_to_json
@@ -131,8 +132,8 @@ def load(path: str | Path, *, threads: int | None = None) -> tuple[str, list[Exe
             weights = entry["weights"]
             if weights is not None and weights not in mapped:
                 mapped[weights] = _map(_extract(archive, manifest, weights, ".bin", rehash=False))
-            executable = Executable(program, library, mapped[weights] if weights is not None else None, threads=threads)
-            if program.form is Form.LIBRARY:
+            executable = executable_for(program, library, mapped[weights] if weights is not None else None, threads=threads)
+            if program.form is Form.LIBRARY and executable.dispatches:
                 _ = executable.runner  # opens the library now, so that a bad one is found here
             executables.append(executable)
         return str(manifest["name"]), executables

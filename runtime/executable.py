@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -30,6 +30,9 @@ class Executable:
     constants (kept as it is when aligned, else copied once). ``threads`` bounds the program's own number of threads. The
     library is opened at the first call, where DeviceUnavailableError is raised if the processor cannot run it.
     """
+
+    dispatches: ClassVar[bool] = True
+    """Whether :attr:`runner` takes calls by the native fast path."""
 
     def __init__(self, program: Program, library: str | Path, weights: Any = None, *, threads: int | None = None) -> None:
         self.program = program

@@ -129,7 +129,7 @@ class NumpyFramework(Framework):
 
 
 class TorchFramework(Framework):
-    """torch tensors on the CPU."""
+    """torch tensors, on the CPU unless said otherwise."""
 
     def __init__(self) -> None:
         import torch
@@ -147,13 +147,18 @@ class TorchFramework(Framework):
         )
 
     def check(self, spec: TensorSpec, value: Any) -> Any:
+        value = self.check_anywhere(spec, value)
+        _check(spec, value.device.type == "cpu", f"device {value.device}", "device cpu", f"{spec.name}.cpu()")
+        return value
+
+    def check_anywhere(self, spec: TensorSpec, value: Any) -> Any:
+        """Like :meth:`check`, on whatever device the tensor is."""
         torch = self.torch
         if not isinstance(value, torch.Tensor):
             value = torch.from_numpy(np.array(_as_array(spec, value)))
         expected = self.dtypes[spec.dtype]
         _check(spec, value.dtype == expected, f"dtype {value.dtype}", f"dtype {expected}", f"{spec.name}.to({expected})")
         _check_shape(spec, tuple(value.shape))
-        _check(spec, value.device.type == "cpu", f"device {value.device}", "device cpu", f"{spec.name}.cpu()")
         _check(spec, value.layout == torch.strided, f"layout {value.layout}", "a dense layout", f"{spec.name}.to_dense()")
         return value
 

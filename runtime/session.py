@@ -52,6 +52,9 @@ class Session:
         if executable in self._adopted:
             return
         self._adopted.add(executable)
+        if not executable.dispatches:
+            self._held.of(executable)
+            return
         with contextlib.suppress(DeviceUnavailableError):
             runner = self._held.attach(executable)
             if self._held.direct:

@@ -42,10 +42,13 @@ class States:
         """The runner of ``executable`` on these states. DeviceUnavailableError, ArtifactError when it cannot be loaded."""
         runner = self._runners.get(executable)
         if runner is None:
-            states = [self._state(spec, executable) for spec in executable.program.states]
-            runner = executable.make_runner(states, self.guard)
+            runner = executable.make_runner(self.of(executable), self.guard)
             self._runners[executable] = runner
         return runner
+
+    def of(self, executable: Executable) -> list[State]:
+        """The states that ``executable`` works on, in the order of its program's; made if need be."""
+        return [self._state(spec, executable) for spec in executable.program.states]
 
     @property
     def direct(self) -> bool:
