@@ -20,7 +20,8 @@ UNIFORM_LIMIT = 1 << 22
 """Constants of more elements are not searched for being all equal."""
 
 TRANSCENDENTAL = frozenset(
-    {"exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "erf", "sigmoid", "silu", "gelu", "elu", "softplus", "pow"}
+    {"exp", "exp2", "expm1", "log", "log1p", "sin", "cos", "tan", "asin", "acos", "atan", "atan2"}
+    | {"sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "erfc", "sigmoid", "silu", "gelu", "elu", "softplus", "pow"}
 )
 
 

@@ -111,6 +111,18 @@ def exp(bind: Bind, x: Expr) -> Expr:
     return bind((tail + r + f32(1.0)) * scale * f32(2.0))
 
 
+def exp2(bind: Bind, x: Expr) -> Expr:
+    """2 to the x; 0 below -125.5, infinity from 128 on."""
+    x = _clamp(bind, x, -126.3, 128.4)
+    shifted = bind(x + f32(_ROUNDER))
+    n = bind(shifted - f32(_ROUNDER))
+    r = bind((x - n) * f32(math.log(2)))
+    tail = bind(r * r * horner(bind, r, _EXP))
+    # Half of 2^n, since 2^128 is no fp32 number.
+    scale = bind(_float((_bits(shifted) << i32(23)) + i32(0x3F000000)))
+    return bind((tail + r + f32(1.0)) * scale * f32(2.0))
+
+
 def exp_nonpositive(bind: Bind, x: Expr) -> Expr:
     """exp for arguments known not to exceed 0 (a softmax after its maximum is subtracted); -infinity gives 0."""
     x = _clamp(bind, x, -88.0, None)
@@ -158,19 +170,20 @@ def log1p(bind: Bind, x: Expr) -> Expr:
     return bind(select(tirx.EQ(u, f32(1.0)), x, result))
 
 
-def _with_sign_of(bind: Bind, magnitude: Expr, x: Expr) -> Expr:
+def with_sign_of(bind: Bind, magnitude: Expr, x: Expr) -> Expr:
     """``magnitude`` (not negative) with the sign bit of ``x``."""
     return bind(_float(_bits(magnitude) | (_bits(x) & i32(-0x80000000))))
 
 
-def _magnitude(bind: Bind, x: Expr) -> Expr:
+def magnitude_of(bind: Bind, x: Expr) -> Expr:
+    """|x|."""
     return bind(_float(_bits(x) & i32(0x7FFFFFFF)))
 
 
 def tanh(bind: Bind, x: Expr) -> Expr:
     """Hyperbolic tangent, by expm1(-2 |x|)."""
-    m = expm1(bind, bind(_magnitude(bind, x) * f32(-2.0)))
-    return _with_sign_of(bind, bind((f32(0.0) - m) / (m + f32(2.0))), x)
+    m = expm1(bind, bind(magnitude_of(bind, x) * f32(-2.0)))
+    return with_sign_of(bind, bind((f32(0.0) - m) / (m + f32(2.0))), x)
 
 
 def sigmoid(bind: Bind, x: Expr) -> Expr:
@@ -180,10 +193,10 @@ def sigmoid(bind: Bind, x: Expr) -> Expr:
 
 def erf(bind: Bind, x: Expr) -> Expr:
     """Error function: a polynomial near 0, 1 - exp of a polynomial beyond."""
-    a = _clamp(bind, _magnitude(bind, x), None, 4.0)
+    a = _clamp(bind, magnitude_of(bind, x), None, 4.0)
     small = bind(a * horner(bind, bind(a * a), _ERF_SMALL))
     large = bind(f32(1.0) - exp_nonpositive(bind, bind(f32(0.0) - horner(bind, a, _ERF_LARGE))))
-    return _with_sign_of(bind, bind(select(a < f32(_ERF_BORDER), small, large)), x)
+    return with_sign_of(bind, bind(select(a < f32(_ERF_BORDER), small, large)), x)
 
 
 def gelu(bind: Bind, x: Expr) -> Expr:
@@ -206,7 +219,7 @@ def silu(bind: Bind, x: Expr) -> Expr:
 def softplus(bind: Bind, x: Expr) -> Expr:
     """log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|))."""
     positive = bind(select(x < f32(0.0), f32(0.0), x))
-    return bind(positive + log1p(bind, exp_nonpositive(bind, bind(f32(0.0) - _magnitude(bind, x)))))
+    return bind(positive + log1p(bind, exp_nonpositive(bind, bind(f32(0.0) - magnitude_of(bind, x)))))
 
 
 def _quadrant(bind: Bind, x: Expr) -> tuple[Expr, Expr]:
@@ -220,12 +233,17 @@ def _quadrant(bind: Bind, x: Expr) -> tuple[Expr, Expr]:
     return bind(tirx.Cast("float32", reduced)), bind(tirx.Cast("float32", quarter))
 
 
-def _circular(bind: Bind, x: Expr, turned: bool) -> Expr:
+def _reduced(bind: Bind, x: Expr) -> tuple[Expr, Expr, Expr, Expr]:
+    """(sine, cosine, q, whether q is odd) where the first two are of the rest of x after q quarter turns."""
     r, quarter = _quadrant(bind, x)
     square = bind(r * r)
     sine = bind(r + r * square * horner(bind, square, _SIN))
     cosine = bind(square * square * horner(bind, square, _COS) + (square * f32(-0.5) + f32(1.0)))
-    odd = bind(tirx.Or(tirx.EQ(quarter, f32(1.0)), tirx.EQ(quarter, f32(3.0))))
+    return sine, cosine, quarter, bind(tirx.Or(tirx.EQ(quarter, f32(1.0)), tirx.EQ(quarter, f32(3.0))))
+
+
+def _circular(bind: Bind, x: Expr, turned: bool) -> Expr:
+    sine, cosine, quarter, odd = _reduced(bind, x)
     if turned:
         negative = bind(tirx.Or(tirx.EQ(quarter, f32(1.0)), tirx.EQ(quarter, f32(2.0))))
         value = bind(select(odd, sine, cosine))
@@ -243,3 +261,9 @@ def sin(bind: Bind, x: Expr) -> Expr:
 def cos(bind: Bind, x: Expr) -> Expr:
     """Cosine."""
     return _circular(bind, x, turned=True)
+
+
+def tan(bind: Bind, x: Expr) -> Expr:
+    """Tangent."""
+    sine, cosine, _, odd = _reduced(bind, x)
+    return bind(select(odd, f32(0.0) - cosine, sine) / select(odd, sine, cosine))

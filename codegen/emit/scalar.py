@@ -10,7 +10,7 @@ from tvm import tirx
 
 from ...errors import LoweringError
 from ...ir import DType, Node
-from . import math
+from . import inverse, math
 from .emitter import Expr, truth_as
 from .kernel import compute_dtype, computes
 from .math import Bind, select
@@ -47,6 +47,12 @@ def _transcendental(fast: Callable[[Bind, Expr], Expr], wide: Callable[[Expr], E
 
 def _libm(name: str) -> Callable[[Expr], Expr]:
     return lambda x: tirx.call_pure_extern("float64", name, x)
+
+
+def _atan2(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
+    if dtype is DType.FLOAT32:
+        return inverse.atan2(bind, x[0], x[1])
+    return tirx.call_pure_extern("float64", "atan2", x[0], x[1])
 
 
 def _wide_sigmoid(x: Expr) -> Expr:
@@ -252,13 +258,26 @@ RULES: dict[str, Rule] = {
     "sqrt": _unary(lambda x, dtype: tirx.sqrt(x)),
     "rsqrt": _unary(lambda x, dtype: _one(dtype) / tirx.sqrt(x)),
     "exp": _transcendental(math.exp, tirx.exp),
+    "exp2": _transcendental(math.exp2, _libm("exp2")),
     "expm1": _transcendental(math.expm1, _libm("expm1")),
     "log": _transcendental(math.log, tirx.log),
     "log1p": _transcendental(math.log1p, _libm("log1p")),
     "sin": _transcendental(math.sin, tirx.sin),
     "cos": _transcendental(math.cos, tirx.cos),
+    "tan": _transcendental(math.tan, _libm("tan")),
+    "asin": _transcendental(inverse.asin, _libm("asin")),
+    "acos": _transcendental(inverse.acos, _libm("acos")),
+    "atan": _transcendental(inverse.atan, _libm("atan")),
+    "atan2": _atan2,
+    "sinh": _transcendental(inverse.sinh, _libm("sinh")),
+    "cosh": _transcendental(inverse.cosh, _libm("cosh")),
     "tanh": _transcendental(math.tanh, _libm("tanh")),
+    "asinh": _transcendental(inverse.asinh, _libm("asinh")),
+    "acosh": _transcendental(inverse.acosh, _libm("acosh")),
+    "atanh": _transcendental(inverse.atanh, _libm("atanh")),
     "erf": _transcendental(math.erf, _libm("erf")),
+    # Its relative accuracy far right takes more than fp32.
+    "erfc": _transcendental(lambda bind, x: tirx.Cast("float32", bind(_libm("erfc")(bind(tirx.Cast("float64", x))))), _libm("erfc")),
     "sigmoid": _transcendental(math.sigmoid, _wide_sigmoid),
     "silu": _transcendental(math.silu, lambda x: x * _wide_sigmoid(x)),
     "softplus": _transcendental(math.softplus, lambda x: tirx.Max(x, tirx.const(0.0, "float64")) + _libm("log1p")(tirx.exp(-tirx.abs(x)))),
@@ -314,7 +333,8 @@ def cast(bind: Bind, x: Expr, source: DType, target: DType) -> Expr:
     return tirx.Cast(to, x)
 
 
-_CALLED_PER_LANE = ("expm1", "log1p", "tanh", "erf", "gelu", "elu", "softplus")
+_CIRCULAR = ("tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh")
+_CALLED_PER_LANE = (*_CIRCULAR, "exp2", "expm1", "log1p", "erf", "gelu", "elu", "softplus")
 
 
 def vectorises(node: Node) -> bool:
@@ -324,6 +344,8 @@ def vectorises(node: Node) -> bool:
     dtype = node.inputs[0].tensor.dtype
     if node.op in ("fmod", "remainder", "floor_div"):
         return dtype.is_integer
+    if node.op == "erfc":
+        return False
     return dtype is not DType.FLOAT64 or node.op not in _CALLED_PER_LANE
 
 

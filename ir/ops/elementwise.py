@@ -97,6 +97,12 @@ def _erf(x: np.ndarray) -> np.ndarray:
     return np.asarray(special.erf(x))
 
 
+def _erfc(x: np.ndarray) -> np.ndarray:
+    from scipy import special
+
+    return np.asarray(special.erfc(x))
+
+
 def _sigmoid(x: np.ndarray) -> np.ndarray:
     decayed = np.exp(-np.abs(x))
     return np.asarray(np.where(x >= 0, 1, decayed) / (1 + decayed))
@@ -169,6 +175,20 @@ _elementwise("log", ("x",), np.log, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, do
 _elementwise("log1p", ("x",), np.log1p, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="log(1 + x) without cancellation")
 _elementwise("sin", ("x",), np.sin, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="sine of x radians")
 _elementwise("cos", ("x",), np.cos, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="cosine of x radians")
+for _name, _function, _doc in (
+    ("exp2", np.exp2, "2 to the x"),
+    ("tan", np.tan, "tangent of x radians"),
+    ("asin", np.arcsin, "inverse sine"),
+    ("acos", np.arccos, "inverse cosine"),
+    ("atan", np.arctan, "inverse tangent"),
+    ("sinh", np.sinh, "hyperbolic sine"),
+    ("cosh", np.cosh, "hyperbolic cosine"),
+    ("asinh", np.arcsinh, "inverse hyperbolic sine"),
+    ("acosh", np.arccosh, "inverse hyperbolic cosine"),
+    ("atanh", np.arctanh, "inverse hyperbolic tangent"),
+    ("erfc", _erfc, "1 - erf(x) without cancellation"),
+):
+    _elementwise(_name, ("x",), _function, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc=_doc)
 _elementwise("tanh", ("x",), np.tanh, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="hyperbolic tangent")
 _elementwise("erf", ("x",), _erf, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="error function")
 _elementwise("sigmoid", ("x",), _sigmoid, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="1 / (1 + exp(-x))")
@@ -236,6 +256,7 @@ _elementwise("floor_div", ("x", "y"), np.floor_divide, doc="x / y rounded toward
 _elementwise("remainder", ("x", "y"), _remainder, doc="x - y * floor(x / y): the sign is y's, but that of x where the result is 0")
 _elementwise("fmod", ("x", "y"), np.fmod, doc="x - y * trunc(x / y): the sign is x's")
 _elementwise("pow", ("x", "y"), _power, kinds=_NUMBER, flops=2 * TRANSCENDENTAL_FLOPS, doc="x to the power y")
+_elementwise("atan2", ("y", "x"), np.arctan2, kinds=_FLOAT, flops=2 * TRANSCENDENTAL_FLOPS, doc="angle of the point (x, y) from the x axis")
 _elementwise("maximum", ("x", "y"), np.maximum, kinds=_ANY, commutative=True, doc="the larger; NaN if either is NaN")
 _elementwise("minimum", ("x", "y"), np.minimum, kinds=_ANY, commutative=True, doc="the smaller; NaN if either is NaN")
 for _name, _compare in {

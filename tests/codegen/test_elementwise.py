@@ -110,6 +110,32 @@ def test_unary_operations(op: str) -> None:
     check(TEMPLATE, region([tensor((13,))], lambda b, x: b.call(op, x)), inputs=[values])
 
 
+_PLACES = np.array([0.0, -0.0, 1.0, -1.0, 0.3, -0.7, 5.0, -200.0, 1e30, -1e-30, np.inf, -np.inf, np.nan])
+
+
+@pytest.mark.parametrize("dtype", [DType.FLOAT32, DType.FLOAT64])
+def test_angles_of_points(dtype: DType) -> None:
+    y, x = (array.reshape(-1).astype(dtype.numpy) for array in np.meshgrid(_PLACES, _PLACES))
+    graph = region([tensor(y.shape, dtype)] * 2, lambda b, y, x: b.call("atan2", y, x))
+    check(TEMPLATE, graph, inputs=[y, x], tolerance=2e-7 if dtype is DType.FLOAT32 else 1e-15)
+
+
+CALLED = ("exp2", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "erfc")
+
+
+@pytest.mark.parametrize("op", CALLED)
+def test_functions_of_the_c_library(op: str) -> None:
+    values = np.array([-2.5, -0.5, 0.0, 0.25, 0.75, 1.0, 1.5, 3.75, -7.0, 6.0, np.nan])
+    check(TEMPLATE, region([tensor((11,), DType.FLOAT64)], lambda b, x: b.call(op, x)), inputs=[values], tolerance=1e-15)
+
+
+def test_the_complementary_error_function_keeps_its_accuracy_far_right() -> None:
+    values = np.array([9.0, 8.0, 5.0], np.float32)
+    for count in range(1, 4):
+        graph = region([tensor((count,))], lambda b, x: b.call("erfc", x))
+        check(TEMPLATE, graph, inputs=[values[:count]], tolerance=2e-7)
+
+
 def test_nan_and_infinity() -> None:
     values = np.array([np.nan, 1.0, np.inf, -np.inf, -2.0, np.nan], np.float32)
     for op in ("isnan", "isinf", "relu"):

@@ -55,6 +55,16 @@ def ulps(result: np.ndarray, reference: np.ndarray, floor: float = 2.0**-126) ->
         ("cos", -1e5, 1e5, 3),
         ("rsqrt", 1e-30, 1e30, 2),
         ("silu", -80.0, 80.0, 5),
+        ("exp2", -125.4, 127.9, 2),
+        ("tan", -1e5, 1e5, 4),
+        ("asin", -1.0, 1.0, 4),
+        ("acos", -1.0, 1.0, 4),
+        ("atan", -1e4, 1e4, 4),
+        ("sinh", -89.4, 89.4, 4),
+        ("cosh", -89.4, 89.4, 4),
+        ("asinh", -1e30, 1e30, 5),
+        ("acosh", 1.0, 1e30, 5),
+        ("atanh", -0.99999, 0.99999, 5),
     ],
 )
 def test_error_in_units_of_the_last_place(op: str, low: float, high: float, limit: float) -> None:
@@ -72,7 +82,7 @@ def test_gelu_is_accurate_relative_to_its_argument(approximate: str) -> None:
 
 def test_small_arguments_keep_their_relative_accuracy() -> None:
     x = np.geomspace(1e-37, 1e-3, COUNT).astype(np.float32)
-    for op in ("tanh", "erf", "expm1", "log1p", "sin"):
+    for op in ("tanh", "erf", "expm1", "log1p", "sin", "tan", "asin", "atan", "sinh", "asinh", "atanh"):
         result, reference = run(op, x)
         assert ulps(result, reference) <= 4, op
 
@@ -83,7 +93,16 @@ def test_extreme_arguments_saturate() -> None:
     expected = {
         "exp": [math.inf, 0, math.inf, 0, 1, 1, math.inf, 0],
         "expm1": [math.inf, -1, math.inf, -1, 0, 0, math.inf, -1],
+        "exp2": [math.inf, 0, math.inf, 0, 1, 1, 2.0**100, 2.0**-100],
         "tanh": [1, -1, 1, -1, 0, 0, 1, -1],
+        "atan": [math.pi / 2, -math.pi / 2] * 2 + [0, 0, math.atan(100), -math.atan(100)],
+        "sinh": [math.inf, -math.inf, math.inf, -math.inf, 0, 0, math.inf, -math.inf],
+        "cosh": [math.inf] * 4 + [1, 1, math.inf, math.inf],
+        "asinh": [math.asinh(top), -math.asinh(top), math.inf, -math.inf, 0, 0, math.asinh(100), -math.asinh(100)],
+        "acosh": [math.acosh(top), math.nan, math.inf, math.nan, math.nan, math.nan, math.acosh(100), math.nan],
+        "atanh": [math.nan] * 4 + [0, 0, math.nan, math.nan],
+        "asin": [math.nan] * 4 + [0, 0, math.nan, math.nan],
+        "acos": [math.nan] * 4 + [math.pi / 2, math.pi / 2, math.nan, math.nan],
         "erf": [1, -1, 1, -1, 0, 0, 1, -1],
         "sigmoid": [1, 0, 1, 0, 0.5, 0.5, 1, 0],
         "softplus": [top, 0, math.inf, 0, math.log(2), math.log(2), 100, 0],
@@ -101,11 +120,13 @@ def test_logarithm_at_the_ends_of_its_domain() -> None:
 
 def test_nan_stays_nan() -> None:
     x = np.full(16, math.nan, np.float32)
-    for op in ("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf", "gelu", "silu", "softplus", "sin", "cos", "relu", "sqrt", "rsqrt"):
+    exponential = ("exp", "exp2", "expm1", "log", "log1p", "sigmoid", "erf", "gelu", "silu", "softplus")
+    circular = ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh")
+    for op in (*exponential, *circular, "relu", "sqrt", "rsqrt"):
         assert np.isnan(run(op, x)[0]).all(), op
 
 
 def test_signed_zero_is_kept_by_odd_functions() -> None:
     x = np.array([0.0, -0.0] * 8, np.float32)
-    for op in ("tanh", "erf"):
+    for op in ("tanh", "erf", "asin", "atan", "sinh", "asinh", "atanh"):
         assert (np.signbit(run(op, x)[0]) == np.signbit(x)).all(), op

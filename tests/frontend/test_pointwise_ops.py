@@ -36,6 +36,7 @@ UNARY: dict[str, tuple[Callable[[Tensor], Any], Tensor]] = {
     "sin": (lambda x: (torch.sin(x), torch.cos(x), torch.tan(x)), X),
     "sinh": (lambda x: (torch.sinh(x), torch.cosh(x), torch.tanh(x)), X),
     "asinh": (lambda x: (torch.asinh(x), torch.acosh(x.abs() + 1), torch.atanh(torch.tanh(x))), X),
+    "arcs": (lambda x: (torch.asin(x.sin()), torch.acos(x.cos()), torch.atan(x), torch.arctan2(x, x.flip(0))), X),
     "erf": (lambda x: (torch.erf(x), torch.erfc(x)), X),
     "sigmoid": (torch.sigmoid, SPECIAL),
     "isnan": (lambda x: (torch.isnan(x), torch.isinf(x), torch.isfinite(x)), SPECIAL),
