@@ -11,9 +11,11 @@ from tvm import tirx
 from ...errors import LoweringError
 from ...ir import DType, Node
 from . import inverse, math
+from .bits import BIT_RULES
 from .emitter import Expr, truth_as
 from .kernel import compute_dtype, computes
 from .math import Bind, select
+from .special import SPECIAL, Wide
 
 Rule = Callable[[Bind, Sequence[Expr], Mapping[str, Any], DType], Expr]
 """(bind, operands, attributes, dtype of the operands) -> result."""
@@ -245,6 +247,15 @@ def _binary(make: Callable[[Expr, Expr], Expr]) -> Rule:
     return lambda bind, x, attributes, dtype: make(x[0], x[1])
 
 
+def _in_fp64(function: Wide) -> Rule:
+    def rule(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
+        if dtype is DType.FLOAT64:
+            return function(bind, x[0])
+        return tirx.Cast(compute_dtype(dtype), function(bind, bind(tirx.Cast("float64", x[0]))))
+
+    return rule
+
+
 RULES: dict[str, Rule] = {
     "neg": _unary(lambda x, dtype: x * constant(-1, dtype) if dtype.is_float else _zero(dtype) - x),
     "abs": _absolute,
@@ -276,8 +287,6 @@ RULES: dict[str, Rule] = {
     "acosh": _transcendental(inverse.acosh, _libm("acosh")),
     "atanh": _transcendental(inverse.atanh, _libm("atanh")),
     "erf": _transcendental(math.erf, _libm("erf")),
-    # Its relative accuracy far right takes more than fp32.
-    "erfc": _transcendental(lambda bind, x: tirx.Cast("float32", bind(_libm("erfc")(bind(tirx.Cast("float64", x))))), _libm("erfc")),
     "sigmoid": _transcendental(math.sigmoid, _wide_sigmoid),
     "silu": _transcendental(math.silu, lambda x: x * _wide_sigmoid(x)),
     "softplus": _transcendental(math.softplus, lambda x: tirx.Max(x, tirx.const(0.0, "float64")) + _libm("log1p")(tirx.exp(-tirx.abs(x)))),
@@ -315,6 +324,8 @@ RULES: dict[str, Rule] = {
     "bitwise_and": _bitwise(tirx.And, tirx.bitwise_and),
     "bitwise_or": _bitwise(tirx.Or, tirx.bitwise_or),
     "bitwise_xor": _bitwise(_exclusive_or, tirx.bitwise_xor),
+    **BIT_RULES,
+    **{name: _in_fp64(function) for name, function in SPECIAL.items()},
     "where": lambda bind, x, attributes, dtype: select(x[0], x[1], x[2]),
 }
 
@@ -344,7 +355,7 @@ def vectorises(node: Node) -> bool:
     dtype = node.inputs[0].tensor.dtype
     if node.op in ("fmod", "remainder", "floor_div"):
         return dtype.is_integer
-    if node.op == "erfc":
+    if node.op in SPECIAL or node.op in BIT_RULES:
         return False
     return dtype is not DType.FLOAT64 or node.op not in _CALLED_PER_LANE
 

@@ -1,31 +1,27 @@
-"""Sorting and top-k along an axis.
-
-A whole row is sorted by counting, for each element, those that come before it (vectors of elements, all pairs: no branches). The first
-few of a long row are selected one after the other, each as the best of those that come after the one before.
-"""
+"""Sorting and top-k along an axis: the row's keys are staged and put in order (:mod:`.sorting`), then its elements are picked."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 from tvm import tirx
 
 from ...ir import DType, Graph, Node, Value
 from ..emit import SERIAL, VECTORIZED, Evaluator, Expr, Kernel, compute_dtype, computes, index, pulls
 from ..emit.attributes import attributes_of
-from ..emit.math import select
 from ..emit.scalar import vectorises
 from ..space import Config, Space
-from ..task import Numerics, Task
+from ..task import Task
 from ..template import LoweredKernel, Template
 from .loops import LoopGroup, outer_loops, worth_parallel
-from .reduction import extreme, lowest
-from .rows import Element, Row, RowLoops, Rows, Step
+from .sorting import KeyRow, Method, key_dtype, key_of
 
-_LONGEST = 1 << 16
-"""Elements of a row, which is staged on the stack."""
-_PAIRS_PER_PASS = 8
-"""A selected element costs two passes over the row; counting costs as many passes as the row has elements, of cheaper work."""
+_LONGEST = 1 << 24
+"""Elements of a row: its keys and positions are held twice."""
+_STACK_BYTES = 1 << 17
+"""Rows that take more scratch memory than this are sorted one after the other in the workspace."""
 
 
 class Sort(Template):
@@ -35,6 +31,7 @@ class Sort(Template):
     """
 
     name: ClassVar[str] = "sort"
+    revision: ClassVar[int] = 2
 
     def takes(self, graph: Graph) -> bool:
         node = _anchor(graph)
@@ -54,111 +51,75 @@ class Sort(Template):
     def lower(self, task: Task, config: Config) -> LoweredKernel:
         node = _anchor(task.graph)
         assert node is not None
-        kernel = Kernel(task.graph)
+        return _Computation(task, node, config).lower()
+
+
+class _Computation:
+    """The kernel of one sort."""
+
+    def __init__(self, task: Task, node: Node, config: Config) -> None:
+        self.task = task
+        self.node = node
+        self.config = config
+        self.type = node.inputs[0].tensor
+        self.axis = _axis(node)
+        self.length = self.type.static_shape[self.axis]
+        count = node.outputs[0].tensor.static_shape[self.axis]
+        self.method = Method.choose(self.length, count, config["lanes"])
+        dtype = self.type.dtype
+        # Elements, their keys (unless they are their own), and what the method needs.
+        self.buffers = [(self.method.padded, compute_dtype(key_dtype(dtype)), "keys"), *self.method.scratch(dtype)]
+        if dtype.is_float:
+            self.buffers.append((self.length, compute_dtype(dtype), "row"))
+        sizes = [-(-extent * np.dtype(name).itemsize // 64) * 64 for extent, name, _ in self.buffers]
+        self.workspace_bytes = sum(sizes) if sum(sizes) > _STACK_BYTES else 0
+        self.offsets = [sum(sizes[:number]) for number in range(len(sizes))]
+
+    def lower(self) -> LoweredKernel:
+        task, node, type = self.task, self.node, self.type
+        kernel = Kernel(task.graph, workspace_bytes=self.workspace_bytes)
         emitter = kernel.emitter
         evaluator = Evaluator(kernel)
-        type = node.inputs[0].tensor
-        axis = _axis(node)
-        length = type.static_shape[axis]
-        count = node.outputs[0].tensor.static_shape[axis]
-        free = [LoopGroup((other,), (type.static_shape[other],)) for other in type.layout.order if other != axis]
+        free = [LoopGroup((other,), (type.static_shape[other],)) for other in type.layout.order if other != self.axis]
         vectorised = all(vectorises(other) for other in task.graph.nodes if other is not node)
-        with outer_loops(emitter, free, bool(config["parallel"]), 4 * task.threads) as indices:
+        parallel = bool(self.config["parallel"]) and not self.workspace_bytes
+        with outer_loops(emitter, free, parallel, 4 * task.threads) as indices:
+            keys, *scratch = self._allocate(kernel)
+            # Integers are sorted by themselves, but merging overwrites them.
+            values = scratch.pop() if type.dtype.is_float else None
+            descending = bool(attributes_of(node)["descending"])
+            row = KeyRow(emitter, keys, scratch, self.method, type.dtype, descending, self.config["lanes"])
+            with emitter.loop(self.length, SERIAL if not vectorised or self.length > 64 else VECTORIZED) as position:
+                value = emitter.bind(evaluator.value_at(node.inputs[0], self._at(position, indices)))
+                if values is not None:
+                    emitter.store(values, value, position)
+                emitter.store(keys, key_of(emitter.bind, value, type.dtype), position)
+            if self.method.padded > self.length:
+                with emitter.loop(self.method.padded - self.length) as position:
+                    emitter.store(keys, row.last(), position + self.length)
 
-            def at(position: Expr) -> list[Expr]:
-                return [position if number == axis else indices.get(number, index(0)) for number in range(type.rank)]
-
-            staged = emitter.allocate(length, compute_dtype(type.dtype), "row")
-            with emitter.loop(length, SERIAL if not vectorised or length > 64 else VECTORIZED) as position:
-                emitter.store(staged, evaluator.value_at(node.inputs[0], at(position)), position)
-
-            def store(place: Expr, value: Expr, position: Expr) -> None:
+            def store(place: Expr, position: Expr) -> None:
                 for number, output in enumerate(task.graph.outputs):
-                    element = value if output is node.outputs[0] else tirx.Cast("int64", position)
-                    kernel.store(number, at(place), element)
+                    if output is not node.outputs[0]:
+                        element = tirx.Cast("int64", position)
+                    elif values is not None:
+                        element = emitter.load(values, position)
+                    else:
+                        element = evaluator.value_at(node.inputs[0], self._at(position, indices))
+                    kernel.store(number, self._at(place, indices), element)
 
-            row = _SortedRow(kernel, staged, length, type.dtype, bool(attributes_of(node)["descending"]), config["lanes"])
-            if count * _PAIRS_PER_PASS < length:
-                row.select(count, store)
-            else:
-                row.rank(count, store)
-        return LoweredKernel(kernel.finish())
+            row.sort(store)
+        return LoweredKernel(kernel.finish(), workspace_bytes=self.workspace_bytes)
 
+    def _at(self, position: Expr, indices: Mapping[int, Expr]) -> list[Expr]:
+        return [position if number == self.axis else indices.get(number, index(0)) for number in range(self.type.rank)]
 
-class _SortedRow:
-    """A staged row, and the two ways of putting it in order. ``store(place, value, position)`` takes the result."""
-
-    def __init__(self, kernel: Kernel, staged: Any, length: int, dtype: DType, descending: bool, lanes: int) -> None:
-        self.emitter = kernel.emitter
-        self.staged = staged
-        self.length = length
-        self.dtype = dtype
-        self.descending = descending
-        self.rows = Rows(self.emitter, RowLoops((), None, (LoopGroup((0,), (length,)),)), lanes)
-
-    def _before(self, a: Expr, b: Expr) -> Expr:
-        return a > b if self.descending else a < b
-
-    def rank(self, count: int, store: Any) -> None:
-        """Every element goes to the place given by how many come before it; equal ones keep their order."""
-        emitter = self.emitter
-        ranks = emitter.allocate(self.length, "int32", "rank")
-        lanes = self.rows.lanes
-        with emitter.loop(-(-self.length // lanes)) as block:
-            start = emitter.bind(tirx.Min(block * lanes, index(self.length - lanes)))
-            with emitter.loop(lanes, VECTORIZED) as lane:
-                emitter.store(ranks, index(0), start + lane)
-            with emitter.loop(self.length) as other:
-                value = emitter.bind(emitter.load(self.staged, other))
-                with emitter.loop(lanes, VECTORIZED) as lane:
-                    own = emitter.bind(emitter.load(self.staged, start + lane))
-                    tie = tirx.And(tirx.EQ(value, own), other < start + lane)
-                    earlier = select(tirx.Or(self._before(value, own), tie), index(1), index(0))
-                    emitter.store(ranks, emitter.load(ranks, start + lane) + earlier, start + lane)
-        with emitter.loop(self.length) as position:
-            place = emitter.bind(emitter.load(ranks, position))
-            if count < self.length:
-                with emitter.when(place < count):
-                    store(place, emitter.load(self.staged, position), position)
-            else:
-                store(place, emitter.load(self.staged, position), position)
-
-    def select(self, count: int, store: Any) -> None:
-        """Each next element is the best of those after the last: worse, or equal and further back."""
-        emitter = self.emitter
-        kind = "max" if self.descending else "min"
-        worst = lowest(kind, self.dtype)
-        none = tirx.const(2**31 - 1, "int32")
-        last_value = emitter.allocate(1, compute_dtype(self.dtype), "value")
-        last_place = emitter.allocate(1, "int32", "place")
-        emitter.store(last_value, lowest("min" if self.descending else "max", self.dtype), 0)
-        emitter.store(last_place, index(-1), 0)
-        with emitter.loop(count) as place:
-            before = emitter.bind(emitter.load(last_value, 0))
-            after = emitter.bind(emitter.load(last_place, 0))
-            row = Row(self.rows, {}, None)
-
-            def remaining(element: Element) -> tuple[Expr, Expr]:
-                value = emitter.bind(emitter.load(self.staged, element.slot))
-                tie = tirx.And(tirx.EQ(value, before), element.slot > after)
-                return value, tirx.Or(self._before(before, value), tie)
-
-            def candidate(element: Element) -> Expr:
-                value, free = remaining(element)
-                return select(free, value, worst)
-
-            (best,) = row.accumulate(Step(extreme(kind, self.dtype, Numerics.FAST), worst, compute_dtype(self.dtype), candidate))
-            value = emitter.bind(best(index(0)))
-
-            def position(element: Element) -> Expr:
-                own, free = remaining(element)
-                return select(tirx.And(free, tirx.EQ(own, value)), element.slot, none)
-
-            (first,) = row.accumulate(Step(lambda a, b: select(a < b, a, b), none, "int32", position))
-            chosen = emitter.bind(tirx.Min(first(index(0)), index(self.length - 1)))
-            store(place, value, chosen)
-            emitter.store(last_value, value, 0)
-            emitter.store(last_place, chosen, 0)
+    def _allocate(self, kernel: Kernel) -> list[Any]:
+        if not self.workspace_bytes:
+            return [kernel.emitter.allocate(*buffer) for buffer in self.buffers]
+        return [
+            kernel.workspace(extent, name, offset, label) for (extent, name, label), offset in zip(self.buffers, self.offsets, strict=True)
+        ]
 
 
 def _anchor(graph: Graph) -> Node | None:

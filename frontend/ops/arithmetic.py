@@ -1,4 +1,4 @@
-"""Arithmetic on numbers: the four operations, powers, rounding, limits, bits, conversion."""
+"""Arithmetic on numbers: the four operations, powers, rounding, limits, conversion."""
 
 from __future__ import annotations
 
@@ -91,9 +91,14 @@ def _unary(op: str) -> Callable[[Conversion, Value], Value]:
     return convert
 
 
-for _name in ("neg", "abs", "square", "sign", "reciprocal", "sqrt", "rsqrt", "bitwise_not"):
+for _name in ("neg", "abs", "square", "reciprocal", "sqrt", "rsqrt", "bitwise_not"):
     converts(getattr(aten, _name).default)(_unary(_name))
 converts(aten._neg_view.default)(_unary("neg"))
+
+
+@converts(aten.sign.default, aten.sgn.default)
+def sign(c: Conversion, x: Value) -> Value:
+    return x if x.tensor.dtype is DType.BOOL else c.call("sign", x)
 
 
 def _rounding(op: str) -> Callable[[Conversion, Value], Value]:
@@ -157,16 +162,6 @@ def clamp_tensor(c: Conversion, x: Value, min: Value | None = None, max: Value |
     return x if max is None else c.call("minimum", x, c.cast(max, c.dtype))
 
 
-@converts(aten.__lshift__.Scalar, aten.bitwise_left_shift.Tensor_Scalar)
-def shift_left(c: Conversion, x: Value, places: int) -> Value:
-    return c.call("mul", c.cast(x, c.dtype), c.scalar(2**places, c.dtype))
-
-
-@converts(aten.__rshift__.Scalar, aten.bitwise_right_shift.Tensor_Scalar)
-def shift_right(c: Conversion, x: Value, places: int) -> Value:
-    return c.call("floor_div", c.cast(x, c.dtype), c.scalar(2**places, c.dtype))
-
-
 @converts(aten._to_copy.default)
 def to_copy(c: Conversion, x: Operand, **options: Any) -> Value:
     """Traces of PyTorch's own (flex_attention's) hold numbers here, too."""
@@ -181,15 +176,6 @@ def convert_element_type(c: Conversion, x: Value, dtype: torch.dtype) -> Value:
 @converts(aten.copy.default)
 def copy(c: Conversion, target: Value, source: Value, non_blocking: bool = False) -> Value:
     return c.broadcast(c.cast(source, c.dtype), c.shape)
-
-
-@converts(aten.copysign.Tensor, aten.copysign.Scalar)
-def copysign(c: Conversion, x: Operand, y: Operand) -> Value:
-    """|x| with the sign of y; the sign of a zero shows in its reciprocal."""
-    magnitude, sign = c.call("abs", c.operand(x, c.dtype)), c.operand(y, c.dtype)
-    zero = c.scalar(0, c.dtype)
-    negative = c.call("lt", c.call("where", c.call("eq", sign, zero), c.call("reciprocal", sign), sign), zero)
-    return c.call("where", negative, c.call("neg", magnitude), magnitude)
 
 
 def _nan_ignoring(op: str) -> Callable[[Conversion, Value, Value], Value]:

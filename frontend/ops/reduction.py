@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from ...ir import Dim, DType, Value
-from ..conversion import Conversion, Number, axes_of, axis_of, static
+from ...ir import DType, Value
+from ..conversion import Conversion, Number, axes_of, static
 from ..registry import converts
-from ..unsupported import Unsupported
 
 aten = torch.ops.aten
 
@@ -124,34 +123,3 @@ def vector_norm(c: Conversion, x: Value, ord: Number = 2, dim: Axes = None, keep
         return c.call("sqrt", _reduced(c, "sum", c.call("square", magnitude), dim, keepdim))
     total = _reduced(c, "sum", c.call("pow", magnitude, c.scalar(ord, c.dtype)), dim, keepdim)
     return c.call("pow", total, c.scalar(1 / ord, c.dtype))
-
-
-def _scan(kind: str) -> Callable[..., Value]:
-    def convert(c: Conversion, x: Value, dim: int, *, dtype: object = None) -> Value:
-        x = c.cast(x, c.dtype)
-        return x if x.tensor.rank == 0 else c.call("scan", x, kind=kind, axis=axis_of(dim, x.tensor.rank))
-
-    return convert
-
-
-converts(aten.cumsum.default)(_scan("sum"))
-converts(aten.cumprod.default)(_scan("prod"))
-
-
-@converts(aten.dist.default)
-def dist(c: Conversion, a: Value, b: Value, p: Number = 2) -> Value:
-    return vector_norm(c, c.call("sub", a, b), p)
-
-
-@converts(aten._cdist_forward.default)
-def cdist(c: Conversion, a: Value, b: Value, p: float, compute_mode: int | None) -> Value:
-    """Distances of the rows of a [..., M, K] and b [..., N, K]."""
-
-    def insert(x: Value, position: int) -> Value:
-        shape: list[Dim] = list(x.tensor.shape)
-        shape.insert(len(shape) - position, 1)
-        return c.reshape(x, shape)
-
-    if p not in (1, 2, math.inf):
-        raise Unsupported(f"distances of norm {p}: only 1, 2 and infinity are known")
-    return vector_norm(c, c.call("sub", insert(a, 1), insert(b, 2)), p, -1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -21,21 +20,10 @@ def _direct(op: str) -> Callable[[Conversion, Value], Value]:
     return convert
 
 
-_EXPONENTIAL = ("exp", "exp2", "expm1", "log", "log1p", "sigmoid", "erf", "erfc")
+_EXPONENTIAL = ("exp", "exp2", "expm1", "log", "log1p", "sigmoid", "erf")
 _CIRCULAR = ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh")
 for _name in (*_EXPONENTIAL, *_CIRCULAR):
     converts(getattr(aten, _name).default)(_direct(_name))
-
-
-def _logarithm(base: int) -> Callable[[Conversion, Value], Value]:
-    def convert(c: Conversion, x: Value) -> Value:
-        return c.call("mul", c.call("log", c.cast(x, c.dtype)), c.scalar(1 / math.log(base), c.dtype))
-
-    return convert
-
-
-converts(aten.log2.default)(_logarithm(2))
-converts(aten.log10.default)(_logarithm(10))
 
 
 @converts(aten.atan2.default)

@@ -1,6 +1,6 @@
 """The operations of the IR, each defined once; importing this package registers them all."""
 
-from . import contraction, control, elementwise, grouped, indexing, movement, reduction, scatter, state, structure, update, window
+from . import contraction, control, elementwise, grouped, indexing, movement, reduction, scatter, special, state, structure, update, window
 from .definition import REQUIRED, Attributes, Cost, Op, Trait, lookup, register, registry
 from .structure import FUSION
 
@@ -22,6 +22,7 @@ __all__ = [
     "register",
     "registry",
     "scatter",
+    "special",
     "state",
     "structure",
     "update",

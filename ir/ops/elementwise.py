@@ -49,7 +49,7 @@ def _result_layout(inputs: Sequence[TensorType], shape: tuple[Dim, ...]) -> Tens
     return inputs[0].with_shape(shape)
 
 
-def _elementwise(
+def elementwise(
     name: str,
     operands: tuple[str, ...],
     reference: Callable[..., Any],
@@ -95,12 +95,6 @@ def _erf(x: np.ndarray) -> np.ndarray:
     from scipy import special
 
     return np.asarray(special.erf(x))
-
-
-def _erfc(x: np.ndarray) -> np.ndarray:
-    from scipy import special
-
-    return np.asarray(special.erfc(x))
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
@@ -158,23 +152,23 @@ _NUMBER = (Kind.INTEGER, Kind.FLOAT)
 _ANY = (Kind.BOOL, Kind.INTEGER, Kind.FLOAT)
 _BITS = (Kind.BOOL, Kind.INTEGER)
 
-_elementwise("neg", ("x",), np.negative, doc="-x")
-_elementwise("abs", ("x",), np.abs, doc="|x|")
-_elementwise("square", ("x",), np.square, doc="x * x")
-_elementwise("sign", ("x",), _sign, doc="-1, 0 or 1; 0 for NaN, as in PyTorch")
-_elementwise("floor", ("x",), np.floor, kinds=_FLOAT, doc="largest integer not above x")
-_elementwise("ceil", ("x",), np.ceil, kinds=_FLOAT, doc="smallest integer not below x")
-_elementwise("round", ("x",), _round_half_even, kinds=_FLOAT, doc="nearest integer, ties to even")
-_elementwise("trunc", ("x",), np.trunc, kinds=_FLOAT, doc="integer part of x")
-_elementwise("reciprocal", ("x",), lambda x: 1 / x, kinds=_FLOAT, flops=4, doc="1 / x")
-_elementwise("sqrt", ("x",), np.sqrt, kinds=_FLOAT, flops=4, doc="square root")
-_elementwise("rsqrt", ("x",), lambda x: 1 / np.sqrt(x), kinds=_FLOAT, flops=4, doc="1 / sqrt(x)")
-_elementwise("exp", ("x",), np.exp, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="e to the x")
-_elementwise("expm1", ("x",), np.expm1, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="exp(x) - 1 without cancellation")
-_elementwise("log", ("x",), np.log, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="natural logarithm")
-_elementwise("log1p", ("x",), np.log1p, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="log(1 + x) without cancellation")
-_elementwise("sin", ("x",), np.sin, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="sine of x radians")
-_elementwise("cos", ("x",), np.cos, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="cosine of x radians")
+elementwise("neg", ("x",), np.negative, doc="-x")
+elementwise("abs", ("x",), np.abs, doc="|x|")
+elementwise("square", ("x",), np.square, doc="x * x")
+elementwise("sign", ("x",), _sign, doc="-1, 0 or 1; 0 for NaN, as in PyTorch")
+elementwise("floor", ("x",), np.floor, kinds=_FLOAT, doc="largest integer not above x")
+elementwise("ceil", ("x",), np.ceil, kinds=_FLOAT, doc="smallest integer not below x")
+elementwise("round", ("x",), _round_half_even, kinds=_FLOAT, doc="nearest integer, ties to even")
+elementwise("trunc", ("x",), np.trunc, kinds=_FLOAT, doc="integer part of x")
+elementwise("reciprocal", ("x",), lambda x: 1 / x, kinds=_FLOAT, flops=4, doc="1 / x")
+elementwise("sqrt", ("x",), np.sqrt, kinds=_FLOAT, flops=4, doc="square root")
+elementwise("rsqrt", ("x",), lambda x: 1 / np.sqrt(x), kinds=_FLOAT, flops=4, doc="1 / sqrt(x)")
+elementwise("exp", ("x",), np.exp, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="e to the x")
+elementwise("expm1", ("x",), np.expm1, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="exp(x) - 1 without cancellation")
+elementwise("log", ("x",), np.log, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="natural logarithm")
+elementwise("log1p", ("x",), np.log1p, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="log(1 + x) without cancellation")
+elementwise("sin", ("x",), np.sin, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="sine of x radians")
+elementwise("cos", ("x",), np.cos, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="cosine of x radians")
 for _name, _function, _doc in (
     ("exp2", np.exp2, "2 to the x"),
     ("tan", np.tan, "tangent of x radians"),
@@ -186,15 +180,14 @@ for _name, _function, _doc in (
     ("asinh", np.arcsinh, "inverse hyperbolic sine"),
     ("acosh", np.arccosh, "inverse hyperbolic cosine"),
     ("atanh", np.arctanh, "inverse hyperbolic tangent"),
-    ("erfc", _erfc, "1 - erf(x) without cancellation"),
 ):
-    _elementwise(_name, ("x",), _function, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc=_doc)
-_elementwise("tanh", ("x",), np.tanh, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="hyperbolic tangent")
-_elementwise("erf", ("x",), _erf, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="error function")
-_elementwise("sigmoid", ("x",), _sigmoid, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="1 / (1 + exp(-x))")
-_elementwise("relu", ("x",), _relu, doc="max(x, 0); NaN and -0.0 stay")
-_elementwise("silu", ("x",), lambda x: x * _sigmoid(x), kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="x * sigmoid(x)")
-_elementwise(
+    elementwise(_name, ("x",), _function, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc=_doc)
+elementwise("tanh", ("x",), np.tanh, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="hyperbolic tangent")
+elementwise("erf", ("x",), _erf, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="error function")
+elementwise("sigmoid", ("x",), _sigmoid, kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="1 / (1 + exp(-x))")
+elementwise("relu", ("x",), _relu, doc="max(x, 0); NaN and -0.0 stay")
+elementwise("silu", ("x",), lambda x: x * _sigmoid(x), kinds=_FLOAT, flops=TRANSCENDENTAL_FLOPS, doc="x * sigmoid(x)")
+elementwise(
     "gelu",
     ("x",),
     _gelu,
@@ -204,7 +197,7 @@ _elementwise(
     attribute_kinds={"approximate": choice("none", "tanh")},
     doc="Gaussian error linear unit (Hendrycks and Gimpel 2016); approximate is 'none' (erf) or 'tanh'",
 )
-_elementwise(
+elementwise(
     "leaky_relu",
     ("x",),
     lambda x, slope: np.where(x > 0, x, slope * x),
@@ -214,7 +207,7 @@ _elementwise(
     attribute_kinds={"slope": FLOAT},
     doc="x where positive, slope * x elsewhere",
 )
-_elementwise(
+elementwise(
     "elu",
     ("x",),
     lambda x, alpha: np.where(x > 0, x, alpha * np.expm1(np.where(x > 0, 0, x))),
@@ -224,7 +217,7 @@ _elementwise(
     attribute_kinds={"alpha": FLOAT},
     doc="x where positive, alpha * (exp(x) - 1) elsewhere",
 )
-_elementwise(
+elementwise(
     "softplus",
     ("x",),
     lambda x: np.logaddexp(x, 0),
@@ -232,13 +225,13 @@ _elementwise(
     flops=2 * TRANSCENDENTAL_FLOPS,
     doc="log(1 + exp(x))",
 )
-_elementwise("hardsigmoid", ("x",), lambda x: np.clip(x / 6 + 0.5, 0, 1), kinds=_FLOAT, flops=4, doc="clamp(x / 6 + 1/2, 0, 1)")
-_elementwise("hardswish", ("x",), lambda x: x * np.clip(x / 6 + 0.5, 0, 1), kinds=_FLOAT, flops=5, doc="x * hardsigmoid(x)")
-_elementwise("isnan", ("x",), np.isnan, kinds=_FLOAT, result=DType.BOOL, doc="whether x is NaN")
-_elementwise("isinf", ("x",), np.isinf, kinds=_FLOAT, result=DType.BOOL, doc="whether x is an infinity")
-_elementwise("logical_not", ("x",), np.logical_not, kinds=_ANY, result=DType.BOOL, doc="whether x is zero")
-_elementwise("bitwise_not", ("x",), np.invert, kinds=_BITS, doc="every bit inverted; logical not of a boolean")
-_elementwise(
+elementwise("hardsigmoid", ("x",), lambda x: np.clip(x / 6 + 0.5, 0, 1), kinds=_FLOAT, flops=4, doc="clamp(x / 6 + 1/2, 0, 1)")
+elementwise("hardswish", ("x",), lambda x: x * np.clip(x / 6 + 0.5, 0, 1), kinds=_FLOAT, flops=5, doc="x * hardsigmoid(x)")
+elementwise("isnan", ("x",), np.isnan, kinds=_FLOAT, result=DType.BOOL, doc="whether x is NaN")
+elementwise("isinf", ("x",), np.isinf, kinds=_FLOAT, result=DType.BOOL, doc="whether x is an infinity")
+elementwise("logical_not", ("x",), np.logical_not, kinds=_ANY, result=DType.BOOL, doc="whether x is zero")
+elementwise("bitwise_not", ("x",), np.invert, kinds=_BITS, doc="every bit inverted; logical not of a boolean")
+elementwise(
     "clamp",
     ("x",),
     _clamp,
@@ -248,17 +241,17 @@ _elementwise(
     doc="x limited to [min, max]; None leaves that side open",
 )
 
-_elementwise("add", ("x", "y"), np.add, kinds=_NUMBER, commutative=True, doc="x + y")
-_elementwise("sub", ("x", "y"), np.subtract, kinds=_NUMBER, doc="x - y")
-_elementwise("mul", ("x", "y"), np.multiply, kinds=_ANY, commutative=True, doc="x * y; and of booleans")
-_elementwise("div", ("x", "y"), np.divide, kinds=_FLOAT, flops=4, doc="x / y")
-_elementwise("floor_div", ("x", "y"), np.floor_divide, doc="x / y rounded towards minus infinity; undefined for integers when y is 0")
-_elementwise("remainder", ("x", "y"), _remainder, doc="x - y * floor(x / y): the sign is y's, but that of x where the result is 0")
-_elementwise("fmod", ("x", "y"), np.fmod, doc="x - y * trunc(x / y): the sign is x's")
-_elementwise("pow", ("x", "y"), _power, kinds=_NUMBER, flops=2 * TRANSCENDENTAL_FLOPS, doc="x to the power y")
-_elementwise("atan2", ("y", "x"), np.arctan2, kinds=_FLOAT, flops=2 * TRANSCENDENTAL_FLOPS, doc="angle of the point (x, y) from the x axis")
-_elementwise("maximum", ("x", "y"), np.maximum, kinds=_ANY, commutative=True, doc="the larger; NaN if either is NaN")
-_elementwise("minimum", ("x", "y"), np.minimum, kinds=_ANY, commutative=True, doc="the smaller; NaN if either is NaN")
+elementwise("add", ("x", "y"), np.add, kinds=_NUMBER, commutative=True, doc="x + y")
+elementwise("sub", ("x", "y"), np.subtract, kinds=_NUMBER, doc="x - y")
+elementwise("mul", ("x", "y"), np.multiply, kinds=_ANY, commutative=True, doc="x * y; and of booleans")
+elementwise("div", ("x", "y"), np.divide, kinds=_FLOAT, flops=4, doc="x / y")
+elementwise("floor_div", ("x", "y"), np.floor_divide, doc="x / y rounded towards minus infinity; undefined for integers when y is 0")
+elementwise("remainder", ("x", "y"), _remainder, doc="x - y * floor(x / y): the sign is y's, but that of x where the result is 0")
+elementwise("fmod", ("x", "y"), np.fmod, doc="x - y * trunc(x / y): the sign is x's")
+elementwise("pow", ("x", "y"), _power, kinds=_NUMBER, flops=2 * TRANSCENDENTAL_FLOPS, doc="x to the power y")
+elementwise("atan2", ("y", "x"), np.arctan2, kinds=_FLOAT, flops=2 * TRANSCENDENTAL_FLOPS, doc="angle of the point (x, y) from the x axis")
+elementwise("maximum", ("x", "y"), np.maximum, kinds=_ANY, commutative=True, doc="the larger; NaN if either is NaN")
+elementwise("minimum", ("x", "y"), np.minimum, kinds=_ANY, commutative=True, doc="the smaller; NaN if either is NaN")
 for _name, _compare in {
     "eq": np.equal,
     "ne": np.not_equal,
@@ -267,7 +260,7 @@ for _name, _compare in {
     "gt": np.greater,
     "ge": np.greater_equal,
 }.items():
-    _elementwise(
+    elementwise(
         _name,
         ("x", "y"),
         _compare,
@@ -281,7 +274,7 @@ for _name, _logical in {
     "logical_or": np.logical_or,
     "logical_xor": np.logical_xor,
 }.items():
-    _elementwise(
+    elementwise(
         _name,
         ("x", "y"),
         _logical,
@@ -295,7 +288,7 @@ for _name, _bitwise in {
     "bitwise_or": np.bitwise_or,
     "bitwise_xor": np.bitwise_xor,
 }.items():
-    _elementwise(_name, ("x", "y"), _bitwise, kinds=_BITS, commutative=True, doc=f"{_name} of x and y")
+    elementwise(_name, ("x", "y"), _bitwise, kinds=_BITS, commutative=True, doc=f"{_name} of x and y")
 
 
 def _infer_where(inputs: Sequence[TensorType], attributes: Attributes) -> TensorType:

@@ -86,13 +86,25 @@ register(
     )
 )
 
-_SCANS: dict[str, Callable[..., np.ndarray]] = {"sum": np.cumsum, "prod": np.cumprod}
+
+def _accumulated(function: np.ufunc) -> Callable[..., np.ndarray]:
+    return lambda x, axis, dtype: np.asarray(function.accumulate(x, axis=axis, dtype=dtype))
+
+
+_SCANS: dict[str, Callable[..., np.ndarray]] = {
+    "sum": np.cumsum,
+    "prod": np.cumprod,
+    "max": _accumulated(np.maximum),
+    "min": _accumulated(np.minimum),
+    "logsumexp": _accumulated(np.logaddexp),
+}
 
 
 def _infer_scan(inputs: Sequence[TensorType], attributes: Attributes) -> TensorType:
     (x,) = inputs
     require(attributes["kind"] in _SCANS, "scan", f"unknown kind '{attributes['kind']}' (known: {', '.join(_SCANS)})")
-    require(x.dtype.kind in (Kind.INTEGER, Kind.FLOAT), "scan", f"does not take {x.dtype.text}; insert a cast")
+    taken = (Kind.FLOAT,) if attributes["kind"] == "logsumexp" else (Kind.INTEGER, Kind.FLOAT)
+    require(x.dtype.kind in taken, "scan", f"{attributes['kind']} does not take {x.dtype.text}; insert a cast")
     normalise_axis("scan", attributes["axis"], x.rank)
     return x.with_shape(x.shape)
 
@@ -107,7 +119,7 @@ register(
         {"kind": "sum", "axis": REQUIRED},
         frozenset({Trait.REDUCTION}),
         kinds={"kind": choice(*_SCANS)},
-        doc="inclusive running sum or product along an axis",
+        doc="inclusive running sum, product, maximum, minimum (NaN wins) or log(sum(exp(x))) along an axis",
     )
 )
 

@@ -1,4 +1,4 @@
-"""Sorting and top-k: stable order, ties, every axis, few of many."""
+"""Sorting and top-k: stable order, ties, every axis, few of many; by counting, selection and merging."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 from check import check, region, tensor
 
 from mlc.codegen.templates.sort import Sort
+from mlc.codegen.templates.sorting import Method
 from mlc.ir import DType
 
 TEMPLATE = Sort()
@@ -14,7 +15,9 @@ TEMPLATE = Sort()
 
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize(
-    ("shape", "axis", "count"), [((3, 37), 1, None), ((20, 3), 0, 7), ((2, 300), 1, 5), ((1,), 0, None), ((2, 40), 1, 1)], ids=str
+    ("shape", "axis", "count"),
+    [((3, 37), 1, None), ((20, 3), 0, 7), ((2, 300), 1, 5), ((1,), 0, None), ((2, 40), 1, 1), ((2, 1003), 1, None), ((600, 2), 0, 300)],
+    ids=str,
 )
 def test_values_and_indices(shape: tuple[int, ...], axis: int, count: int | None, descending: bool) -> None:
     graph = region(
@@ -23,6 +26,29 @@ def test_values_and_indices(shape: tuple[int, ...], axis: int, count: int | None
     # Rounded, so that there are ties.
     values = np.round(np.random.default_rng(0).standard_normal(shape) * 3).astype(np.float32)
     check(TEMPLATE, graph, inputs=[values])
+
+
+@pytest.mark.parametrize(("length", "count"), [(40, 40), (200, 3), (1500, 1500)], ids=str)
+@pytest.mark.parametrize("descending", [False, True])
+def test_not_a_number_is_the_largest_and_zeros_are_equal(length: int, count: int, descending: bool) -> None:
+    generator = np.random.default_rng(1)
+    values = generator.choice(np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0]), (2, length))
+    graph = region(
+        [tensor((2, length), DType.FLOAT64)],
+        lambda b, x: b.add("sort", x, attributes={"axis": 1, "count": count, "descending": descending}).outputs,
+    )
+    check(TEMPLATE, graph, inputs=[values])
+
+
+def test_every_method_is_chosen() -> None:
+    chosen = [Method.choose(length, count, 16).name for length, count in ((40, 40), (200, 3), (1500, 1500))]
+    assert chosen == ["count", "select", "merge"]
+
+
+def test_long_rows_are_merged_in_the_workspace() -> None:
+    values = np.random.default_rng(0).integers(-500, 500, (2, 20011))
+    graph = region([tensor((2, 20011), DType.INT64)], lambda b, x: b.add("sort", x, attributes={"axis": 1}).outputs)
+    check(TEMPLATE, graph, inputs=[values], threads=2)
 
 
 def test_selection_among_infinities() -> None:
