@@ -1,17 +1,23 @@
-"""Running sums and products along an axis, with a fused elementwise prologue and epilogue."""
+"""Running sums, products and extremes along an axis, with a fused elementwise prologue and epilogue."""
 
 from __future__ import annotations
 
+import math as pymath
+from collections.abc import Callable
 from typing import ClassVar
 
-from ...ir import Graph
-from ..emit import Evaluator, Expr, Kernel, compute_dtype, index
+from tvm import tirx
+
+from ...ir import DType, Graph
+from ..emit import Evaluator, Expr, Kernel, compute_dtype, index, math
 from ..emit.attributes import attributes_of
+from ..emit.math import Bind, is_nan, select
 from ..emit.scalar import constant, vectorises
 from ..space import Config, Space
-from ..task import Task
+from ..task import Numerics, Task
 from ..template import LoweredKernel, Template
 from .loops import worth_parallel
+from .reduction import extreme, lowest
 from .region import AnchoredRegion
 from .rows import Element, Row, Rows, plan_rows
 
@@ -46,19 +52,21 @@ class Scan(Template):
         evaluator = Evaluator(kernel, {node.output: lambda indices: running[0]})
         axis = attributes_of(node)["axis"] % type.rank
         loops = plan_rows(graph, type.static_shape, type.layout.order, (axis,), {}, lambda probe, indices: probe.value_at(operand, indices))
-        adds = node.attributes["kind"] == "sum"
-        vectorised = loops.lane is not None and all(vectorises(other) for other in graph.nodes)
+        kind = str(node.attributes["kind"])
+        identity, combine = identity_of(kind, type.dtype), combination(kind, type.dtype)
+        called = kind == "logsumexp" and type.dtype is DType.FLOAT64
+        vectorised = loops.lane is not None and not called and all(vectorises(other) for other in graph.nodes)
         rows = Rows(emitter, loops, config["lanes"], 1, vectorised)
 
         def body(row: Row) -> None:
             total = emitter.allocate(rows.lanes, compute_dtype(type.dtype), "running")
             with row.once() as element:
-                emitter.store(total, constant(0 if adds else 1, type.dtype), element.lane)
+                emitter.store(total, identity, element.lane)
 
             def step(element: Element) -> None:
                 indices = [element.indices.get(number, index(0)) for number in range(type.rank)]
                 before, value = emitter.load(total, element.lane), evaluator.value_at(operand, indices)
-                running[0] = emitter.bind(before + value if adds else before * value)
+                running[0] = emitter.bind(combine(emitter.bind, emitter.bind(before), value))
                 emitter.store(total, running[0], element.lane)
                 for position, output in enumerate(graph.outputs):
                     evaluator.store_outputs(position, region.place(kernel, output, indices))
@@ -67,3 +75,33 @@ class Scan(Template):
 
         rows.run(bool(config["parallel"]), 4 * task.threads, body)
         return LoweredKernel(kernel.finish())
+
+
+def identity_of(kind: str, dtype: DType) -> Expr:
+    """What combined with an element gives that element."""
+    if kind in ("max", "min"):
+        return lowest(kind, dtype)
+    return constant({"sum": 0, "prod": 1, "logsumexp": -pymath.inf}[kind], dtype)
+
+
+def combination(kind: str, dtype: DType) -> Callable[[Bind, Expr, Expr], Expr]:
+    """How a scan combines what it has with the next element."""
+    if kind == "logsumexp":
+        return lambda bind, a, b: _log_add(bind, a, b, dtype)
+    if kind in ("max", "min"):
+        larger = extreme(kind, dtype, Numerics.STRICT)
+        return lambda bind, a, b: larger(a, b)
+    return lambda bind, a, b: a + b if kind == "sum" else a * b
+
+
+def _log_add(bind: Bind, a: Expr, b: Expr, dtype: DType) -> Expr:
+    """log(exp(a) + exp(b)) = max + log1p(exp(min - max)); where the larger is infinite, itself."""
+    high = bind(select(tirx.Or(a > b, is_nan(a)), a, b))
+    low = bind(select(tirx.Or(a > b, is_nan(a)), b, a))
+    endless = bind(tirx.EQ(tirx.abs(high), constant(pymath.inf, dtype)))
+    gap = bind(select(endless, constant(0, dtype), low - high))
+    if dtype is DType.FLOAT32:
+        rest = math.log1p(bind, math.exp_nonpositive(bind, gap))
+    else:
+        rest = bind(tirx.call_pure_extern("float64", "log1p", bind(tirx.exp(gap))))
+    return select(endless, high, bind(high + rest))
