@@ -208,9 +208,6 @@ def _bessel(near: Sequence[float], far: Sequence[float], odd: bool, scaled: bool
             # In two halves: exp(x) overflows before the result does.
             half = called("exp")(bind, bind(a * f64(0.5)))
             value = bind(value * half * half)
-        # 0 times infinity where x is infinite.
-        if not scaled:
-            value = bind(select(tirx.EQ(a, f64(math.inf)), f64(math.inf), value))
         return signed(bind, value, x) if odd else value
 
     return function

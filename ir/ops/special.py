@@ -48,7 +48,7 @@ for _name, _reference, _doc in (
     ("trigamma", _trigamma, "second derivative of lgamma"),
     ("erfc", _scipy("erfc"), "1 - erf(x) without cancellation"),
     ("erfcx", _scipy("erfcx"), "exp(x^2) erfc(x)"),
-    ("erfinv", _scipy("erfinv"), "inverse of the error function"),
+    ("erfinv", lambda x: np.copysign(_scipy("erfinv")(x), x), "inverse of the error function"),
     ("ndtri", _scipy("ndtri"), "quantile of the standard normal distribution"),
     ("i0", _scipy("i0"), "modified Bessel function of the first kind, order 0"),
     ("i0e", _scipy("i0e"), "exp(-|x|) i0(x)"),

@@ -45,7 +45,6 @@ FLOAT_UNARY: dict[str, Callable[..., Any]] = {
     "acosh": torch.acosh,
     "atanh": torch.atanh,
     "erf": torch.erf,
-    "erfc": torch.erfc,
     "sigmoid": torch.sigmoid,
     "relu": torch.relu,
     "silu": F.silu,

@@ -7,6 +7,7 @@ from contraction_cases import contraction_cases, window_cases
 from elementwise_cases import elementwise_cases
 from op_case import Case, case, floats
 from scatter_cases import scatter_cases
+from special_cases import special_cases
 from tensor_cases import movement_cases, normalisation_cases, reduction_cases
 
 from mlc.ir import ArrayConstant
@@ -19,6 +20,7 @@ def constant_case() -> Case:
 
 CASES = [
     *elementwise_cases(),
+    *special_cases(),
     *reduction_cases(),
     *normalisation_cases(),
     *movement_cases(),

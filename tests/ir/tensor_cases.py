@@ -52,6 +52,11 @@ def reduction_cases() -> list[Case]:
         cases.append(case("scan", [special], lambda x, f=running: f(x, -1), kind=kind, axis=-1))
         cases.append(case("scan", [small], lambda x, f=running: f(x, 0, dtype=torch.int8), kind=kind, axis=0))
         cases.append(case("scan", [floats(0)], lambda x, f=running: f(x, 0), kind=kind, axis=0))
+    for kind, extreme in (("max", torch.cummax), ("min", torch.cummin)):
+        for array in (x, special, small):
+            cases.append(case("scan", [array], lambda x, f=extreme: f(x, 1)[0], kind=kind, axis=1))
+    for array in (x, special, np.array([-np.inf, -np.inf, 2.0, 800.0, np.inf, np.inf])):
+        cases.append(case("scan", [array], lambda x: torch.logcumsumexp(x, -1), kind="logsumexp", axis=-1))
     return cases
 
 

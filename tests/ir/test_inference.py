@@ -115,6 +115,8 @@ def build(op: str, types: str, attributes: dict[str, object]) -> tuple[Value, ..
         ("reduce", "b1[4]", {"kind": "sum", "axes": (0,)}, "sum of b1 is not defined; insert a cast"),
         ("reduce", "f32[0,2]", {"kind": "max", "axes": (0,)}, "max over no elements"),
         ("scan", "b1[4]", {"axis": 0}, "does not take b1"),
+        ("scan", "i32[4]", {"axis": 0, "kind": "logsumexp"}, "logsumexp does not take i32"),
+        ("nextafter", "i32[4] i32[4]", {"dtype": DType.INT32}, "does not take i32"),
         ("softmax", "i32[4]", {"axis": 0}, "takes floats, got i32"),
         ("layer_norm", "f32[4,5] f32[4]", {}, "parameter shape [4] is not [5]"),
         ("layer_norm", "f32[4,5]", {"axes": 3}, "normalises 3 trailing axes of rank 2"),
