@@ -1,4 +1,4 @@
-"""Searching in sorted sequences, and counting by value."""
+"""Searching in sorted sequences."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from ...ir import Dim, DType, Value
-from ..conversion import Conversion, Number, Operand, elements, static
+from ..conversion import Conversion, Operand, elements, static
 from ..registry import converts
 
 aten = torch.ops.aten
@@ -76,28 +76,3 @@ def _halved(c: Conversion, sequence: Value, points: Value, length: int, below: C
         count = c.call("where", c.call("logical_and", fits, below(element, points)), more, count)
         step //= 2
     return count
-
-
-@converts(aten.histc.default)
-def histc(c: Conversion, x: Value, bins: int = 100, min: Number = 0, max: Number = 0) -> Value:
-    """How many elements lie in each of ``bins`` equal parts of [min, max]; where these are equal, of the range of the data."""
-    x = c.flatten(x)
-    if 0 in x.tensor.shape:
-        return c.call("full", shape=c.shape, value=0.0 if c.dtype.is_float else 0, dtype=c.dtype)
-    # Integers are exact in fp64, and rounding in fp32 is what PyTorch does.
-    dtype = c.dtype if c.dtype.is_float else DType.FLOAT64
-    x = c.cast(x, dtype)
-    if min == max:
-        low, high = c.reduce("min", x, (0,)), c.reduce("max", x, (0,))
-        single = c.call("eq", low, high)
-        one = c.scalar(1, dtype)
-        low, high = c.call("where", single, c.call("sub", low, one), low), c.call("where", single, c.call("add", high, one), high)
-    else:
-        low, high = c.scalar(min, dtype), c.scalar(max, dtype)
-    inside = c.call("logical_and", c.call("ge", x, low), c.call("le", x, high))
-    scaled = c.call("div", c.call("mul", c.call("sub", x, low), c.scalar(bins, dtype)), c.call("sub", high, low))
-    place = c.call("minimum", c.cast(scaled, DType.INT32), c.scalar(bins - 1, DType.INT32))
-    place = c.call("where", inside, place, c.scalar(-1, DType.INT32))
-    column = c.reshape(place, (*x.tensor.shape, 1))
-    hits = c.call("eq", column, c.call("iota", size=bins, dtype=DType.INT32))
-    return c.reduce("sum", c.cast(hits, c.dtype), (0,))
