@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -91,10 +92,22 @@ class CompiledModel(Model):
                     self.refresh()
                 # Without that, a buffer that the model changes was replaced by another tensor.
                 session.renew(self._generation)
+            if "transformers.cache_utils" in sys.modules:
+                from .frontend.holders import initialise
+
+                initialise(_owner(self._original)[0], args, kwargs)
             executable, leaves = self._find(args, kwargs)
             session.adopt(executable)
             self._watch(session)
         return session.run(executable, leaves)
+
+    def session(self) -> Session:
+        """A new session: callable like the model, with states (caches, counters) of its own, which start as they were at compilation."""
+        with self._lock:
+            session = super().session()
+            session.generation = self._generation
+            self._watch(session)
+            return session
 
     def _own_states(self) -> States:
         return BorrowedStates(lambda name: _buffer(self._original, name))
@@ -270,6 +283,10 @@ class CompiledModel(Model):
             return super().profile(calls=calls)
 
     # ---- the original's attributes ----
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(getattr(self._original, "forward", self._original))
 
     def __getattr__(self, name: str) -> Any:
         original = self.__dict__.get("_original")

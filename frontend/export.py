@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from ..errors import ExportError
 from .decompositions import our_decompositions
+from .holders import Opening, has_holders, open_holders
 from .location import source_line
 from .mutation import changed_inputs, returned_inputs
 
@@ -25,10 +27,11 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
 @dataclass(frozen=True)
 class Exported:
     """A functional program in our operation set, and which of its results are arguments changed in place (see
-    :func:`~mlc.frontend.mutation.returned_inputs`)."""
+    :func:`~mlc.frontend.mutation.returned_inputs`). Names of parameters and buffers start with ``prefix``."""
 
     program: ExportedProgram
     returned: Mapping[int, str]
+    prefix: str = ""
 
 
 def export_model(
@@ -51,23 +54,40 @@ def export_model(
             return _functional(model)
         module = as_module(model)
         _check_mode(module)
+        counters = {buffer: buffer.clone() for buffer in module.buffers() if buffer.numel() == 1 and not isinstance(buffer, FakeTensor)}
         try:
-            exported = torch.export.export(module, tuple(args), dict(kwargs), dynamic_shapes=dynamic_shapes)
-        except Exception as error:
-            raise ExportError(_explanation("torch.export cannot turn the model into a graph", error, dynamic_shapes)) from error
-        if not _changes_constants(exported):
-            return _functional(exported)
-        try:
-            exported = torch.export.export(module, tuple(args), dict(kwargs), dynamic_shapes=dynamic_shapes, strict=True)
-        except Exception as error:
-            what = "the model changes tensors that are neither its buffers nor arguments (make them buffers with register_buffer)"
-            raise ExportError(_explanation(what, error, dynamic_shapes)) from error
-        return _functional(exported)
+            return _exported(module, args, kwargs, dynamic_shapes)
+        finally:
+            # Tracing computes with single numbers that it takes for constants, in place where the model does.
+            for buffer, content in counters.items():
+                if not torch.equal(buffer, content):
+                    buffer.copy_(content)
 
 
-def _functional(exported: ExportedProgram) -> Exported:
+def _exported(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], dynamic_shapes: Any) -> Exported:
+    if has_holders((args, kwargs)):
+        args, kwargs = open_holders((tuple(args), dict(kwargs)))
+        module = Opening(module)
     try:
-        return Exported(exported.run_decompositions(our_decompositions()), returned_inputs(exported))
+        exported = torch.export.export(module, tuple(args), dict(kwargs), dynamic_shapes=dynamic_shapes)
+    except ExportError:
+        raise
+    except Exception as error:
+        raise ExportError(_explanation("torch.export cannot turn the model into a graph", error, dynamic_shapes)) from error
+    if not _changes_constants(exported):
+        return _functional(exported, module)
+    try:
+        exported = torch.export.export(module, tuple(args), dict(kwargs), dynamic_shapes=dynamic_shapes, strict=True)
+    except Exception as error:
+        what = "the model changes tensors that are neither its buffers nor arguments (make them buffers with register_buffer)"
+        raise ExportError(_explanation(what, error, dynamic_shapes)) from error
+    return _functional(exported, module)
+
+
+def _functional(exported: ExportedProgram, module: nn.Module | None = None) -> Exported:
+    prefix = "inner." if isinstance(module, Opening) else ""
+    try:
+        return Exported(exported.run_decompositions(our_decompositions()), returned_inputs(exported), prefix)
     except Exception as error:
         raise ExportError(_explanation("PyTorch cannot decompose the exported model", error)) from error
 

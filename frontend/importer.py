@@ -27,7 +27,7 @@ from .constants import ConstantPool
 from .control_flow import import_of
 from .conversion import Conversion, tensor_type
 from .dimensions import dimension, is_dimension
-from .export import export_model
+from .export import Exported, export_model
 from .location import location_of, operation_name
 from .mutation import mutations
 from .registry import Result, converter_of
@@ -70,15 +70,17 @@ def import_model(
     the model, and UnsupportedOpError, listing every place, when it uses operations that the IR cannot express.
     """
     exported = export_model(model, args, kwargs or {}, dynamic_shapes)
-    return _Importer(exported.program, exported.returned).run()
+    return _Importer(exported).run()
 
 
 class _Importer:
     """State of one import."""
 
-    def __init__(self, exported: ExportedProgram, returned: Mapping[int, str]) -> None:
+    def __init__(self, given: Exported) -> None:
+        exported = given.program
         self.exported = exported
-        self.returned = returned
+        self.returned = returned = given.returned
+        self.prefix = given.prefix
         self.passed = {name: index for index, name in enumerate(dict.fromkeys(returned.values()))}
         self.mutations = mutations(exported)
         self.tokens: dict[fx.Node, Value] = {}
@@ -142,7 +144,7 @@ class _Importer:
             tensor = self.tensor_of(spec)
             self.builder.location = location
             # The buffer goes on to change; what it held first is part of the program.
-            self.states.append(State(str(spec.target), self.constants.constant(tensor.detach().clone())))
+            self.states.append(State(str(spec.target).removeprefix(self.prefix), self.constants.constant(tensor.detach().clone())))
             self.entries[node] = self.token(node, tensor_type(tensor))
         except Unsupported as reason:
             self.unsupported.add(location.origin, location, str(reason))
@@ -346,8 +348,8 @@ class _Importer:
         leaves = [trees.leaf(len(values) - 1 - item["index"]) if item.get("index", 0) < 0 else item for item in leaves]
         count = len(self.input_specs)
         arguments = [trees.passed(item, count + item["passed"]) if "passed" in item else item for item in self.input_leaves]
-        input_tree = trees.describe(call.in_spec, arguments)
-        output_tree = trees.describe(call.out_spec, leaves)
+        input_tree = trees.describe(call.in_spec, arguments, count + len(self.passed))
+        output_tree = trees.describe(call.out_spec, leaves, len(values) + len(self.passed))
         paths = trees.leaf_paths(output_tree)
         outputs = tuple(_spec(value, _output_name(paths[index], index), complex_=pairs[index]) for index, value in enumerate(values))
         tokens = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import OrderedDict, defaultdict, namedtuple
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from torch.utils._pytree import TreeSpec
 
 from ..errors import ExportError
+from .holders import Opened, Outline, Returned
 
 Leaf = dict[str, Any]
 
@@ -29,19 +31,35 @@ def value(scalar: bool | int | float | str | None) -> Leaf:
     return {"kind": "value", "value": scalar}
 
 
-def describe(spec: TreeSpec, leaves: Sequence[Leaf]) -> dict[str, Any]:
-    """The description of ``spec`` with ``leaves`` at its leaves, in order; ExportError for a class that cannot be rebuilt."""
+def describe(spec: TreeSpec, leaves: Sequence[Leaf], holders: int) -> dict[str, Any]:
+    """The description of ``spec`` with ``leaves`` at its leaves, in order; ExportError for a class that cannot be rebuilt.
+
+    ``holders`` is the number, among the flat inputs or outputs and what is passed behind them, of the first object that holds tensors.
+    """
     remaining = iter(leaves)
-    tree = _describe(spec, remaining)
+    tree = _describe(spec, remaining, _Holders(holders, itertools.count(holders)))
     assert next(remaining, None) is None, "there are more leaves than the tree has"
     return tree
 
 
-def _describe(spec: TreeSpec, leaves: Iterator[Leaf]) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class _Holders:
+    """The number of the first holder, and those that follow in the order of the arguments."""
+
+    first: int
+    numbers: Iterator[int]
+
+
+def _describe(spec: TreeSpec, leaves: Iterator[Leaf], holders: _Holders) -> dict[str, Any]:
+    kind, context = spec.type, spec.context
+    if kind is Opened:
+        assert isinstance(context, Outline)
+        return passed(_describe_outline(context, leaves), next(holders.numbers))
+    if kind is Returned:
+        return leaf(holders.first + context)
     if spec.is_leaf():
         return next(leaves)
-    items = [_describe(child, leaves) for child in spec.children()]
-    kind, context = spec.type, spec.context
+    items = [_describe(child, leaves, holders) for child in spec.children()]
     if kind is tuple:
         return {"kind": "tuple", "items": items}
     if kind is list:
@@ -66,6 +84,20 @@ def _describe(spec: TreeSpec, leaves: Iterator[Leaf]) -> dict[str, Any]:
         "keys": [*keys, *absent],
         "items": [*items, *(value(None) for _ in absent)],
     }
+
+
+def _describe_outline(outline: Outline, leaves: Iterator[Leaf]) -> dict[str, Any]:
+    """A holder as an object with attributes; what is neither tensor, plain value nor container of them is not looked at."""
+    match outline.kind:
+        case "tensor":
+            return next(leaves)
+        case "value":
+            return value(outline.value)
+        case "list" | "tuple":
+            return {"kind": outline.kind, "items": [_describe_outline(item, leaves) for item in outline.items]}
+    named = [(key, _describe_outline(item, leaves)) for key, item in zip(outline.keys, outline.items, strict=True) if item.kind != "opaque"]
+    tree = {"kind": outline.kind, "keys": [key for key, _ in named], "items": [item for _, item in named]}
+    return tree if outline.kind == "dict" else {**tree, "type": f"{outline.value.__module__}.{outline.value.__qualname__}"}
 
 
 def _field_names(kind: Any, context: Any) -> tuple[list[str], list[str]]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ..ir import Node, Value
-from .facts import uniform
+from .facts import is_state, uniform
 from .rewriting import LocalRewriter, Replacement, Rule
 
 _TOLERANCE = 1e-5
@@ -25,7 +25,7 @@ def factors(value: Value, atom: Value | None = None) -> tuple[float, list[Value]
         return float(number), []
     node = value.node
     shape = value.tensor.shape
-    if node is None or any(operand.tensor.shape != shape and uniform(operand) is None for operand in node.inputs):
+    if node is None or is_state(node) or any(operand.tensor.shape != shape and uniform(operand) is None for operand in node.inputs):
         return 1.0, [value]
     if node.op == "mul":
         left, right = factors(node.inputs[0], atom), factors(node.inputs[1], atom)

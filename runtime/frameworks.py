@@ -62,7 +62,11 @@ class Framework(ABC):
 
     @abstractmethod
     def assign(self, tensor: Any, value: Any) -> None:
-        """Copies ``value`` into ``tensor``, both of this kind; SignatureError when it cannot be written."""
+        """Copies ``value`` into ``tensor``, both of this kind."""
+
+    @abstractmethod
+    def require_writable(self, spec: TensorSpec, value: Any) -> None:
+        """SignatureError when ``value``, given for an input that the program changes, cannot be written."""
 
     @abstractmethod
     def from_array(self, array: np.ndarray, spec: TensorSpec) -> Any:
@@ -111,9 +115,13 @@ class NumpyFramework(Framework):
         return array, array.__array_interface__["data"][0]
 
     def assign(self, tensor: Any, value: Any) -> None:
-        if not tensor.flags.writeable:
-            raise SignatureError("an array that the model changes in place is read-only; pass a copy of it")
         np.copyto(tensor, value)
+
+    def require_writable(self, spec: TensorSpec, value: Any) -> None:
+        if self.check(spec, value) is not value:
+            raise SignatureError(f"input '{spec.name}' is changed in place; pass an array, not a {type(value).__name__}")
+        if not value.flags.writeable:
+            raise SignatureError(f"input '{spec.name}', which the model changes in place, is read-only; pass a copy of it")
 
     def from_array(self, array: np.ndarray, spec: TensorSpec) -> Any:
         return array
@@ -180,6 +188,10 @@ class TorchFramework(Framework):
     def assign(self, tensor: Any, value: Any) -> None:
         with self.torch.no_grad():
             tensor.copy_(value)
+
+    def require_writable(self, spec: TensorSpec, value: Any) -> None:
+        if self.check(spec, value) is not value:
+            raise SignatureError(f"input '{spec.name}' is changed in place; pass a tensor, not a {type(value).__name__}")
 
     def from_array(self, array: np.ndarray, spec: TensorSpec) -> Any:
         torch = self.torch
