@@ -15,6 +15,7 @@ from .layout import AssignLayouts
 from .pipeline import Pipeline
 from .raise_composites import RaiseComposites
 from .simplify import Simplify
+from .widen_halves import WidenHalves
 
 __all__ = [
     "AssignLayouts",
@@ -41,6 +42,7 @@ __all__ = [
     "Time",
     "Verify",
     "Watch",
+    "WidenHalves",
     "bisect",
     "default_pipeline",
     "kernel_count",

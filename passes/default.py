@@ -6,10 +6,10 @@ from ..codegen.target import Target
 from .pipeline import Pipeline
 
 _PREPARE = (
-    "fold-constants,control-flow,simplify,common-subexpressions,raise-composites,fold-constants,simplify,fold-batch-norm,"
+    "widen-halves,fold-constants,control-flow,simplify,common-subexpressions,raise-composites,fold-constants,simplify,fold-batch-norm,"
     "common-subexpressions"
 )
-_LOWER = "control-flow,horizontal,decompose,simplify,common-subexpressions,layout,fuse,dead-code"
+_LOWER = "control-flow,widen-halves,horizontal,decompose,simplify,common-subexpressions,layout,fuse,dead-code"
 
 
 def default_pipeline(target: Target) -> Pipeline:

@@ -11,6 +11,7 @@ from tvm.ir import PointerType, PrimType
 
 from ...errors import LoweringError
 from ...ir import DType, Graph, Layout, TensorType, Value
+from . import halves
 from .access import layout_offset
 from .emitter import Emitter, Expr, truth_as
 
@@ -23,6 +24,7 @@ _STORAGE = {
     DType.INT64: "int64",
     DType.FLOAT32: "float32",
     DType.FLOAT64: "float64",
+    **halves.STORAGE,
 }
 
 _LIMIT = 2**31
@@ -38,7 +40,7 @@ def storage_dtype(dtype: DType) -> str:
 
 def compute_dtype(dtype: DType) -> str:
     """The TIR dtype of an element once loaded."""
-    return "bool" if dtype is DType.BOOL else storage_dtype(dtype)
+    return "bool" if dtype is DType.BOOL else storage_dtype(halves.arithmetic(dtype))
 
 
 def computes(dtype: DType) -> bool:
@@ -81,7 +83,9 @@ class Kernel:
     def store(self, position: int, indices: Sequence[Expr], value: Expr) -> None:
         """Stores an element of output ``position`` at logical ``indices``."""
         type = self.graph.outputs[position].tensor
-        self.emitter.store(self.outputs[position], to_storage(value, type.dtype), layout_offset(type.layout, type.static_shape, indices))
+        self.emitter.store(
+            self.outputs[position], to_storage(self.emitter, value, type.dtype), layout_offset(type.layout, type.static_shape, indices)
+        )
 
     def workspace(self, count: int, dtype: str, byte_offset: int = 0, name: str = "scratch") -> Any:
         """A flat buffer of ``count`` elements over the workspace from ``byte_offset`` (a multiple of 64) on.
@@ -128,10 +132,14 @@ class Kernel:
 
 
 def from_storage(value: Expr, dtype: DType) -> Expr:
-    """A loaded element as it is computed with: booleans are stored as bytes."""
+    """A loaded element as it is computed with: booleans are stored as bytes, numbers of 16 bits widen to fp32."""
+    if dtype in halves.HALVES:
+        return halves.loaded(value, dtype)
     return tirx.NE(value, tirx.const(0, "uint8")) if dtype is DType.BOOL else value
 
 
-def to_storage(value: Expr, dtype: DType) -> Expr:
+def to_storage(emitter: Emitter, value: Expr, dtype: DType) -> Expr:
     """A computed element as it is stored."""
+    if dtype in halves.HALVES:
+        return halves.stored(emitter.bind, value, dtype)
     return truth_as(value, "uint8") if dtype is DType.BOOL else value

@@ -6,11 +6,12 @@ import math as pymath
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from tvm import tirx
 
 from ...errors import LoweringError
 from ...ir import DType, Node
-from . import inverse, math
+from . import halves, inverse, math
 from .bits import BIT_RULES
 from .emitter import Expr, truth_as
 from .kernel import compute_dtype, computes
@@ -27,7 +28,8 @@ def constant(value: Any, dtype: DType) -> Expr:
         return tirx.const(bool(value), "bool")
     if dtype.is_integer:
         return tirx.const(int(value), compute_dtype(dtype))
-    return tirx.const(float(value), compute_dtype(dtype))
+    number = np.asarray(value).astype(dtype.numpy) if dtype in halves.HALVES else value
+    return tirx.const(float(number), compute_dtype(dtype))
 
 
 def _zero(dtype: DType) -> Expr:
@@ -336,6 +338,11 @@ def cast(bind: Bind, x: Expr, source: DType, target: DType) -> Expr:
         return x
     if target is DType.BOOL:
         return tirx.NE(x, _zero(source))
+    if target in halves.HALVES:
+        return halves.rounded(bind, cast(bind, x, source, DType.FLOAT32), target)
+    source = halves.arithmetic(source)
+    if source is target:
+        return x
     to = compute_dtype(target)
     if source is DType.BOOL:
         return truth_as(x, to)
@@ -346,6 +353,10 @@ def cast(bind: Bind, x: Expr, source: DType, target: DType) -> Expr:
 
 _CIRCULAR = ("tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh")
 _CALLED_PER_LANE = (*_CIRCULAR, "exp2", "expm1", "log1p", "erf", "gelu", "elu", "softplus")
+
+
+_EXACT = frozenset({"neg", "abs", "relu", "sign", "maximum", "minimum", "where"})
+"""Operations whose results are operands up to the sign: there is nothing to round."""
 
 
 def vectorises(node: Node) -> bool:
@@ -374,4 +385,5 @@ def apply(bind: Bind, node: Node, operands: Sequence[Expr]) -> Expr:
     rule = RULES.get(node.op)
     if rule is None:
         raise LoweringError(f"there is no elementwise code for the operation '{node.op}'")
-    return rule(bind, operands, node.attributes, node.inputs[-1].tensor.dtype)
+    result = rule(bind, operands, node.attributes, halves.arithmetic(node.inputs[-1].tensor.dtype))
+    return result if node.op in _EXACT else halves.rounded(bind, result, node.output.tensor.dtype)

@@ -168,7 +168,7 @@ class Elementwise(Template):
                 emitter,
                 lanes,
                 storage_dtype(value.tensor.dtype),
-                lambda row, column: to_storage(evaluator.value_at(value, at(row, column)), value.tensor.dtype),
+                lambda row, column: to_storage(emitter, evaluator.value_at(value, at(row, column)), value.tensor.dtype),
                 place,
             )
 

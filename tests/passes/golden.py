@@ -32,12 +32,14 @@ CONTEXT = Context(TARGET, threads=2, takes=one_anchor)
 STRICT = Context(TARGET, threads=2, takes=one_anchor, numerics=Numerics.STRICT)
 
 
-def transformed(text: str, pipeline: str, ctx: Context = CONTEXT, constants: Mapping[str, Constant] | None = None) -> str:
+def transformed(
+    text: str, pipeline: str, ctx: Context = CONTEXT, constants: Mapping[str, Constant] | None = None, tolerance: float = 1e-5
+) -> str:
     """The text of ``text`` (a graph, or its body) after ``pipeline``: verified, and shown by the interpreter to compute the same."""
     graph = parse(textwrap.dedent(text), constants)
     result = Pipeline.parse(pipeline).run(graph, ctx)
     verify(result)
-    check_same(graph, result)
+    check_same(graph, result, tolerance)
     return print_graph(result, locations=False)
 
 
@@ -48,9 +50,11 @@ def check_same(graph: Graph, result: Graph, tolerance: float = 1e-5) -> None:
         assert relative_difference(expected, np.asarray(found)) <= tolerance
 
 
-def check(before: str, pipeline: str, after: str, ctx: Context = CONTEXT) -> None:
+def check(before: str, pipeline: str, after: str, ctx: Context = CONTEXT, tolerance: float = 1e-5) -> None:
     """Asserts that ``pipeline`` turns one text into the other, up to the names of values."""
-    assert renamed(transformed(before, pipeline, ctx)) == renamed(print_graph(parse(textwrap.dedent(after)), locations=False))
+    assert renamed(transformed(before, pipeline, ctx, tolerance=tolerance)) == renamed(
+        print_graph(parse(textwrap.dedent(after)), locations=False)
+    )
 
 
 def renamed(text: str) -> str:
