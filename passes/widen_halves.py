@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..ir import DType, Graph, GraphBuilder, Node, Rewriter, TensorType, Trait, Value, lookup
+from ..ir import DType, Graph, GraphBuilder, Node, Rewriter, TensorType, Trait, Value, lookup, map_regions
 from .base import Context, Pass, register_pass
 from .facts import MOVEMENT, is_source
 
 _HALVES = (DType.FLOAT16, DType.BFLOAT16)
-_KEPT = MOVEMENT | {"cast", "relayout", "sort"}
+_KEPT = MOVEMENT | {"cast", "relayout"}
 """Operations that hand elements on as they are."""
 
 
@@ -25,6 +25,7 @@ class WidenHalves(Pass):
     name: ClassVar[str] = "widen-halves"
 
     def apply(self, graph: Graph, ctx: Context) -> Graph:
+        graph = map_regions(graph, lambda region: self.apply(region, ctx))
         if not any(_is_half(value) for value in graph.values()):
             return graph
         rewriter = Rewriter(graph)

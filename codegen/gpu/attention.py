@@ -93,9 +93,7 @@ class _Lowering:
     def lower(self) -> LoweredKernel:
         emitter, kernel, problem = self.emitter, self.kernel, self.problem
         width, value_width = problem.width, problem.value_width
-        batch, head, tile = (
-            emitter.bind(value) for value in unflatten(emitter, (problem.batch, problem.heads, self.tiles), kernel.block)
-        )
+        batch, head, tile = (emitter.bind(value) for value in unflatten(emitter, (problem.batch, problem.heads, self.tiles), kernel.block))
         self.batch, self.head = batch, head
         self.key_head = emitter.bind(emitter.simplify(head // problem.group))
         start = emitter.bind(tile * self.queries, "start")

@@ -110,4 +110,3 @@ class GpuDirectConv(Template):
         region = AnchoredRegion.find(graph, ("conv", "conv_transpose"), any_dtype=True)
         assert region is not None
         return region
-
