@@ -58,7 +58,7 @@ class Tiles:
         """Whether blocks like this run well: whole warps, shared memory, and each thread brings as much as the next."""
         return (
             32 <= self.threads <= 512
-            and self.shared_bytes(nbytes) <= target.l1_bytes // 4
+            and self.shared_bytes(nbytes) <= min(target.l1_bytes // 4, _SHARED)
             and self.rows * self.depth % self.threads == 0
             and self.columns * self.depth % self.threads == 0
             and self.own**2 * nbytes <= 64 * 4
@@ -72,14 +72,19 @@ class Tiles:
         resident = max(1, min(65536 // registers // self.threads, -(-blocks // target.threads), 8))
         waves = -(-blocks // (target.threads * resident))
         work = self.rows * self.columns * self.depth
-        arithmetic = work / (32 * target.fma_units)
-        shared_reads = 0.75 * work * 2 / self.own / 32
+        arithmetic = work / (_WARP * target.fma_units)
+        shared_reads = 0.75 * work * 2 / self.own / _WARP
         brought = (self.rows + self.columns) * self.depth / 16
-        step = max(arithmetic, shared_reads, brought) + 0.5 * (shared_reads + brought)
+        # A multiprocessor has four schedulers, and a warp keeps one of them busy.
+        busy = min(1.0, resident * self.threads / (4 * _WARP))
+        step = max(arithmetic / busy, shared_reads / busy, brought) + 0.5 * (shared_reads + brought)
         # A step cannot be shorter than the way from memory, which the blocks of a multiprocessor go at the same time.
         return waves * -(-product.depth // self.depth) * max(resident * step, _LATENCY)
 
 
+_WARP = 32
+_SHARED = 48 * 1024
+"""Bytes that a block can declare without asking."""
 _LATENCY = 600.0
 """Cycles from asking memory for a slice to having it behind a barrier."""
 

@@ -38,6 +38,8 @@ _GPU = (
     ("..gpu.rowwise", "GpuRowwise"),
     ("..gpu.ordered", "GpuScan"),
     ("..gpu.ordered", "GpuSort"),
+    ("..gpu.updates", "GpuScatter"),
+    ("..gpu.updates", "GpuPut"),
     ("..gpu.elementwise", "GpuElementwise"),
 )
 _FAMILIES = {Kind.CPU: _LOOPS, Kind.CORTEX_M: _LOOPS, Kind.CUDA: _GPU}

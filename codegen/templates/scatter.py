@@ -177,7 +177,7 @@ class _Scatter:
         if self.reduction != "assign":
             buffer = self.kernel.outputs[0]
             before = from_storage(self.emitter.load(buffer, physical_offset(self.type, place)), self.type.dtype)
-            value = _combination(self.reduction, self.type.dtype)(self.emitter.bind(before), value)
+            value = combination(self.reduction, self.type.dtype)(self.emitter.bind(before), value)
         self.kernel.store(0, place, self.emitter.bind(value))
 
     @contextmanager
@@ -205,7 +205,7 @@ class _Scatter:
         return best
 
 
-def _combination(reduction: str, dtype: DType) -> Callable[[Expr, Expr], Expr]:
+def combination(reduction: str, dtype: DType) -> Callable[[Expr, Expr], Expr]:
     if reduction in ("max", "min") and dtype is not DType.BOOL:
         return extreme(reduction, dtype, Numerics.STRICT)
     of_truth: dict[str, Callable[[Expr, Expr], Expr]] = {"add": tirx.Or, "max": tirx.Or, "mul": tirx.And, "min": tirx.And}

@@ -64,6 +64,11 @@ def normalised(b, x, y, weight, bias):
 
 
 ROUNDED = [np.round(np.random.default_rng(0).standard_normal((3, 41, 20))).astype(np.float32)]
+PUT = [
+    np.zeros((2, 9, 4), np.float32),
+    np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32),
+    np.array([-1, 2, 0]),
+]
 BIG = [np.array([[-7, 7, 2**40, -(2**40)], [5, -5, 3, 0]]), np.array([3, -3, 7, 2**33])]
 
 CASES = {
@@ -146,6 +151,17 @@ CASES = {
     "cumsum": case("scan", [tensor((3, 20, 7), I64)], lambda b, x: b.call("scan", x, kind="sum", axis=1)),
     "top of a row": case(
         "sort", [tensor((3, 20, 7))], lambda b, x: list(b.add("sort", x, attributes={"axis": 1, "descending": True}).outputs)
+    ),
+    "scatter": case(
+        "scatter",
+        [tensor((5, 6)), tensor((4, 3), I64), tensor((4, 3))],
+        lambda b, x, i, u: b.call("scatter_along", x, i, u, axis=1, reduction="add"),
+    ),
+    "scatter of slices": case(
+        "scatter", [tensor((5, 6)), tensor((4, 1), I64), tensor((4, 6))], lambda b, *x: b.call("scatter_nd", *x, reduction="assign")
+    ),
+    "put": case(
+        "put", [tensor((2, 9, 4)), tensor((2, 3, 4)), tensor((3,), I64)], lambda b, *x: b.call("put", *x, axes=(1,)), inputs=PUT
     ),
     "attention": case(
         "attention", [tensor((2, 4, 20, 16)), tensor((2, 2, 37, 16)), tensor((2, 2, 37, 16))], attention(False), configs=2
