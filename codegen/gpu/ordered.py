@@ -12,11 +12,12 @@ from ...ir import DType, Graph, Node
 from ..emit import Evaluator, Expr, compute_dtype, computes, index, pulls, unflatten
 from ..emit.attributes import attributes_of
 from ..emit.math import select
-from ..emit.scalar import constant
 from ..space import Config, Space
 from ..task import Task
 from ..template import LoweredKernel, Template
 from ..templates.region import AnchoredRegion
+from ..templates.scan import combination, identity_of
+from ..templates.sorting import key_of
 from .elements import THREADS, blocks_for, each_element
 from .kernel import GpuKernel
 
@@ -44,16 +45,17 @@ class GpuScan(Template):
         emitter = kernel.emitter
         running: list[Expr] = [None]
         evaluator = Evaluator(kernel, {node.output: lambda indices: running[0]})
-        adds = node.attributes["kind"] == "sum"
+        kind = str(node.attributes["kind"])
+        identity, combine = identity_of(kind, type.dtype), combination(kind, type.dtype)
 
         def scan(row: Expr) -> None:
             free = _free_indices(kernel, type.static_shape, type.layout.order, axis, row)
             total = emitter.allocate(1, compute_dtype(type.dtype), "running")
-            emitter.store(total, constant(0 if adds else 1, type.dtype), 0)
+            emitter.store(total, identity, 0)
             with emitter.loop(type.static_shape[axis], name="place") as place:
                 indices = [*free[:axis], place, *free[axis + 1 :]]
                 before, value = emitter.load(total, 0), evaluator.value_at(operand, indices)
-                running[0] = emitter.bind(before + value if adds else before * value)
+                running[0] = emitter.bind(combine(emitter.bind, emitter.bind(before), value))
                 emitter.store(total, running[0], 0)
                 for position in range(len(task.graph.outputs)):
                     evaluator.store_outputs(position, region.place(kernel, task.graph.outputs[position], indices))
@@ -102,12 +104,13 @@ class GpuSort(Template):
                 return evaluator.value_at(node.inputs[0], [*free[:axis], place, *free[axis + 1 :]])
 
             own = emitter.bind(element(own_place))
+            own_key = emitter.bind(key_of(emitter.bind, own, type.dtype))
             rank = emitter.allocate(1, "int32", "rank")
             emitter.store(rank, index(0), 0)
             with emitter.loop(length, name="other") as other:
-                value = emitter.bind(element(other))
-                before = value > own if descending else value < own
-                earlier = tirx.Or(before, tirx.And(tirx.EQ(value, own), other < own_place))
+                key = emitter.bind(key_of(emitter.bind, emitter.bind(element(other)), type.dtype))
+                before = key > own_key if descending else key < own_key
+                earlier = tirx.Or(before, tirx.And(tirx.EQ(key, own_key), other < own_place))
                 emitter.store(rank, emitter.load(rank, 0) + select(earlier, index(1), index(0)), 0)
             place = emitter.bind(emitter.load(rank, 0))
             with emitter.when(place < count):

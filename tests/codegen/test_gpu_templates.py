@@ -149,6 +149,7 @@ CASES = {
         [NHWC],
     ),
     "cumsum": case("scan", [tensor((3, 20, 7), I64)], lambda b, x: b.call("scan", x, kind="sum", axis=1)),
+    "running largest": case("scan", [tensor((3, 20))], lambda b, x: b.call("scan", x, kind="max", axis=1)),
     "top of a row": case(
         "sort", [tensor((3, 20, 7))], lambda b, x: list(b.add("sort", x, attributes={"axis": 1, "descending": True}).outputs)
     ),
