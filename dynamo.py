@@ -1,7 +1,8 @@
 """The torch.compile back end: ``torch.compile(model, backend="mlc")``.
 
 Dynamo hands over one graph per stretch of Python it could trace. Each is compiled when it is called, for the shapes of that call, with the
-parameters and buffers that come as arguments bound as constants. What mlc cannot compile runs in PyTorch, with a warning that says why.
+parameters and buffers that come as arguments bound as constants; what a graph changes in place (caches, counters) is changed where it lies.
+What mlc cannot compile runs in PyTorch, with a warning that says why.
 
 In-place changes of weights are noticed and compiled in, as in :class:`mlc.CompiledModel`; after writes through ``.data`` or NumPy views,
 call ``torch._dynamo.reset()``, which also frees the compiled programs.
@@ -23,6 +24,9 @@ from .errors import Error, OptionError
 from .module import CompiledModel
 from .runtime import Executable
 
+_MODES = ("default", "reduce-overhead")
+"""Modes of torch.compile that ask for nothing but what mlc always does: cheap calls (Hugging Face's CompileConfig asks for them)."""
+
 _OPTIONS = frozenset({"target", "threads", "nonfinite", "database"})
 
 
@@ -38,7 +42,7 @@ def mlc_backend(
     unknown = sorted(given.keys() - _OPTIONS)
     if unknown:
         raise OptionError(f"torch.compile's options {unknown} are unknown to mlc; it has {sorted(_OPTIONS)}")
-    if mode not in (None, "default"):
+    if mode not in (None, *_MODES):
         raise OptionError(f"mode={mode!r} is not one of mlc's; leave it out, and tune with mlc.tune and options={{'database': ...}}")
     return _Subgraph(graph_module, example_inputs, check_options(**given))
 
@@ -184,6 +188,7 @@ class _Split:
         if self.views:
             self.compiled_module = _with_outputs(graph_module, self.compiled)
             self._view_module = _with_outputs(graph_module, self.views)
+            _drop_writes(self._view_module.graph)
             self._view_module.graph.eliminate_dead_code()
             self._view_module.recompile()
 
@@ -205,14 +210,51 @@ def _signature(inputs: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def _split_inputs(graph_module: fx.GraphModule, examples: Sequence[Any]) -> tuple[list[int], list[int]]:
-    """The positions of the inputs that are parameters or buffers of a module, and of the others."""
+    """The positions of the inputs that are parameters or buffers of a module, and of the others. What the graph changes counts among the
+    others: caches come and go, and another one must not mean another program."""
     static: list[int] = []
     varying: list[int] = []
     placeholders = graph_module.graph.find_nodes(op="placeholder")
     for index, (node, example) in enumerate(zip(placeholders, examples, strict=True)):
         marked = "_dynamo_static_input_type" in (node.meta.get("tensor_dict") or {})
-        (static if marked or isinstance(example, nn.Parameter) else varying).append(index)
+        fixed = (marked or isinstance(example, nn.Parameter)) and not _is_written(node)
+        (static if fixed else varying).append(index)
     return static, varying
+
+
+def _is_written(placeholder: fx.Node) -> bool:
+    """Whether the graph writes an input in place: Dynamo's fake tensors count such writes, as all tensors do."""
+    example = _example(placeholder)
+    return example is not None and not example.is_inference() and example._version > 0
+
+
+def _drop_writes(graph: fx.Graph) -> None:
+    """Takes writes in place out of ``graph``: their results are the tensors that they write."""
+    for node in list(graph.nodes):
+        written = _written(node)
+        if written is not None:
+            node.replace_all_uses_with(written)
+            graph.erase_node(node)
+
+
+def _written(node: fx.Node) -> fx.Node | None:
+    """The tensor that ``node`` writes and yields, if it is an operation in place or has an ``out``."""
+    if node.op not in ("call_function", "call_method"):
+        return None
+    if isinstance(out := node.kwargs.get("out"), fx.Node):
+        return out
+    first = node.args[0] if node.args else None
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    overload = isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+    in_place = name.endswith("_") and not name.endswith("__")
+    of_python = getattr(node.target, "__module__", "") == "_operator" and (name == "setitem" or name in _AUGMENTED)
+    return first if isinstance(first, fx.Node) and (overload or in_place or of_python) else None
+
+
+_AUGMENTED = frozenset(
+    ["iadd", "iand", "iconcat", "ifloordiv", "ilshift", "imatmul", "imod", "imul", "ior", "ipow", "irshift", "isub", "itruediv", "ixor"]
+)
+"""Python's assignments that combine, such as +=, as the module ``operator`` has them."""
 
 
 def _enables_grad(graph_module: fx.GraphModule) -> bool:

@@ -226,26 +226,38 @@ def test_dropout_in_training_is_random(compilations: list[Any]) -> None:
     assert not compilations
 
 
-def test_changed_arguments_and_buffers() -> None:
-    class Counter(nn.Module):
+def test_changed_arguments_and_buffers(compilations: list[Any]) -> None:
+    class Changing(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.register_buffer("count", torch.zeros(3))
+            self.register_buffer("count", torch.zeros(4, 3))
+            self.weight = nn.Parameter(torch.full((3,), 2.0))
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            self.count.add_(1)
-            x.mul_(2)
-            return x + self.count
+        def forward(self, x: torch.Tensor, cache: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            self.count[0].add_(x[0] * self.weight)
+            cache[1:2] = x[:1]
+            cache += 1
+            torch.mul(x, 2, out=x)
+            return x + self.count, cache, cache[0]
 
-    model, reference = Counter(), Counter()
-    compiled = torch.compile(model, backend="mlc")
-    x = torch.ones(3)
-    y = x.clone()
-    with torch.no_grad(), pytest.warns(UserWarning, match="uncompiled"):
-        for _ in range(3):
-            torch.testing.assert_close(compiled(x), reference(y))
-    torch.testing.assert_close(x, y)
-    torch.testing.assert_close(model.count, reference.count)
+    model, reference = Changing(), Changing()
+    compiled = torch.compile(model, backend="mlc", mode="reduce-overhead")
+    with torch.no_grad():
+        for step in range(3):
+            x, cache = torch.full((4, 3), step + 1.0), torch.zeros(4, 3)
+            y, expected_cache = x.clone(), cache.clone()
+            total, same, row = compiled(x, cache)
+            expected = reference(y, expected_cache)
+            for found, wanted in zip(
+                (total, same, row, x, cache, model.count), (*expected, y, expected_cache, reference.count), strict=True
+            ):
+                torch.testing.assert_close(found, wanted)
+            assert same is cache and row.data_ptr() == cache.data_ptr()
+        # Another buffer of that shape needs no other program.
+        model.count = torch.ones(4, 3)
+        compiled(x, cache)
+        assert model.count[0].ne(1).all()
+    assert len(compilations) == 1
 
 
 def test_views_of_inputs_share_their_memory(compilations: list[Any]) -> None:

@@ -5,14 +5,25 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel, StaticCache
+from transformers import (
+    CompileConfig,
+    GenerationConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    StaticCache,
+)
 from transformers.integrations.executorch import TorchExportableModuleWithStaticCache
 
 import mlc
+import mlc.dynamo
 from mlc import ExportError
 
 STEPS = 200
@@ -38,9 +49,9 @@ def gpt2() -> PreTrainedModel:
     return randomised(GPT2LMHeadModel(config))
 
 
-def generate(model: PreTrainedModel, prompt: Tensor) -> Tensor:
+def generate(model: PreTrainedModel, prompt: Tensor, **more: Any) -> Tensor:
     options = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0, "use_cache": True}
-    return model.generate(prompt, max_new_tokens=STEPS, cache_implementation="static", **options)
+    return model.generate(prompt, max_new_tokens=STEPS, cache_implementation="static", **options, **more)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -58,6 +69,25 @@ def test_generate_runs_prefill_and_decoding_compiled() -> None:
     # Again, with another cache of that shape: nothing new is compiled, nothing is left over from before.
     assert torch.equal(generate(model, prompt), expected)
     assert model.forward.executables == (prefill, decode)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_generate_compiles_decoding_through_its_compile_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[Any] = []
+    compile_program = mlc.dynamo.compile_program
+    monkeypatch.setattr(mlc.dynamo, "compile_program", lambda *args, **kwargs: compiled.append(1) or compile_program(*args, **kwargs))
+    torch._dynamo.reset()
+    model = llama()
+    prompt = torch.randint(0, 97, (2, 5), generator=torch.Generator().manual_seed(0))
+    expected = generate(model, prompt)
+    compile_config = CompileConfig(backend="mlc", fullgraph=True)
+    compile_config._compile_all_devices = True  # else generate compiles on accelerators only
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        for _ in range(2):  # the second time with another cache, by the same program
+            assert torch.equal(generate(model, prompt, compile_config=compile_config), expected)
+    assert len(compiled) == 1
+    torch._dynamo.reset()
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore:While compiling:UserWarning")
