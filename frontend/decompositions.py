@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch._decomp import decomposition_table
 from torch._ops import OpOverload
 from torch.export import default_decompositions
 
@@ -51,17 +50,10 @@ KEPT: tuple[OpOverload, ...] = (
     aten.rnn_relu_cell.default,
 )
 
-ADDED: tuple[OpOverload, ...] = (
-    # Decompositions that PyTorch has but does not use by default.
-    aten.grid_sampler_2d.default,
-)
-
 
 def our_decompositions() -> dict[OpOverload, Callable[..., Any]]:
     """A fresh table for ``ExportedProgram.run_decompositions`` (which may change it)."""
     table: dict[OpOverload, Callable[..., Any]] = dict(default_decompositions().items())  # type: ignore[no-untyped-call]
     for operation in KEPT:
         table.pop(operation, None)
-    for operation in ADDED:
-        table[operation] = decomposition_table[operation]
     return table

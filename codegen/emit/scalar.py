@@ -351,6 +351,15 @@ def cast(bind: Bind, x: Expr, source: DType, target: DType) -> Expr:
     return tirx.Cast(to, x)
 
 
+def bitcast(bind: Bind, x: Expr, source: DType, target: DType) -> Expr:
+    """The bits of ``x`` read as another dtype of as many bits."""
+    bits = bind(halves.stored(bind, x, source) if source in halves.HALVES else x)
+    if target in halves.HALVES:
+        return halves.loaded(bind(tirx.reinterpret(halves.STORAGE[target], bits)), target)
+    to = compute_dtype(target)
+    return bits if bits.ty.dtype == to else tirx.reinterpret(to, bits)
+
+
 _CIRCULAR = ("tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh")
 _CALLED_PER_LANE = (*_CIRCULAR, "exp2", "expm1", "log1p", "erf", "gelu", "elu", "softplus")
 
@@ -373,7 +382,7 @@ def vectorises(node: Node) -> bool:
 
 def has_rule(node: Node) -> bool:
     """Whether :func:`apply` can compute ``node``, given its dtypes."""
-    if node.op not in RULES and node.op != "cast":
+    if node.op not in RULES and node.op not in ("cast", "bitcast"):
         return False
     return all(computes(value.tensor.dtype) for value in (*node.inputs, *node.outputs))
 
@@ -382,6 +391,8 @@ def apply(bind: Bind, node: Node, operands: Sequence[Expr]) -> Expr:
     """The result element of an elementwise ``node`` for operand elements; LoweringError for an operation without a rule."""
     if node.op == "cast":
         return cast(bind, operands[0], node.inputs[0].tensor.dtype, node.output.tensor.dtype)
+    if node.op == "bitcast":
+        return bitcast(bind, operands[0], node.inputs[0].tensor.dtype, node.output.tensor.dtype)
     rule = RULES.get(node.op)
     if rule is None:
         raise LoweringError(f"there is no elementwise code for the operation '{node.op}'")

@@ -10,6 +10,7 @@ import torch
 from ...ir import Value
 from ..conversion import Conversion, static
 from ..registry import converts
+from .pool_positions import adaptive_positions, maxima_at, wants_indices, window_positions
 
 aten = torch.ops.aten
 
@@ -47,7 +48,7 @@ def _max_pool(spatial: int) -> Callable[..., tuple[Value | None, ...]]:
         dilation: Sequence[int] = (1,),
         ceil_mode: bool = False,
     ) -> tuple[Value | None, ...]:
-        """The maxima; not their indices."""
+        """The maxima, and where they are."""
         window = _per_axis(kernel, spatial)
         steps = _per_axis(stride, spatial) if stride else window
         pads, spacing = _per_axis(padding, spatial), _per_axis(dilation, spatial)
@@ -61,7 +62,14 @@ def _max_pool(spatial: int) -> Callable[..., tuple[Value | None, ...]]:
             padding=tuple((pad, pad + more) for pad, more in zip(pads, beyond, strict=True)),
             dilation=spacing,
         )
-        return c.reshape(y, c.shape), None
+        if not wants_indices(c):
+            return c.reshape(y, c.shape), None
+        facts = zip(window, steps, pads, spacing, strict=True)
+        tables = [
+            window_positions(static(x.tensor.shape[axis], "a pooled axis"), static(c.shape[axis], "a pooled axis"), *own)
+            for axis, own in enumerate(facts, start=-spatial)
+        ]
+        return c.reshape(y, c.shape), maxima_at(c, x, tables)
 
     return convert
 
@@ -162,7 +170,11 @@ def _adaptive_max_pool(spatial: int) -> Callable[..., tuple[Value | None, ...]]:
             parts = [c.reduce("max", c.slice(x, axis, begin, end), (axis,), keepdims=True) for begin, end in windows]
             return parts[0] if len(parts) == 1 else c.call("concat", *parts, axis=axis)
 
-        return _adaptive(c, x, "max", spatial, along), None
+        values = _adaptive(c, x, "max", spatial, along)
+        if not wants_indices(c):
+            return values, None
+        extents = [(static(x.tensor.shape[axis], "a pooled axis"), static(c.shape[axis], "a pooled axis")) for axis in range(-spatial, 0)]
+        return values, maxima_at(c, x, [adaptive_positions(extent, count) for extent, count in extents])
 
     return convert
 

@@ -1,6 +1,21 @@
 """The operations of the IR, each defined once; importing this package registers them all."""
 
-from . import contraction, control, elementwise, grouped, indexing, movement, reduction, scatter, special, state, structure, update, window
+from . import (
+    bitcast,
+    contraction,
+    control,
+    elementwise,
+    grouped,
+    indexing,
+    movement,
+    reduction,
+    scatter,
+    special,
+    state,
+    structure,
+    update,
+    window,
+)
 from .definition import REQUIRED, Attributes, Cost, Op, Trait, lookup, register, registry
 from .structure import FUSION
 
@@ -11,6 +26,7 @@ __all__ = [
     "Cost",
     "Op",
     "Trait",
+    "bitcast",
     "contraction",
     "control",
     "elementwise",

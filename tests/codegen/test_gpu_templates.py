@@ -87,9 +87,7 @@ CASES = {
         [NHWC],
         configs=2,
     ),
-    "first largest": case(
-        "reduction", [tensor((3, 41, 20))], lambda b, x: b.call("reduce", x, kind="argmax", axes=(1,)), inputs=ROUNDED
-    ),
+    "first largest": case("reduction", [tensor((3, 41, 20))], lambda b, x: b.call("reduce", x, kind="argmax", axes=(1,)), inputs=ROUNDED),
     "any": case("reduction", [tensor((6, 30), B1)], lambda b, x: b.call("reduce", x, kind="any", axes=(0, 1))),
     "largest byte": case("reduction", [tensor((6, 30), U8)], lambda b, x: b.call("reduce", x, kind="max", axes=(1,))),
     "softmax": case("rowwise", [tensor((6, 133))], lambda b, x: b.call("softmax", b.call("mul", x, x), axis=1), configs=2),
@@ -110,9 +108,7 @@ CASES = {
         constants=frozenset({1, 2}),
         configs=2,
     ),
-    "batched matmul": case(
-        "gemm", [tensor((3, 2, 20, 17)), tensor((2, 17, 24))], lambda b, x, y: b.call("matmul", b.call("relu", x), y)
-    ),
+    "batched matmul": case("gemm", [tensor((3, 2, 20, 17)), tensor((2, 17, 24))], lambda b, x, y: b.call("matmul", b.call("relu", x), y)),
     "vector": case("gemm", [tensor((20,)), tensor((4, 20))], lambda b, x, w: b.call("linear", x, w)),
     "matmul fp64": case("gemm", [tensor((7, 20), F64), tensor((20, 4), F64)], lambda b, x, y: b.call("matmul", x, y)),
     "matmul of integers": case("gemm", [tensor((7, 20), I32), tensor((20, 4), I32)], lambda b, x, y: b.call("matmul", x, y)),
@@ -161,12 +157,8 @@ CASES = {
     "scatter of slices": case(
         "scatter", [tensor((5, 6)), tensor((4, 1), I64), tensor((4, 6))], lambda b, *x: b.call("scatter_nd", *x, reduction="assign")
     ),
-    "put": case(
-        "put", [tensor((2, 9, 4)), tensor((2, 3, 4)), tensor((3,), I64)], lambda b, *x: b.call("put", *x, axes=(1,)), inputs=PUT
-    ),
-    "attention": case(
-        "attention", [tensor((2, 4, 20, 16)), tensor((2, 2, 37, 16)), tensor((2, 2, 37, 16))], attention(False), configs=2
-    ),
+    "put": case("put", [tensor((2, 9, 4)), tensor((2, 3, 4)), tensor((3,), I64)], lambda b, *x: b.call("put", *x, axes=(1,)), inputs=PUT),
+    "attention": case("attention", [tensor((2, 4, 20, 16)), tensor((2, 2, 37, 16)), tensor((2, 2, 37, 16))], attention(False), configs=2),
     "causal attention": case("attention", [tensor((1, 1, 70, 64)) for _ in range(3)], attention(True)),
     "masked attention": case(
         "attention",
@@ -181,9 +173,7 @@ def test_kernels_compute_what_the_interpreter_does(name: str) -> None:
     tested = CASES[name]
     template = template_for(tested.graph, GPU.kind)
     assert template is not None and template.name == tested.template
-    check(
-        template, tested.graph, inputs=tested.inputs, configs=tested.configs, constants=tested.constants, numerics=tested.numerics
-    )
+    check(template, tested.graph, inputs=tested.inputs, configs=tested.configs, constants=tested.constants, numerics=tested.numerics)
 
 
 def test_spaces_are_small_and_hold_their_default() -> None:

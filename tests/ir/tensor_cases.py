@@ -117,6 +117,10 @@ def movement_cases() -> list[Case]:
         case("pad", [booleans(2)], lambda x: F.pad(x, (0, 1)), pads=((0, 1),)),
         case("pad", [floats()], lambda x: x, pads=()),
         case("relayout", [x], lambda x: x),
+        case(
+            "bitcast", [integers(3, 2, low=-(2**40), high=2**62)], lambda x: x.view(torch.float64), source=DType.INT64, dtype=DType.FLOAT64
+        ),
+        case("bitcast", [integers(4, dtype=np.int8)], lambda x: x.view(torch.uint8), source=DType.INT8, dtype=DType.UINT8),
         case("iota", [], lambda: torch.arange(5), size=5),
         case("iota", [], lambda: torch.arange(3, 9, 2, dtype=torch.int32), size=3, start=3, step=2, dtype=DType.INT32),
         case("iota", [], lambda: 0.5 - 0.25 * torch.arange(3.0), size=3, start=0.5, step=-0.25, dtype=DType.FLOAT32),
