@@ -41,14 +41,14 @@ def randomise(model: nn.Module, example_inputs: Sequence[Any], seed: int = 0) ->
 
 def _draw(module: nn.Module, name: str, parameter: Tensor, tied: bool, generator: torch.Generator) -> Tensor:
     noise = torch.randn(parameter.shape, generator=generator)
-    if name.endswith("bias"):
+    if name.endswith("bias") or name.startswith("bias_"):
         return 0.1 * noise
     if isinstance(module, nn.Embedding):
         # An embedding that is also the output projection must not blow up the logits.
         return noise * (2.0 / math.sqrt(parameter.shape[-1]) if tied else 1.0)
     if parameter.dim() == 1:
         return 0.8 + 0.4 * torch.rand(parameter.shape, generator=generator)
-    if name.endswith("weight"):
+    if name.endswith("weight") or name.startswith("weight_"):  # a recurrent layer's are called weight_ih_l0 and the like
         return noise / math.sqrt(_fan_in(module, parameter))
     return noise  # tokens and positions that a model keeps as bare parameters
 

@@ -21,7 +21,8 @@ def test_a_good_model_is_native_right_and_fast() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"fallback": ("aten.inverse",)}, {"error": 1e-4}, {"error": float("nan")}, {"latency_s": 3e-3}, {"failed": "no"}]
+    "change",
+    [{"fallback": ("aten.inverse",)}, {"error": 1e-4}, {"error": float("nan")}, {"allowed": 1.0}, {"latency_s": 3e-3}, {"failed": "no"}],
 )
 def test_whatever_is_not_so_is_not_good(change: dict[str, object]) -> None:
     assert not dataclasses.replace(GOOD, **change).good
