@@ -22,12 +22,13 @@ from .passes import Context, Pipeline, default_pipeline
 from .passes.acceptance import template_takes
 from .passes.instruments import Instrument
 from .runtime.devices import executable_for
-from .runtime.executable import Executable
+from .runtime.executable import Callee, Executable
+from .warning import warn_fallback
 
 if TYPE_CHECKING:
     from .autotune import Progress as TuningProgress
     from .autotune import TuningResult
-    from .frontend import State
+    from .frontend import Exported, Imported, State
 
 
 def compile(
@@ -52,15 +53,16 @@ def compile(
 
     ``model`` is an nn.Module, a function on tensors, a torch.fx.GraphModule or an ExportedProgram. With ``example_inputs`` (positional) or
     ``example_kwargs`` it is compiled now for arguments of those shapes and dtypes, without them at the first call; further shapes are
-    compiled when they are first seen. ``nonfinite="strict"`` treats NaN and infinity exactly as PyTorch does, ``"fast"`` promises
+    compiled when they are first seen. Operations that mlc cannot compile run in PyTorch, between natively compiled parts, with one
+    warning (:class:`mlc.FallbackWarning`) that lists them; with ``strict`` they are an error. ``nonfinite="strict"``
+    treats NaN and infinity exactly as PyTorch does, ``"fast"`` promises
     that for finite inputs. ``database`` is a file of tuning records (see :func:`tune`), ``threads`` bounds the threads of a call
     (default: all cores of the target). ``progress`` is told (kernels done, kernels in all, label).
 
-    ``precision``, ``tolerance``, ``calibration``, ``sparsity`` and ``memory_budget`` have only their defaults in this version, and a model
-    with operations that mlc cannot compile is refused whether ``strict`` or not.
+    ``precision``, ``tolerance``, ``calibration``, ``sparsity`` and ``memory_budget`` have only their defaults in this version.
 
-    Raises OptionError and TargetError (arguments), ExportError and UnsupportedOpError (the model), LoweringError and BuildError
-    (code generation).
+    Raises OptionError and TargetError (arguments), ExportError (the model), and if ``strict`` UnsupportedOpError (the model), LoweringError
+    and BuildError (code generation).
     """
     _require_default("precision", precision, "fp32", "compute in fp32")
     _require_default("tolerance", tolerance, None, "leave it out: fp32 programs are always within PyTorch's own rounding")
@@ -68,12 +70,12 @@ def compile(
     _require_default("memory_budget", memory_budget, None, "leave it out")
     if sparsity not in ("auto", None):
         _require_default("sparsity", sparsity, "auto", "leave it out: weights are computed with as dense ones")
-    options = check_options(target=target, threads=threads, nonfinite=nonfinite, database=database, progress=progress)
+    options = check_options(target=target, threads=threads, nonfinite=nonfinite, database=database, strict=strict, progress=progress)
     name = getattr(model, "__name__", type(model).__name__)
 
     initial: dict[str, Constant] = {}
 
-    def compile_signature(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Executable:
+    def compile_signature(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callee:
         return compile_program(model, args, kwargs, options, dynamic_shapes=dynamic_shapes, name=name, initial=initial)
 
     executables = []
@@ -134,13 +136,15 @@ def estimate(
 class Options:
     """How a model is to be compiled, after the arguments of :func:`mlc.compile` were checked.
 
-    ``pipeline`` None is the target's default one. ``instruments`` watch every pass.
+    ``strict`` makes operations that PyTorch would have to run an error. ``pipeline`` None is the target's default one. ``instruments``
+    watch every pass.
     """
 
     target: Target
     threads: int
     numerics: Numerics = Numerics.FAST
     database: Path | None = None
+    strict: bool = False
     pipeline: Pipeline | None = None
     instruments: tuple[Instrument, ...] = ()
     progress: Progress | None = None
@@ -164,47 +168,85 @@ def compile_program(
     dynamic_shapes: Any = None,
     name: str = "model",
     initial: dict[str, Constant] | None = None,
-) -> Executable:
-    """``model`` for arguments like ``args`` and ``kwargs``, as a program that can be called.
+) -> Callee:
+    """``model`` for arguments like ``args`` and ``kwargs``, as something to call: an Executable, or when PyTorch has to run a part of it, a
+    SegmentedExecutable, with a warning that says which.
 
     ``initial`` holds the first contents of the model's states as its first program has them, and is completed with those of this program:
     when a further one is compiled, a call may have changed them.
 
-    Raises ExportError or UnsupportedOpError (the model), LoweringError or BuildError (code generation), PassError (a fault of mlc).
+    Raises ExportError, and with ``options.strict`` UnsupportedOpError (the model), LoweringError or BuildError (code generation) or
+    PassError (a fault of mlc).
     """
-    lowered = lower_model(model, args, kwargs, options, dynamic_shapes=dynamic_shapes)
+    from .frontend import export_model
+
+    return compile_exported(export_model(model, args, kwargs, dynamic_shapes), options, name=name, initial=initial)
+
+
+def compile_exported(exported: Exported, options: Options, *, name: str = "model", initial: dict[str, Constant] | None = None) -> Callee:
+    """An exported program, in our operation set, as something to call; see :func:`compile_program`. It may be changed."""
+    from .division import Division, divide
+
     known = initial if initial is not None else {}
-    for state in lowered.states:
-        if state.name not in known or known[state.name].type != state.initial.type:
-            known[state.name] = state.initial
-    assembled = assemble(
-        lowered.graph,
-        options.target,
-        lowered.signature,
-        config_chooser(options),
-        threads=options.threads,
-        numerics=options.numerics,
-        name=name,
-        progress=options.progress,
-        states=[(state.name, known[state.name]) for state in lowered.states],
-    )
-    return executable_for(assembled.program, assembled.library, assembled.weights)
+
+    def generate(imported: Imported) -> Executable:
+        lowered = lower_imported(imported, options)
+        for state in lowered.states:
+            if state.name not in known or known[state.name].type != state.initial.type:
+                known[state.name] = state.initial
+        assembled = assemble(
+            lowered.graph,
+            options.target,
+            lowered.signature,
+            config_chooser(options),
+            threads=options.threads,
+            numerics=options.numerics,
+            name=name,
+            progress=options.progress,
+            states=[(state.name, known[state.name]) for state in lowered.states],
+        )
+        return executable_for(assembled.program, assembled.library, assembled.weights)
+
+    # PyTorch is at hand only where this process runs.
+    made = divide(exported, generate, strict=options.strict or options.target.kind is not Kind.CPU)
+    if not isinstance(made, Division):
+        return made
+    from .plan import segmented
+
+    if made.fallback:
+        warn_fallback(name, made.fallback)
+
+    def compile_again(part: Exported) -> Callee:
+        return compile_exported(part, options, name=name)
+
+    return segmented(exported, made, compile_again, name=name, target=str(options.target))
 
 
 def lower_model(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options, *, dynamic_shapes: Any = None) -> Lowered:
     """``model`` as a graph of fused nodes: the front end, then every pass."""
     from .frontend import import_model
 
-    imported = import_model(model, args, kwargs, dynamic_shapes=dynamic_shapes)
+    return lower_imported(import_model(model, args, kwargs, dynamic_shapes=dynamic_shapes), options)
+
+
+def lower_imported(imported: Imported, options: Options) -> Lowered:
+    """An imported graph after every pass."""
     pipeline = options.pipeline or default_pipeline(options.target)
     graph = pipeline.run(imported.graph, pass_context(options), options.instruments)
     return Lowered(graph, imported.signature, imported.states)
 
 
 def model_tasks(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options) -> list[KernelNode]:
-    """The kernel calls ``model`` compiles to, in order: what there is to tune."""
-    lowered = lower_model(model, args, kwargs, options)
-    return tasks_of(lowered.graph, options.target, threads=options.threads, numerics=options.numerics)
+    """The kernel calls ``model`` compiles to, in order: what there is to tune. Parts that PyTorch runs have none."""
+    from .division import Division, divide
+    from .frontend import export_model
+
+    def tasks(imported: Imported) -> list[KernelNode]:
+        graph = lower_imported(imported, options).graph
+        return tasks_of(graph, options.target, threads=options.threads, numerics=options.numerics)
+
+    made = divide(export_model(model, args, kwargs), tasks, strict=options.strict)
+    return [kernel for part in made.made.values() for kernel in part] if isinstance(made, Division) else made
 
 
 def pass_context(options: Options) -> Context:
@@ -232,6 +274,7 @@ def check_options(
     threads: int | None = None,
     nonfinite: str = "fast",
     database: str | os.PathLike[str] | None = None,
+    strict: bool = False,
     progress: Progress | None = None,
 ) -> Options:
     """The options of a compilation; OptionError or TargetError for a value that makes no sense."""
@@ -242,7 +285,7 @@ def check_options(
         numerics = Numerics(nonfinite)
     except ValueError:
         raise OptionError(f"nonfinite={nonfinite!r} is unknown; use 'fast' or 'strict'") from None
-    return Options(facts, threads or facts.threads, numerics, Path(database) if database is not None else None, progress=progress)
+    return Options(facts, threads or facts.threads, numerics, Path(database) if database is not None else None, strict, progress=progress)
 
 
 def _require_default(name: str, value: Any, default: Any, remedy: str) -> None:

@@ -22,7 +22,7 @@ from torch import fx, nn
 from .driver import Options, check_options, compile_program
 from .errors import Error, OptionError
 from .module import CompiledModel
-from .runtime import Executable
+from .runtime.executable import Callee
 
 _MODES = ("default", "reduce-overhead")
 """Modes of torch.compile that ask for nothing but what mlc always does: cheap calls (Hugging Face's CompileConfig asks for them)."""
@@ -136,7 +136,7 @@ class _Binding:
             raise
         return results
 
-    def _compile(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Executable:
+    def _compile(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callee:
         limit = torch._dynamo.config.recompile_limit
         if self._compilations >= limit:
             raise OptionError(

@@ -9,6 +9,13 @@ from __future__ import annotations
 class Error(Exception):
     """Base class of all errors raised by mlc."""
 
+    locations: tuple[object, ...] = ()
+    """The places in the model (``ir.Location``) whose operations cannot be compiled, where the error is about such."""
+
+
+class FallbackWarning(UserWarning):
+    """A part of the model, or all of it, runs in PyTorch instead of compiled; the message says which and why."""
+
 
 class OptionError(Error, ValueError):
     """An argument of the public face has a value that mlc does not know or cannot honour."""

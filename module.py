@@ -12,13 +12,13 @@ from typing import Any, TypeAlias
 
 from .errors import Error, SignatureError
 from .ir.program import Signature
-from .runtime import Executable, Model, ProgramReport, Report, _native, trees
-from .runtime.executable import choose
+from .runtime import Model, ProgramReport, Report, _native, trees
+from .runtime.executable import Callee, choose
 from .runtime.frameworks import needs_gradient, random_inputs, torch_framework
 from .runtime.session import Session
 from .runtime.states import BorrowedStates, States
 
-CompileSignature: TypeAlias = Callable[[tuple[Any, ...], dict[str, Any]], Executable]
+CompileSignature: TypeAlias = Callable[[tuple[Any, ...], dict[str, Any]], Callee]
 """Compiles the model for the arguments of one call. The executable's signature must describe those arguments as they were spelled:
 what was positional stays positional, what was a keyword stays a keyword."""
 
@@ -60,7 +60,7 @@ class CompiledModel(Model):
         self,
         original: Callable[..., Any],
         compile_signature: CompileSignature,
-        executables: Sequence[Executable] = (),
+        executables: Sequence[Callee] = (),
         name: str | None = None,
     ) -> None:
         """``executables``: what was compiled from example inputs already."""
@@ -117,13 +117,13 @@ class CompiledModel(Model):
         if self._compile_signature is None or session.watches:
             return
         torch_framework()  # the native side must know torch to read versions and addresses
-        changing = {state.name for executable in self._executables for state in executable.program.states}
+        changing = {name for executable in self._executables for name in executable.changes}
         entries = list(_state(self._original, changing))
         session.watch(entries)
         if session is self._default:
             self._weights.watch([entry for entry in entries if entry[2] != _PLACE])
 
-    def _find(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Executable, list[Any]]:
+    def _find(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Callee, list[Any]]:
         """The executable for a call and the call's flat inputs; compiles one when none fits."""
         if self._executables:
             try:
@@ -146,7 +146,7 @@ class CompiledModel(Model):
         self._adopt(executable)
         return self._choose(args, kwargs)
 
-    def _choose(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Executable, list[Any]]:
+    def _choose(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Callee, list[Any]]:
         try:
             return choose(self._executables, args, kwargs)
         except SignatureError:
@@ -159,9 +159,7 @@ class CompiledModel(Model):
                         continue
             raise
 
-    def _spell(
-        self, executable: Executable, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    def _spell(self, executable: Callee, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """The arguments with the same ones positional as in the executable's signature; None when that cannot be."""
         positional, keywords = trees.input_tree(executable.signature)["items"]
         names = self._parameter_names[: len(positional["items"])]
@@ -173,7 +171,7 @@ class CompiledModel(Model):
             return None
         return tuple(values[name] for name in names), {key: values[key] for key in keywords["keys"]}
 
-    def _adopt(self, executable: Executable) -> None:
+    def _adopt(self, executable: Callee) -> None:
         self._add(executable)
         self._default.watches = False  # the program may change buffers that the others do not
         self._watch(self._default)

@@ -19,7 +19,7 @@ from ..ir.program import Form, Program, Signature, Step
 from .binding import bind
 from .build import CompiledKernel, cache_directory, compile_kernel, host_sources, in_parallel, link_library, versions
 from .entry import ENTRY, entry_source
-from .kernels import KernelNode, kernel_nodes, known_constants, label_of, wrapped
+from .kernels import KernelNode, kernel_nodes, known_constants, label_of, locations_of, wrapped
 from .space import Config, Space
 from .storage import assign_storage
 from .target import Kind, Target
@@ -146,7 +146,9 @@ def _compile(kernels: Sequence[KernelNode], choose: Choose, progress: Progress |
             key = f"{task.key}|{config}|{template.name}|{template.revision}"
             compiled = compile_kernel(key, task.target, lambda: template.lower(task, config))
         except Error as error:
-            raise type(error)(f"{label_of(kernel.node)} ({kernel.node.location}): {error}") from error
+            located = type(error)(f"{label_of(kernel.node)} ({kernel.node.location}): {error}")
+            located.locations = locations_of(kernel.node)
+            raise located from error
         done += 1
         if progress is not None:
             progress(done, len(distinct), label_of(kernel.node))

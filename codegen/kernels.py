@@ -8,7 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import LoweringError
-from ..ir import Constant, DerivedConstant, Graph, GraphBuilder, Node, Value, canonicalise, control_walk, is_alias, is_control, lookup
+from ..ir import (
+    Constant,
+    DerivedConstant,
+    Graph,
+    GraphBuilder,
+    Location,
+    Node,
+    Value,
+    canonicalise,
+    control_walk,
+    is_alias,
+    is_control,
+    lookup,
+)
 from .target import Target
 from .task import Numerics, Task
 from .template import Template
@@ -26,7 +39,9 @@ class KernelNode:
 
 def kernel_nodes(graph: Graph, target: Target, threads: int, numerics: Numerics, constants: Mapping[Value, Constant]) -> list[KernelNode]:
     """A task and a template for every top-level node that needs a kernel; LoweringError that lists all nodes without one."""
-    kernels, refused = [], []
+    kernels: list[KernelNode] = []
+    refused: list[str] = []
+    locations: list[Location] = []
     for node in control_walk(graph):
         if node.op == "constant" or is_control(node) or _is_free(node, constants):
             continue
@@ -34,15 +49,34 @@ def kernel_nodes(graph: Graph, target: Target, threads: int, numerics: Numerics,
         template = template_for(region, target.kind)
         if template is None:
             refused.append(f"  {label_of(node)} ({node.location}) on {', '.join(str(value.type) for value in node.inputs)}")
+            locations += _refused_locations(node)
             continue
         constant_inputs = frozenset(position for position, value in enumerate(node.inputs) if value in constants)
         kernels.append(KernelNode(node, Task(region, constant_inputs, target, threads, numerics), template))
     if refused:
-        raise LoweringError(
+        error = LoweringError(
             "no kernel template takes these operations; replace them in the model, or compile that part with PyTorch:\n"
             + "\n".join(refused)
         )
+        error.locations = tuple(locations)
+        raise error
     return kernels
+
+
+def locations_of(node: Node) -> tuple[Location, ...]:
+    """Where the operations of a kernel come from."""
+    if node.op != "fusion":
+        return (node.location,)
+    return tuple(inner.location for inner in node.regions[0].nodes if not _is_plumbing(inner)) or (node.location,)
+
+
+def _refused_locations(node: Node) -> tuple[Location, ...]:
+    """Where the operations of a refused node come from: those that no template takes alone, else all that compute."""
+    if node.op != "fusion":
+        return (node.location,)
+    inner = [each for each in node.regions[0].nodes if not (_is_plumbing(each) or is_alias(each))]
+    alone = [each.location for each in inner if template_for(canonicalise(wrapped(each))) is None]
+    return tuple(alone) or locations_of(node)
 
 
 def label_of(node: Node) -> str:

@@ -3,6 +3,7 @@
 The room imports torch, so it is loaded only when a model is compiled.
 """
 
-from .importer import Imported, State, import_model
+from .export import Exported, export_model
+from .importer import Imported, State, import_exported, import_model
 
-__all__ = ["Imported", "State", "import_model"]
+__all__ = ["Exported", "Imported", "State", "export_model", "import_exported", "import_model"]

@@ -48,6 +48,9 @@ KEPT: tuple[OpOverload, ...] = (
     aten.gru_cell.default,
     aten.rnn_tanh_cell.default,
     aten.rnn_relu_cell.default,
+    # Decomposed, they would draw other random numbers than PyTorch itself.
+    aten.bernoulli.default,
+    aten.rrelu.default,
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import types
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,16 +13,14 @@ import torch
 from torch import fx, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
+from torch.export._remove_effect_tokens_pass import _remove_effect_tokens
+from torch.export.graph_signature import InputKind, InputSpec
 
 from ..errors import ExportError
 from .decompositions import our_decompositions
 from .holders import Opening, has_holders, open_holders
 from .location import source_line
 from .mutation import changed_inputs, returned_inputs
-
-_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 @dataclass(frozen=True)
@@ -46,14 +45,13 @@ def export_model(
     Python objects, such as the cache that a module keeps next to buffers of the same memory, for constants, and a program that changes
     constants cannot be made functional. Then Dynamo's (``strict=True``), which knows them for the buffers they are, is tried as well.
 
-    ExportError when the model is in training mode where that matters, or torch.export or the decomposition fails.
+    ExportError when torch.export or the decomposition fails.
     """
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if isinstance(model, ExportedProgram):
             return _functional(model)
         module = as_module(model)
-        _check_mode(module)
         counters = {buffer: buffer.clone() for buffer in module.buffers() if buffer.numel() == 1 and not isinstance(buffer, FakeTensor)}
         try:
             return _exported(module, args, kwargs, dynamic_shapes)
@@ -87,7 +85,7 @@ def _exported(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any],
 def _functional(exported: ExportedProgram, module: nn.Module | None = None) -> Exported:
     prefix = "inner." if isinstance(module, Opening) else ""
     try:
-        return Exported(exported.run_decompositions(our_decompositions()), returned_inputs(exported), prefix)
+        return Exported(_without_tokens(exported.run_decompositions(our_decompositions())), returned_inputs(exported), prefix)
     except Exception as error:
         raise ExportError(_explanation("PyTorch cannot decompose the exported model", error)) from error
 
@@ -96,6 +94,22 @@ def _changes_constants(exported: ExportedProgram) -> bool:
     """Whether an operation in place writes a tensor that was lifted as a constant."""
     lifted = {spec.arg.name for spec in exported.graph_signature.input_specs if spec.kind is InputKind.CONSTANT_TENSOR}
     return any(base.name in lifted for base in changed_inputs(exported))
+
+
+def _without_tokens(exported: ExportedProgram) -> ExportedProgram:
+    """The same program without the tokens that order operations with effects: the order of the nodes says as much."""
+    if not any(spec.kind is InputKind.TOKEN for spec in exported.graph_signature.input_specs):
+        return exported
+    return _remove_effect_tokens(exported)
+
+
+def weight_of(exported: ExportedProgram, spec: InputSpec) -> torch.Tensor:
+    """The tensor of a parameter, buffer or constant: persistent ones are in the state dict, other buffers and lifted tensors among the
+    constants."""
+    target = str(spec.target)
+    among_constants = target not in exported.state_dict or (spec.kind is InputKind.BUFFER and spec.persistent is False)
+    tensor: torch.Tensor = (exported.constants if among_constants else exported.state_dict)[target]
+    return tensor
 
 
 class _Function(nn.Module):
@@ -108,7 +122,21 @@ class _Function(nn.Module):
         if isinstance(owner, nn.Module):
             self.owner = owner
         # torch.export binds arguments and dynamic shapes by the signature of forward.
-        self.forward = function
+        self.forward = _named_forward(function)
+
+
+def _named_forward(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function under the name ``forward``: torch.export remembers the source lines of functions of that name only."""
+    if isinstance(function, types.MethodType):
+        return types.MethodType(_named_forward(function.__func__), function.__self__)
+    if not isinstance(function, types.FunctionType):
+        return function
+    code = function.__code__.replace(co_name="forward")
+    renamed = types.FunctionType(code, function.__globals__, "forward", function.__defaults__, function.__closure__)
+    renamed.__kwdefaults__ = function.__kwdefaults__
+    # A decorator's signature is that of the function it wraps.
+    renamed.__dict__.update(function.__dict__)
+    return renamed
 
 
 def as_module(model: nn.Module | Callable[..., Any]) -> nn.Module:
@@ -125,26 +153,13 @@ def as_module(model: nn.Module | Callable[..., Any]) -> nn.Module:
     return wrapper.train(getattr(getattr(model, "__self__", None), "training", False))
 
 
-def _check_mode(module: nn.Module) -> None:
-    """ExportError when a submodule behaves as in training: its results would be random or change its buffers."""
-    for name, part in module.named_modules():
-        if not part.training:
-            continue
-        if isinstance(part, _DROPOUTS) and part.p > 0:
-            what = f"the dropout '{name}' (p={part.p}) would be random"
-        elif isinstance(part, _BATCH_NORMS):
-            what = f"the batch norm '{name}' would normalise by the batch and change its buffers"
-        else:
-            continue
-        raise ExportError(f"the model is in training mode: {what}. Call model.eval() before compiling it")
-
-
 def _explanation(what: str, error: Exception, dynamic_shapes: Any = None) -> str:
     """The problem, its cause in one paragraph, the user's line, and what usually helps."""
     cause = str(error).strip().split("\n\n")[0].strip() or type(error).__name__
     line = _user_line(error)
     remedies = [
-        "a branch or loop on tensor values: replace it by torch.where or masks, or compile the parts around it",
+        "a branch or loop on tensor values: replace it by torch.where or masks, or use torch.compile(model, backend='mlc'), which compiles "
+        "the parts around it",
         "arguments that are neither tensors, numbers, strings nor containers of them: pass tensors, or register the class as a pytree",
         "state created inside forward (caches, .to(), .item()): move it to __init__ or pass it as an argument",
     ]

@@ -27,7 +27,7 @@ from .constants import ConstantPool
 from .control_flow import import_of
 from .conversion import Conversion, tensor_type
 from .dimensions import dimension, is_dimension
-from .export import Exported, export_model
+from .export import Exported, export_model, weight_of
 from .location import location_of, operation_name
 from .mutation import mutations
 from .registry import Result, converter_of
@@ -69,8 +69,21 @@ def import_model(
     torch.export's; dimensions it does not name are fixed to those of the examples. Raises ExportError when PyTorch cannot export
     the model, and UnsupportedOpError, listing every place, when it uses operations that the IR cannot express.
     """
-    exported = export_model(model, args, kwargs or {}, dynamic_shapes)
+    return import_exported(export_model(model, args, kwargs or {}, dynamic_shapes))
+
+
+def import_exported(exported: Exported) -> Imported:
+    """A program that :func:`export_model` gave as a graph of the IR. UnsupportedNodesError, listing every place."""
     return _Importer(exported).run()
+
+
+class UnsupportedNodesError(UnsupportedOpError):
+    """The import of a graph failed; ``reasons`` maps the names of the nodes (of the outermost graph) that cannot be converted to
+    why not. A refused argument or mutation has no node."""
+
+    def __init__(self, message: str, reasons: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.reasons = dict(reasons)
 
 
 class _Importer:
@@ -88,6 +101,8 @@ class _Importer:
         self.builder = GraphBuilder(symbols=_symbols(exported))
         self.constants = ConstantPool()
         self.unsupported = UnsupportedOps()
+        self.reasons: dict[str, str] = {}
+        self.outermost: fx.Node | None = None
         self.entries: dict[fx.Node, Entry] = {}
         self.scalars: dict[tuple[str, DType], Value] = {}
         self.input_leaves: list[trees.Leaf] = []
@@ -103,7 +118,7 @@ class _Importer:
         self.check_outputs()
         self.convert_all(self.exported.graph_module, [node for node in nodes if node.op in ("call_function", "get_attr")])
         if self.unsupported:
-            raise self.unsupported.error()
+            raise UnsupportedNodesError(str(self.unsupported.error()), self.reasons)
         return self.finish(nodes[-1])
 
     # Inputs
@@ -124,7 +139,7 @@ class _Importer:
         if not node.users:
             return
         try:
-            tensor = self.tensor_of(spec)
+            tensor = weight_of(self.exported, spec)
             self.builder.location = location
             if tensor.is_complex():
                 self.entries[node] = complex_values.constant(self.builder, tensor)
@@ -141,7 +156,7 @@ class _Importer:
         try:
             if spec.kind is not InputKind.BUFFER:
                 raise Unsupported("it is changed by a call, which only buffers may be: make it one with register_buffer")
-            tensor = self.tensor_of(spec)
+            tensor = weight_of(self.exported, spec)
             self.builder.location = location
             # The buffer goes on to change; what it held first is part of the program.
             self.states.append(State(str(spec.target).removeprefix(self.prefix), self.constants.constant(tensor.detach().clone())))
@@ -156,13 +171,6 @@ class _Importer:
         read.outputs[0].name = f"{node.name}.old"
         self.tokens[node] = read.outputs[1]
         return read.outputs[0]
-
-    def tensor_of(self, spec: InputSpec) -> torch.Tensor:
-        """A weight: persistent ones are in the state dict, other buffers and lifted tensors among the constants."""
-        target = str(spec.target)
-        among_constants = target not in self.exported.state_dict or (spec.kind is InputKind.BUFFER and spec.persistent is False)
-        tensor: torch.Tensor = (self.exported.constants if among_constants else self.exported.state_dict)[target]
-        return tensor
 
     def user_input(self, node: fx.Node) -> None:
         example = node.meta.get("val")
@@ -201,25 +209,32 @@ class _Importer:
 
     def convert_all(self, module: fx.GraphModule, nodes: Sequence[fx.Node]) -> None:
         """Converts ``nodes`` of ``module`` in order; what cannot be converted is recorded, a stand-in takes its place."""
+        enclosing = self.outermost
         for node in nodes:
+            self.outermost = enclosing or node
             self.builder.location = location_of(node)
             example = node.meta.get("val")
             try:
                 self.entries[node] = self.convert(module, node)
             except Unsupported as reason:
-                self.unsupported.add(operation_name(node), self.builder.location, str(reason))
-                self.entries[node] = self.stand_in(example)
-            except Error as error:
-                if not self.unsupported and not self.builder.symbols:
-                    raise
+                self.refuse(node, str(reason))
+            except Exception as error:
                 # Behind a stand-in types may no longer fit; the first reason is the one that counts.
-                if not self.unsupported:
-                    self.unsupported.add(
-                        operation_name(node),
-                        self.builder.location,
-                        f"{error}: say in dynamic_shapes what sizes are multiples of (16 * Dim('tiles')), or compile with static shapes",
-                    )
-                self.entries[node] = self.stand_in(example)
+                if self.unsupported:
+                    self.entries[node] = self.stand_in(example)
+                elif self.builder.symbols and isinstance(error, Error):
+                    remedy = "say in dynamic_shapes what sizes are multiples of (16 * Dim('tiles')), or compile with static shapes"
+                    self.refuse(node, f"{error}: {remedy}")
+                else:
+                    self.refuse(node, f"a use that mlc does not know ({type(error).__name__}: {error})")
+        self.outermost = enclosing
+
+    def refuse(self, node: fx.Node, reason: str) -> None:
+        """Records that ``node`` cannot be converted; a stand-in takes its place."""
+        self.unsupported.add(operation_name(node), self.builder.location, reason)
+        assert self.outermost is not None
+        self.reasons.setdefault(self.outermost.name, reason)
+        self.entries[node] = self.stand_in(node.meta.get("val"))
 
     def convert(self, module: fx.GraphModule, node: fx.Node) -> Entry:
         if node.op == "get_attr":

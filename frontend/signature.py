@@ -8,9 +8,15 @@ from collections import OrderedDict, defaultdict, namedtuple
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils._pytree import TreeSpec
 
 from ..errors import ExportError
+from ..ir.program import Signature, TensorSpec
+from .dtypes import from_torch
 from .holders import Opened, Outline, Returned
 
 Leaf = dict[str, Any]
@@ -110,6 +116,39 @@ def _field_names(kind: Any, context: Any) -> tuple[list[str], list[str]]:
     if context and isinstance(context[0], list | tuple):
         return [str(name) for name in context[0]], [str(name) for name in context[1]]
     return [str(name) for name in context], []
+
+
+def call_signature(exported: ExportedProgram) -> Signature:
+    """The arguments and tensor results of an exported program; sizes that are symbolic are -1. The output tree is left out.
+
+    ExportError for numbers as arguments that are not fixed.
+    """
+    inputs: list[TensorSpec] = []
+    leaves: list[Leaf] = []
+    placeholders = exported.graph.find_nodes(op="placeholder")
+    for node, spec in zip(placeholders, exported.graph_signature.input_specs, strict=True):
+        if spec.kind is not InputKind.USER_INPUT:
+            continue
+        example = node.meta.get("val")
+        if isinstance(example, torch.SymInt | torch.SymFloat | torch.SymBool):
+            raise ExportError(f"argument '{node.name}' is a number that may change: leave it out of dynamic_shapes")
+        if isinstance(example, torch.Tensor):
+            leaves.append(leaf(len(inputs)))
+            inputs.append(_tensor_spec(node.name, example))
+        else:
+            leaves.append(value(example))
+    results = [result for result in exported.graph.output_node().args[0] if isinstance(result, fx.Node)]
+    results = results[sum(spec.kind is not OutputKind.USER_OUTPUT for spec in exported.graph_signature.output_specs) :]
+    outputs = [_tensor_spec(node.name, node.meta["val"]) for node in results if isinstance(node.meta.get("val"), torch.Tensor)]
+    in_spec = exported.call_spec.in_spec
+    if in_spec is None:
+        raise ExportError("the exported program has no record of its arguments: export it again with torch.export.export")
+    return Signature(tuple(inputs), tuple(outputs), describe(in_spec, leaves))
+
+
+def _tensor_spec(name: str, example: torch.Tensor) -> TensorSpec:
+    shape = tuple(extent if isinstance(extent, int) else -1 for extent in example.shape)
+    return TensorSpec(name, from_torch(example.dtype).text, shape)
 
 
 def leaf_paths(tree: dict[str, Any], prefix: str = "") -> dict[int, str]:

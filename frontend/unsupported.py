@@ -25,6 +25,11 @@ _REMEDIES = {
         "exponential",
         "rrelu_with_noise_functional",
     ),
+    "the batch norm is in training mode, where it changes its buffers: call model.eval() before compiling": (
+        "_native_batch_norm_legit",
+        "_native_batch_norm_legit_functional",
+        "native_batch_norm",
+    ),
     "the size of the result depends on the data: use torch.where or masks of a fixed shape instead": (
         "nonzero",
         "masked_select",
@@ -52,21 +57,26 @@ class Unsupported(Exception):
 class UnsupportedOps:
     """Collects the unsupported uses of operations while a graph is imported."""
 
-    _uses: dict[tuple[str, str], list[Location]] = field(default_factory=dict)
+    uses: dict[tuple[str, str], list[Location]] = field(default_factory=dict)
+    """The places of each operation and remedy, in order."""
 
     def __bool__(self) -> bool:
-        return bool(self._uses)
+        return bool(self.uses)
 
     def add(self, op: str, location: Location, remedy: str) -> None:
-        self._uses.setdefault((op, remedy), []).append(location)
+        self.uses.setdefault((op, remedy), []).append(location)
 
     def error(self) -> UnsupportedOpError:
         """One error that lists every operation with its count, its first place in the model, and the remedy."""
-        lines = ["mlc cannot compile these operations of the model:"]
-        for (op, remedy), locations in self._uses.items():
+        return UnsupportedOpError("\n".join(["mlc cannot compile these operations of the model:", *self.lines()]))
+
+    def lines(self) -> list[str]:
+        """The operations with their count, first place in the model, and remedy, as indented lines."""
+        lines = []
+        for (op, remedy), locations in self.uses.items():
             first = locations[0]
             count = f"{len(locations)} uses, first" if len(locations) > 1 else "1 use,"
             where = f" in module '{first.module}'" if first.module else " in the model itself"
             source = f", {first.source}" if first.source else ""
             lines += [f"  {op} ({count}{where}{source})", f"    {remedy}"]
-        return UnsupportedOpError("\n".join(lines))
+        return lines

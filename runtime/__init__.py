@@ -2,6 +2,6 @@
 
 from .executable import Executable
 from .model import LoadedModel, Model, load
-from .report import KernelReport, ProgramReport, Report
+from .report import FallbackReport, KernelReport, ProgramReport, Report
 
-__all__ = ["Executable", "KernelReport", "LoadedModel", "Model", "ProgramReport", "Report", "load"]
+__all__ = ["Executable", "FallbackReport", "KernelReport", "LoadedModel", "Model", "ProgramReport", "Report", "load"]

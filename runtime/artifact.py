@@ -32,7 +32,7 @@ from ..errors import ArtifactError, DeviceUnavailableError
 from ..ir.program import Form, Program
 from . import _native
 from .devices import executable_for
-from .executable import Executable
+from .executable import Callee, Executable
 from .features import require_features
 from .manifest import program_from_json, program_to_json
 from .store import extract
@@ -49,8 +49,12 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MAXIMAL_MANIFEST = 256 << 20
 
 
-def save(path: str | Path, executables: Sequence[Executable], name: str = "model") -> None:
-    """Writes the executables into one artifact, atomically: a reader sees the old file or the new one."""
+def save(path: str | Path, callees: Sequence[Callee], name: str = "model") -> None:
+    """Writes the executables into one artifact, atomically: a reader sees the old file or the new one.
+
+    ArtifactError when there are none, or when one of them needs PyTorch.
+    """
+    executables = whole_programs(callees, name)
     if not executables:
         raise ArtifactError("nothing is compiled yet, so there is nothing to save; call the model once, or compile it with example_inputs")
     path = Path(path)
@@ -137,6 +141,18 @@ def load(path: str | Path, *, threads: int | None = None) -> tuple[str, list[Exe
                 _ = executable.runner  # opens the library now, so that a bad one is found here
             executables.append(executable)
         return str(manifest["name"]), executables
+
+
+def whole_programs(callees: Sequence[Callee], name: str) -> list[Executable]:
+    """The ``callees``, all of which must be programs without PyTorch; else an ArtifactError that says what PyTorch runs."""
+    for callee in callees:
+        if not isinstance(callee, Executable):
+            raise ArtifactError(
+                f"'{name}' cannot be saved: for {callee.signature_text} PyTorch runs a part of it. Replace these operations in the model "
+                "(mlc.compile with strict=True refuses them), or compile and save the parts around them:\n"
+                + "\n".join(map(str, callee.report().fallback))
+            )
+    return [callee for callee in callees if isinstance(callee, Executable)]
 
 
 @contextmanager

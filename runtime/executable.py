@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,37 @@ from .states import State, States, addresses
 
 _LOCKED_SECONDS = 10e-6
 """Programs expected to take less keep the interpreter's lock: handing it over would cost more than it frees."""
+
+
+class Callee(Protocol):
+    """What runs the calls of one signature: a native program, or native programs and PyTorch by turns."""
+
+    @property
+    def signature(self) -> Signature:
+        """The flat inputs and outputs, and their structure."""
+
+    @property
+    def signature_text(self) -> str:
+        """The signature on one line: ``(x: f32[1,3]) -> f32[1,2]``."""
+
+    @property
+    def changes(self) -> frozenset[str]:
+        """The names of the model's buffers that a call changes."""
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
+        """The flat inputs of a call; SignatureError if its structure differs. Shapes and dtypes are looked at by :meth:`check`."""
+
+    def check(self, leaves: Sequence[Any]) -> None:
+        """SignatureError unless every flat input has the signature's dtype, shape and device."""
+
+    def run(self, leaves: Sequence[Any], states: States | None = None) -> Any:
+        """Runs on the flat inputs and gives the outputs in their structure. ``states`` are those of the calling session."""
+
+    def profile(self, leaves: Sequence[Any] | None = None, *, calls: int = 20, warmup: int = 3) -> ProgramReport:
+        """Runs ``calls`` times after ``warmup`` and reports the median time of each kernel."""
+
+    def report(self, seconds: Sequence[float] | None = None) -> ProgramReport:
+        """What it consists of; with the ``seconds`` of each kernel call when they were measured."""
 
 
 class Executable:
@@ -45,6 +76,11 @@ class Executable:
     @property
     def signature(self) -> Signature:
         return self.program.signature
+
+    @property
+    def changes(self) -> frozenset[str]:
+        """The names of the model's buffers that a call changes."""
+        return frozenset(state.name for state in self.program.states)
 
     @cached_property
     def states(self) -> States:
@@ -219,7 +255,10 @@ class Executable:
         return describe_signature(self.signature)
 
 
-def choose(executables: Sequence[Executable], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Executable, list[Any]]:
+_AnyCallee = TypeVar("_AnyCallee", bound=Callee)
+
+
+def choose(executables: Sequence[_AnyCallee], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[_AnyCallee, list[Any]]:
     """The first executable that a call fits, with the call's flat inputs; SignatureError that says why none does."""
     problems: list[str] = []
     for executable in executables:

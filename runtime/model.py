@@ -10,7 +10,7 @@ from ..errors import SignatureError
 from ..ir.program import Signature
 from . import artifact
 from .c_export import export_c
-from .executable import Executable, choose
+from .executable import Callee, choose
 from .frameworks import needs_gradient
 from .report import ProgramReport, Report
 from .session import Session
@@ -24,9 +24,9 @@ class Model:
     one, else NumPy arrays; they are the caller's and never reused.
     """
 
-    def __init__(self, executables: Sequence[Executable], name: str = "model") -> None:
+    def __init__(self, executables: Sequence[Callee], name: str = "model") -> None:
         self._name = name
-        self._executables: list[Executable] = []
+        self._executables: list[Callee] = []
         self._default = self._new_session(self._own_states())
         self._dispatch = self._default.dispatch
         for executable in executables:
@@ -41,8 +41,8 @@ class Model:
         return tuple(executable.signature for executable in self._executables)
 
     @property
-    def executables(self) -> tuple[Executable, ...]:
-        """The compiled programs, one per signature."""
+    def executables(self) -> tuple[Callee, ...]:
+        """What was compiled, one per signature."""
         return tuple(self._executables)
 
     @property
@@ -64,7 +64,7 @@ class Model:
         ``name`` (default: the model's, in lower case) prefixes the functions; a second signature is called ``name_1`` and so on.
         Returns the paths. ArtifactError when nothing is compiled yet, or for a target that is not compiled to C.
         """
-        return export_c(folder, self._executables, name or self._name)
+        return export_c(folder, artifact.whole_programs(self._executables, self._name), name or self._name)
 
     def report(self) -> Report:
         """What the compiled programs consist of: kernels, work, memory. Print it, or take ``to_dict()``."""
@@ -82,7 +82,7 @@ class Model:
         executable, leaves = choose(self._executables, args, kwargs)
         return executable.profile(leaves, calls=calls)
 
-    def _add(self, executable: Executable) -> None:
+    def _add(self, executable: Callee) -> None:
         """Makes an executable part of the model; it is tried first.
 
         One for a device that is absent can be saved and reported on: calls of it arrive at ``_call_generally`` and raise there.

@@ -38,8 +38,26 @@ class KernelReport:
 
 
 @dataclass(frozen=True)
+class FallbackReport:
+    """An operation that PyTorch runs: how often the model uses it, the module and the source line of the first use, and why."""
+
+    op: str
+    uses: int
+    module: str
+    source: str
+    reason: str
+
+    def __str__(self) -> str:
+        count = f"{self.uses} uses, first" if self.uses > 1 else "1 use,"
+        where = f" in module '{self.module}'" if self.module else " in the model itself"
+        return f"{self.op} ({count}{where}{', ' if self.source else ''}{self.source})\n  {self.reason}"
+
+
+@dataclass(frozen=True)
 class ProgramReport:
-    """One compiled signature. Sizes in bytes; ``arena_lower_bound`` is the largest sum of buffers alive at once."""
+    """One compiled signature. Sizes in bytes; ``arena_lower_bound`` is the largest sum of buffers alive at once.
+
+    ``fallback``: the operations that PyTorch runs; each stretch of such also has its row among the kernels."""
 
     name: str
     signature: str
@@ -50,6 +68,7 @@ class ProgramReport:
     weights_bytes: int
     kernels: tuple[KernelReport, ...]
     footprint: Footprint | None = None
+    fallback: tuple[FallbackReport, ...] = ()
 
     @property
     def seconds(self) -> float | None:
@@ -102,7 +121,8 @@ class ProgramReport:
             )
         if not measured:
             rows = [(row[0], *row[5:]) for row in rows]
-        return "\n".join(lines + _table(rows))
+        fallback = [f"    {line}" for each in self.fallback for line in str(each).splitlines()]
+        return "\n".join(lines + _table(rows) + ["  PyTorch runs:"] * bool(fallback) + fallback)
 
 
 @dataclass(frozen=True)
@@ -114,7 +134,12 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-like data."""
-        return {"name": self.name, "programs": [program.to_dict() for program in self.programs]}
+        return {"name": self.name, "programs": [program.to_dict() for program in self.programs], "fallback": list(self.fallback)}
+
+    @property
+    def fallback(self) -> tuple[str, ...]:
+        """The names of the operations that PyTorch runs."""
+        return tuple(dict.fromkeys(each.op for program in self.programs for each in program.fallback))
 
     def __str__(self) -> str:
         if not self.programs:

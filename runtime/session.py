@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import DeviceUnavailableError
 from . import _native
-from .executable import Executable
+from .executable import Callee, Executable
 from .states import States
 
 
@@ -47,9 +47,9 @@ class Session:
         """Gives every buffer the content that it had when the model was compiled."""
         self._held.reset()
 
-    def adopt(self, executable: Executable) -> None:
-        """Makes a program one that the session tries first."""
-        if executable in self._adopted:
+    def adopt(self, executable: Callee) -> None:
+        """Makes a program one that the session tries first. What PyTorch runs a part of has no native dispatch."""
+        if executable in self._adopted or not isinstance(executable, Executable):
             return
         self._adopted.add(executable)
         if not executable.dispatches:
@@ -73,6 +73,6 @@ class Session:
         self._held.forget()
         self.generation = generation
 
-    def run(self, executable: Executable, leaves: list[Any]) -> Any:
+    def run(self, executable: Callee, leaves: list[Any]) -> Any:
         """Runs a program on its flat inputs."""
         return executable.run(leaves, self._held)

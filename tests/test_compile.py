@@ -194,7 +194,6 @@ def test_calls_that_cannot_work_say_what_would(arguments: Callable[[Tensor], tup
         ({"nonfinite": "maybe"}, OptionError, "'strict'"),
         ({"threads": 0}, OptionError, "at least 1"),
         ({"example_inputs": torch.randn(4, 8)}, OptionError, "(x,)"),
-        ({"dynamic_shapes": ({0: torch.export.Dim("rows", min=2, max=9)},)}, mlc.LoweringError, "once per shape"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
