@@ -27,11 +27,13 @@ def segmented(
     """The divided model as something to call. ``compile_again`` compiles a part whose sizes have become known."""
     program = exported.program
     plan = _Planner(exported, division, compile_again).plan()
-    out_spec = program.call_spec.out_spec
-    changes = [str(spec.target) for spec in program.graph_signature.output_specs if spec.kind is OutputKind.BUFFER_MUTATION]
-    if out_spec is None:
-        raise ExportError("the exported program has no record of its results: export it again with torch.export.export")
-    return SegmentedExecutable(name, call_signature(program), plan, out_spec, target=target, changes=changes, fallback=division.fallback)
+    mutated = [spec.target for spec in program.graph_signature.output_specs if spec.kind is OutputKind.BUFFER_MUTATION]
+    changes = [str(name).removeprefix(exported.prefix) for name in mutated]
+        str(spec.target).removeprefix(exported.prefix)
+        for spec in program.graph_signature.output_specs
+        if spec.kind is OutputKind.BUFFER_MUTATION
+    ]
+    return SegmentedExecutable(name, call_signature(program), plan, target=target, changes=changes, fallback=division.fallback)
 
 
 class _Planner:

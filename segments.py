@@ -13,7 +13,6 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import torch
 from torch import fx
-from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from .errors import Error, FallbackWarning, SignatureError
 from .ir.program import Signature, TensorSpec
@@ -213,7 +212,6 @@ class SegmentedExecutable:
         name: str,
         signature: Signature,
         plan: Plan,
-        out_spec: TreeSpec,
         *,
         target: str,
         changes: Iterable[str] = (),
@@ -224,7 +222,7 @@ class SegmentedExecutable:
         self.signature = signature
         self.changes = frozenset(changes)
         self._plan = plan
-        self._out_spec = out_spec
+        self._build = trees.builder(trees.output_tree(signature))
         self._target = target
         self._fallback = tuple(fallback)
 
@@ -255,13 +253,15 @@ class SegmentedExecutable:
                 f"PyTorch runs a part of '{self.name}', which changes the model's own buffers {sorted(self.changes)}: "
                 "call the model itself, not a session of it"
             )
+        count = len(self.signature.inputs)
         results = self._plan.run(self._tensors(leaves))
-        if leaves and not any(map(is_torch_tensor, leaves)):
+        if count and not any(map(is_torch_tensor, leaves[:count])):
             results = [result.numpy() if isinstance(result, torch.Tensor) else result for result in results]
-        return tree_unflatten(results, self._out_spec)
+        return self._build([*results, *leaves[count:]])
 
     def _tensors(self, leaves: Sequence[Any]) -> list[Any]:
         framework = torch_framework()
+        leaves = leaves[: len(self.signature.inputs)]
         # What the model changes in place are the caller's arrays.
         leaves = [torch.from_numpy(leaf) if isinstance(leaf, np.ndarray) and leaf.flags.writeable else leaf for leaf in leaves]
         return [framework.check(_for(spec, leaf), leaf) for spec, leaf in zip(self.signature.inputs, leaves, strict=True)]

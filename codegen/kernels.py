@@ -22,7 +22,7 @@ from ..ir import (
     is_control,
     lookup,
 )
-from .target import Target
+from .target import Kind, Target
 from .task import Numerics, Task
 from .template import Template
 from .templates import template_for
@@ -49,7 +49,7 @@ def kernel_nodes(graph: Graph, target: Target, threads: int, numerics: Numerics,
         template = template_for(region, target.kind)
         if template is None:
             refused.append(f"  {label_of(node)} ({node.location}) on {', '.join(str(value.type) for value in node.inputs)}")
-            locations += _refused_locations(node)
+            locations += _refused_locations(node, target.kind)
             continue
         constant_inputs = frozenset(position for position, value in enumerate(node.inputs) if value in constants)
         kernels.append(KernelNode(node, Task(region, constant_inputs, target, threads, numerics), template))
@@ -70,12 +70,12 @@ def locations_of(node: Node) -> tuple[Location, ...]:
     return tuple(inner.location for inner in node.regions[0].nodes if not _is_plumbing(inner)) or (node.location,)
 
 
-def _refused_locations(node: Node) -> tuple[Location, ...]:
+def _refused_locations(node: Node, kind: Kind) -> tuple[Location, ...]:
     """Where the operations of a refused node come from: those that no template takes alone, else all that compute."""
     if node.op != "fusion":
         return (node.location,)
     inner = [each for each in node.regions[0].nodes if not (_is_plumbing(each) or is_alias(each))]
-    alone = [each.location for each in inner if template_for(canonicalise(wrapped(each))) is None]
+    alone = [each.location for each in inner if template_for(canonicalise(wrapped(each)), kind) is None]
     return tuple(alone) or locations_of(node)
 
 

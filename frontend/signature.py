@@ -119,7 +119,8 @@ def _field_names(kind: Any, context: Any) -> tuple[list[str], list[str]]:
 
 
 def call_signature(exported: ExportedProgram) -> Signature:
-    """The arguments and tensor results of an exported program; sizes that are symbolic are -1. The output tree is left out.
+    """The arguments and results of an exported program; sizes that are symbolic are -1. In the output tree all flat results are leaves,
+    numbers and None included, while ``outputs`` are the tensors among them.
 
     ExportError for numbers as arguments that are not fixed.
     """
@@ -137,18 +138,22 @@ def call_signature(exported: ExportedProgram) -> Signature:
             inputs.append(_tensor_spec(node.name, example))
         else:
             leaves.append(value(example))
-    results = [result for result in exported.graph.output_node().args[0] if isinstance(result, fx.Node)]
-    results = results[sum(spec.kind is not OutputKind.USER_OUTPUT for spec in exported.graph_signature.output_specs) :]
-    outputs = [_tensor_spec(node.name, node.meta["val"]) for node in results if isinstance(node.meta.get("val"), torch.Tensor)]
-    in_spec = exported.call_spec.in_spec
-    if in_spec is None:
+    kinds = [spec.kind for spec in exported.graph_signature.output_specs]
+    given = zip(exported.graph.output_node().args[0], kinds, strict=True)
+    results = [result for result, kind in given if kind is OutputKind.USER_OUTPUT]
+    nodes = [result for result in results if isinstance(result, fx.Node)]
+    outputs = [_tensor_spec(node.name, node.meta["val"]) for node in nodes if isinstance(node.meta.get("val"), torch.Tensor)]
+    in_spec, out_spec = exported.call_spec.in_spec, exported.call_spec.out_spec
+    if in_spec is None or out_spec is None:
         raise ExportError("the exported program has no record of its arguments: export it again with torch.export.export")
-    return Signature(tuple(inputs), tuple(outputs), describe(in_spec, leaves))
+    input_tree = describe(in_spec, leaves, len(inputs))
+    output_tree = describe(out_spec, [leaf(index) for index in range(len(results))], len(results))
+    return Signature(tuple(inputs), tuple(outputs), input_tree, output_tree)
 
 
 def _tensor_spec(name: str, example: torch.Tensor) -> TensorSpec:
     shape = tuple(extent if isinstance(extent, int) else -1 for extent in example.shape)
-    return TensorSpec(name, from_torch(example.dtype).text, shape)
+    return TensorSpec(name, "c64" if example.dtype is torch.complex64 else from_torch(example.dtype).text, shape)
 
 
 def leaf_paths(tree: dict[str, Any], prefix: str = "") -> dict[int, str]:

@@ -181,8 +181,8 @@ def test_weights_made_by_linear_algebra_are_folded(tmp_path: Path) -> None:
 def test_operations_that_no_template_takes_run_in_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     template_for = mlc.codegen.kernels.template_for
 
-    def picky(region: Any) -> Any:
-        return None if any(node.op == "sin" for node in region.nodes) else template_for(region)
+    def picky(region: Any, *target: Any) -> Any:
+        return None if any(node.op == "sin" for node in region.nodes) else template_for(region, *target)
 
     monkeypatch.setattr(mlc.codegen.kernels, "template_for", picky)
 
