@@ -29,10 +29,6 @@ def segmented(
     plan = _Planner(exported, division, compile_again).plan()
     mutated = [spec.target for spec in program.graph_signature.output_specs if spec.kind is OutputKind.BUFFER_MUTATION]
     changes = [str(name).removeprefix(exported.prefix) for name in mutated]
-        str(spec.target).removeprefix(exported.prefix)
-        for spec in program.graph_signature.output_specs
-        if spec.kind is OutputKind.BUFFER_MUTATION
-    ]
     return SegmentedExecutable(name, call_signature(program), plan, target=target, changes=changes, fallback=division.fallback)
 
 
