@@ -78,6 +78,8 @@ def _gelu(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: D
 
 
 def _relu(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
+    if dtype is DType.UINT8:
+        return x[0]
     # NaN is not below 0, so it stays.
     return select(x[0] < _zero(dtype), _zero(dtype), x[0])
 
@@ -91,7 +93,8 @@ def _sign(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: D
 
 def _clamp(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
     value = x[0]
-    if attributes["min"] is not None:
+    # No byte is below 0.
+    if attributes["min"] is not None and not (dtype is DType.UINT8 and attributes["min"] <= 0):
         low = constant(attributes["min"], dtype)
         value = bind(select(value < low, low, value))
     if attributes["max"] is not None:
@@ -120,10 +123,15 @@ def _hardswish(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dty
     return x[0] * _hardsigmoid(bind, x, attributes, dtype)
 
 
+def _comparable(x: Expr, dtype: DType) -> Expr:
+    """``x`` as it may be compared: TVM's simplifier ends the process over what is below an unsigned 0, so a byte becomes a number."""
+    return tirx.Cast("int32", x) if dtype is DType.UINT8 and x.ty.dtype != "bool" else x
+
+
 def _larger(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
     if dtype is DType.BOOL:
         return tirx.Or(x[0], x[1])
-    first = x[0] > x[1]
+    first = _comparable(x[0], dtype) > _comparable(x[1], dtype)
     # NaN wins: a NaN in x[1] makes the comparison false.
     return select(tirx.Or(first, math.is_nan(x[0])) if dtype.is_float else first, x[0], x[1])
 
@@ -131,7 +139,7 @@ def _larger(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype:
 def _smaller(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
     if dtype is DType.BOOL:
         return tirx.And(x[0], x[1])
-    first = x[0] < x[1]
+    first = _comparable(x[0], dtype) < _comparable(x[1], dtype)
     return select(tirx.Or(first, math.is_nan(x[0])) if dtype.is_float else first, x[0], x[1])
 
 
@@ -228,7 +236,7 @@ def _as_bytes(x: Expr, dtype: DType) -> Expr:
 
 
 def _comparison(compare: Callable[[Expr, Expr], Expr]) -> Rule:
-    return lambda bind, x, attributes, dtype: compare(_as_bytes(x[0], dtype), _as_bytes(x[1], dtype))
+    return lambda bind, x, attributes, dtype: compare(*(_comparable(_as_bytes(value, dtype), dtype) for value in x))
 
 
 def _multiply(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:

@@ -19,10 +19,7 @@ from ..task import Task
 from ..template import LoweredKernel, Template
 from ..templates.attention_problem import LOWEST, AttentionProblem, safe_inverse, safe_maximum
 from ..templates.region import AnchoredRegion
-from .kernel import GpuKernel
-
-_SHARED = 48 * 1024
-"""Bytes that a block can declare without asking."""
+from .kernel import SHARED_BYTES, GpuKernel
 
 
 class GpuAttention(Template):
@@ -62,7 +59,7 @@ class GpuAttention(Template):
                 for team in (4, 8, 16):
                     floats = queries * (problem.width + 1 + keys + 1) + keys * (problem.width + 1 + problem.value_width)
                     registers = -(-problem.value_width // team) + keys // team
-                    if 4 * floats <= _SHARED and 32 <= queries * team <= 512 and registers <= 96 and keys % team == 0:
+                    if 4 * floats <= SHARED_BYTES and 32 <= queries * team <= 512 and registers <= 96 and keys % team == 0:
                         found.append({"queries": queries, "keys": keys, "team": team})
         return found
 

@@ -22,8 +22,8 @@ from ..target import Target
 from ..task import Task
 from ..template import LoweredKernel, Template
 from ..templates.region import AnchoredRegion, Epilogue
-from .kernel import GpuKernel
-from .product import OPS, Contraction
+from .kernel import SHARED_BYTES, GpuKernel
+from .product import OPS, Contraction, constant_weight
 
 _WIDTH = 4
 """Neighbouring rows or columns of a thread: what one wide read of shared memory brings."""
@@ -58,7 +58,7 @@ class Tiles:
         """Whether blocks like this run well: whole warps, shared memory, and each thread brings as much as the next."""
         return (
             32 <= self.threads <= 512
-            and self.shared_bytes(nbytes) <= min(target.l1_bytes // 4, _SHARED)
+            and self.shared_bytes(nbytes) <= min(target.l1_bytes // 4, SHARED_BYTES)
             and self.rows * self.depth % self.threads == 0
             and self.columns * self.depth % self.threads == 0
             and self.own**2 * nbytes <= 64 * 4
@@ -83,8 +83,6 @@ class Tiles:
 
 
 _WARP = 32
-_SHARED = 48 * 1024
-"""Bytes that a block can declare without asking."""
 _LATENCY = 600.0
 """Cycles from asking memory for a slice to having it behind a barrier."""
 
@@ -103,7 +101,8 @@ class GpuGemm(Template):
 
     def space(self, task: Task) -> Space:
         product = Contraction(_region(task).anchor)
-        nbytes = product.dtype.nbytes
+        # Halves are multiplied in fp32.
+        nbytes = max(product.dtype.nbytes, 4)
         candidates = [
             Tiles(rows, columns, depth, own)
             for rows in (16, 32, 64, 128)
@@ -146,7 +145,7 @@ class _Lowering:
         self.dtype = compute_dtype(product.dtype)
         self.zero = constant(0, product.dtype)
         self.row_blocks, self.column_blocks = -(-product.rows // tiles.rows), -(-product.columns // tiles.columns)
-        position = _constant_weight(task, region)
+        position = constant_weight(task, region)
         layouts = {} if position is None else {position: product.second_layout}
         self.packed = position is not None
         blocks = product.batch * self.row_blocks * self.column_blocks
@@ -278,12 +277,3 @@ class _Lowering:
                 element = emitter.bind(emitter.load(sums, row * tiles.own + column))
                 element = product.with_bias(self.evaluator, element, self.batch, column_at)
                 self.epilogue.store(product.result(self.evaluator, self.batch, row_at, column_at), emitter.bind(element))
-
-
-def _constant_weight(task: Task, region: AnchoredRegion) -> int | None:
-    """The position of the constant input that is the second operand and can be packed."""
-    weight = region.anchor.inputs[1]
-    if weight not in region.graph.inputs or len(region.graph.users[weight]) != 1 or region.anchor.inputs.count(weight) != 1:
-        return None
-    position = region.graph.inputs.index(weight)
-    return position if position in task.constant_inputs else None

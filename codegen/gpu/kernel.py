@@ -13,6 +13,9 @@ from ...ir import Graph, Layout
 from ..emit import INDEX, Expr, Kernel, index
 from ..template import Launch, LoweredKernel
 
+SHARED_BYTES = 48 * 1024
+"""Shared memory that a block can declare without asking the driver."""
+
 MOST_BLOCKS = 2**31 - 1
 """Blocks along the first axis of a CUDA grid."""
 

@@ -15,7 +15,8 @@ from ..emit import Evaluator, Expr, index, unflatten
 from ..emit.attributes import attributes_of
 from ..emit.math import select
 from ..emit.scalar import constant
-from ..templates.region import broadcast_row
+from ..task import Task
+from ..templates.region import AnchoredRegion, broadcast_row
 
 OPS = ("matmul", "linear", "conv", "conv_transpose")
 
@@ -181,3 +182,12 @@ class Contraction:
                 inside = condition if inside is None else tirx.And(inside, condition)
         element = evaluator.value_at(x, source)
         return element if inside is None else select(inside, element, constant(0, self.dtype))
+
+
+def constant_weight(task: Task, region: AnchoredRegion) -> int | None:
+    """The position of the constant input that is the second operand and can be packed."""
+    weight = region.anchor.inputs[1]
+    if weight not in region.graph.inputs or len(region.graph.users[weight]) != 1 or region.anchor.inputs.count(weight) != 1:
+        return None
+    position = region.graph.inputs.index(weight)
+    return position if position in task.constant_inputs else None

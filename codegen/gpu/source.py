@@ -44,7 +44,8 @@ _MATHS = (
 
 def cuda_source(function: Any, symbol: str) -> str:
     """CUDA C++ of ``function`` as the kernel ``symbol``."""
-    return _CUDA_HEAD + _kernel(function, symbol)
+    text = _kernel(function, symbol)
+    return ("#include <cuda_fp16.h>\n" if re.search(r"\bhalf\b", text) else "") + _CUDA_HEAD + text
 
 
 def opencl_source(function: Any, symbol: str) -> str:

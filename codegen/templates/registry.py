@@ -31,6 +31,7 @@ _LOOPS = (
 )
 _GPU = (
     ("..gpu.windows", "GpuDirectConv"),
+    ("..gpu.matvec", "GpuMatvec"),
     ("..gpu.gemm", "GpuGemm"),
     ("..gpu.attention", "GpuAttention"),
     ("..gpu.windows", "GpuPooling"),

@@ -8,7 +8,7 @@ from check import check, region, tensor
 
 from mlc.codegen.target import Target
 from mlc.codegen.templates.elementwise import Elementwise
-from mlc.ir import DType
+from mlc.ir import ArrayConstant, DType
 
 TEMPLATE = Elementwise()
 NHWC = (0, 2, 3, 1)
@@ -232,3 +232,12 @@ def test_batch_norm_with_statistics() -> None:
     graph = region([tensor((2, 5, 3, 4)), *parameters], lambda b, *x: b.call("batch_norm", *x))
     values = [np.random.default_rng(3).random(value.tensor.static_shape).astype(np.float32) + 0.5 for value in graph.inputs]
     check(TEMPLATE, graph, inputs=values)
+
+
+def test_bytes_are_compared_with_zero() -> None:
+    def build(b, x):
+        zero = b.constant(ArrayConstant(np.zeros((), np.uint8)))
+        below = [b.call("lt", x, zero), b.call("ge", zero, x), b.call("minimum", x, zero), b.call("clamp", x, min=0, max=2)]
+        return [b.call("relu", x), *below]
+
+    check(TEMPLATE, region([tensor((257,), DType.UINT8)], build))
