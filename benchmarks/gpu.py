@@ -146,7 +146,8 @@ def seconds_of(run: Callable[..., Any], inputs: Sequence[Any], seconds: float) -
     """Device seconds of a call, over as many warmed calls as fit ``seconds``."""
 
     def batch(calls: int) -> float:
-        before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        event: Any = torch.cuda.Event
+        before, after = event(enable_timing=True), event(enable_timing=True)
         before.record()
         for _ in range(calls):
             run(*inputs)

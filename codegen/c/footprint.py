@@ -16,7 +16,7 @@ from ...ir import DType
 from ...ir.program import Footprint, Signature
 from ..build import run_tool
 from ..platforms.cortex_m import compiler_flags
-from ..target import Target
+from ..target import Microcontroller, Target
 from .kernel import CKernel
 from .program import CONSTANTS, PLACEHOLDER, CSources
 
@@ -55,7 +55,7 @@ def footprint(sources: CSources, kernels: Mapping[str, CKernel], arena_bytes: in
 
 def require_capacity(needed: Footprint, target: Target) -> None:
     """CapacityError, with what is missing, when a program does not fit the target's flash or RAM."""
-    assert target.device is not None, "microcontrollers have flash and RAM"
+    assert isinstance(target.device, Microcontroller)
     flash, ram = target.device.flash_bytes, target.device.ram_bytes
     problems = []
     if needed.flash_bytes > flash:
