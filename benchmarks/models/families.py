@@ -55,6 +55,11 @@ def _text(generator: torch.Generator) -> dict[str, Tensor]:
     return {"input_ids": _tokens(generator)}
 
 
+def _short_text(generator: torch.Generator) -> dict[str, Tensor]:
+    """For models that gather a copy of an expert's weights for every token."""
+    return {"input_ids": _tokens(generator, 32)}
+
+
 def _masked_text(generator: torch.Generator) -> dict[str, Tensor]:
     mask = torch.ones(1, LENGTH, dtype=torch.int64)
     mask[:, LENGTH - 13 :] = 0
@@ -239,9 +244,9 @@ _DECODERS = (
         _text,
     ),
     Family("Mixtral", _mixture("MixtralForCausalLM", None, **_MIXTRAL), _text, _use_batched_experts),
-    Family("Mixtral batched_mm", _mixture("MixtralForCausalLM", "batched_mm", **_MIXTRAL), _text),
+    Family("Mixtral batched_mm", _mixture("MixtralForCausalLM", "batched_mm", **_MIXTRAL), _short_text),
     Family("Qwen2-MoE", _mixture("Qwen2MoeForCausalLM", None, **_QWEN_MOE), _text, _use_batched_experts),
-    Family("Qwen2-MoE batched_mm", _mixture("Qwen2MoeForCausalLM", "batched_mm", **_QWEN_MOE), _text),
+    Family("Qwen2-MoE batched_mm", _mixture("Qwen2MoeForCausalLM", "batched_mm", **_QWEN_MOE), _short_text),
     Family(
         "Qwen3",
         _decoder(
