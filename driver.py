@@ -53,10 +53,11 @@ def compile(
 
     ``model`` is an nn.Module, a function on tensors, a torch.fx.GraphModule or an ExportedProgram. With ``example_inputs`` (positional) or
     ``example_kwargs`` it is compiled now for arguments of those shapes and dtypes, without them at the first call; further shapes are
-    compiled when they are first seen. Operations that mlc cannot compile run in PyTorch, between natively compiled parts, with one
-    warning (:class:`mlc.FallbackWarning`) that lists them; with ``strict`` they are an error. ``nonfinite="strict"``
-    treats NaN and infinity exactly as PyTorch does, ``"fast"`` promises
-    that for finite inputs. ``database`` is a file of tuning records (see :func:`tune`), ``threads`` bounds the threads of a call
+    compiled when they are first seen. ``dynamic_shapes``, as torch.export takes it, names dimensions with ranges that one program shall
+    serve; a call with a size outside of them raises SizeError. Operations that mlc cannot compile run in PyTorch, between natively
+    compiled parts, with one warning (:class:`mlc.FallbackWarning`) that lists them; with ``strict`` they are an error.
+    ``nonfinite="strict"`` treats NaN and infinity exactly as PyTorch does, ``"fast"`` promises that for finite inputs.
+    ``database`` is a file of tuning records (see :func:`tune`), ``threads`` bounds the threads of a call
     (default: all cores of the target). ``progress`` is told (kernels done, kernels in all, label).
 
     ``precision``, ``tolerance``, ``calibration``, ``sparsity`` and ``memory_budget`` have only their defaults in this version.

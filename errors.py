@@ -37,6 +37,10 @@ class SignatureError(Error, TypeError):
     """A call's arguments do not fit the compiled signature (structure, shape, dtype or device)."""
 
 
+class SizeError(SignatureError):
+    """An input has a size outside of what the compiled program was made for; the message names input, axis, size and range."""
+
+
 class TextFormError(Error, ValueError):
     """IR text does not parse; the message gives line, column and what was expected."""
 

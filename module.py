@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from .errors import Error, SignatureError
+from .errors import Error, SignatureError, SizeError
 from .ir.program import Signature
 from .runtime import Model, ProgramReport, Report, _native, trees
 from .runtime.executable import Callee, choose
@@ -128,6 +128,9 @@ class CompiledModel(Model):
         if self._executables:
             try:
                 return self._choose(args, kwargs)
+            except SizeError:
+                # The user has said which sizes the model is for.
+                raise
             except SignatureError as error:
                 if self._compile_signature is None:
                     raise SignatureError(f"{error}\nThe model's weights were released, so no further signature can be compiled") from None

@@ -20,6 +20,7 @@ from .binding import bind
 from .build import CompiledKernel, cache_directory, compile_kernel, host_sources, in_parallel, link_library, versions
 from .entry import ENTRY, entry_source
 from .kernels import KernelNode, kernel_nodes, known_constants, label_of, locations_of, wrapped
+from .sizes import SymbolicSizes, uncertain_counts
 from .space import Config, Space
 from .storage import assign_storage
 from .target import Kind, Target
@@ -63,7 +64,9 @@ def assemble(
     with the user's source line, when no template takes a node; BuildError when the tool chain fails; CapacityError
     when the program does not fit the target's memory.
     """
-    _require_static(graph)
+    if signature.symbols and target.kind in (Kind.CORTEX_M, Kind.CUDA):
+        raise LoweringError(f"programs for '{target}' have fixed sizes; compile with static shapes (without dynamic_shapes)")
+    _check_sizes(graph, {spec.name for spec in signature.symbols})
     storage = assign_storage(graph, functools.partial(_updated, kind=target.kind))
     graph = storage.graph
     constants = known_constants(graph)
@@ -84,12 +87,16 @@ def assemble(
         content, needed = assemble_sources(binding.steps, objects, binding.plan.nbytes, signature, target)
         library = _cached_program(hashlib.sha256(content).hexdigest()[:32], ".json", lambda path: path.write_bytes(content))
     else:
-        library = _link(binding.steps, objects, signature, target)
+        sizes = None
+        if signature.symbols:
+            symbols = tuple(spec.name for spec in signature.symbols)
+            sizes = SymbolicSizes(symbols, binding.slots, uncertain_counts(kernels, compiled, graph.symbols))
+        library = _link(binding.steps, objects, signature, target, sizes)
     program = Program(
         name=name,
         signature=signature,
         steps=binding.steps,
-        constants=binding.slots,
+        constants=binding.constants,
         constant_bytes=binding.weights.nbytes,
         arena_bytes=binding.plan.nbytes,
         arena_lower_bound=binding.plan.lower_bound,
@@ -100,13 +107,14 @@ def assemble(
         states=binding.states,
         form=Form.LIBRARY if needed is None else Form.SOURCES,
         footprint=needed,
+        slots=binding.slots,
     )
     return Assembled(program, library, binding.weights)
 
 
 def tasks_of(graph: Graph, target: Target, *, threads: int | None = None, numerics: Numerics = Numerics.FAST) -> list[KernelNode]:
     """The kernel calls that :func:`assemble` would compile for ``graph``, in order: what there is to tune."""
-    _require_static(graph)
+    _check_sizes(graph, set(graph.symbols))
     graph = assign_storage(graph, functools.partial(_updated, kind=target.kind)).graph
     return kernel_nodes(graph, target, threads or target.threads, numerics, known_constants(graph))
 
@@ -120,22 +128,29 @@ def _updated(node: Node, kind: Kind) -> int | None:
     return template.in_place(region) if template is not None else None
 
 
-def _require_static(graph: Graph) -> None:
+def _check_sizes(graph: Graph, known: set[str]) -> None:
+    """LoweringError where a size depends on a symbol that is not ``known``, or where what changes in place has no fixed size."""
     for value in [*graph.inputs, *(value for node in control_walk(graph) for value in node.outputs)]:
         tensor = value.type.buffer if isinstance(value.type, TokenType) else value.type
-        if tensor is None or not tensor.is_static:
-            where = value.node.location if value.node is not None else "an input of the model"
+        where = value.node.location if value.node is not None else "an input of the model"
+        if tensor is None or (isinstance(value.type, TokenType) and not tensor.is_static):
             raise LoweringError(
-                f"%{value.name}: {value.type} ({where}) has no static shape; code is generated for static shapes only: "
-                "compile once per shape, without dynamic_shapes"
+                f"%{value.name}: {value.type} ({where}) changes in place and has no static shape; "
+                "leave its dimensions out of dynamic_shapes"
             )
+        for dim in tensor.shape:
+            if not isinstance(dim, int) and any(str(free) not in known for free in dim.free_symbols):
+                raise LoweringError(f"%{value.name}: {value.type} ({where}) has a size that no input of the signature tells")
 
 
 def _compile(kernels: Sequence[KernelNode], choose: Choose, progress: Progress | None) -> dict[str, tuple[Config, CompiledKernel]]:
     """The chosen config and the compiled kernel of every task, by task key."""
     distinct = {kernel.task.key: kernel for kernel in kernels}
     # One after the other: a database connection and a cost model belong to one thread.
-    configs = {key: choose(kernel.task, kernel.template, kernel.template.space(kernel.task)) for key, kernel in distinct.items()}
+    # Schedules are chosen for typical sizes, so that a database tuned on static shapes serves symbolic ones.
+    configs = {}
+    for key, kernel in distinct.items():
+        configs[key] = choose(kernel.task.representative, kernel.template, kernel.template.space(kernel.task))
     done = 0
 
     def compile_one(kernel: KernelNode) -> tuple[Config, CompiledKernel]:
@@ -157,9 +172,11 @@ def _compile(kernels: Sequence[KernelNode], choose: Choose, progress: Progress |
     return dict(zip(distinct, in_parallel(compile_one, distinct.values()), strict=True))
 
 
-def _link(steps: Sequence[Step], kernels: Mapping[str, CompiledKernel], signature: Signature, target: Target) -> pathlib.Path:
+def _link(
+    steps: Sequence[Step], kernels: Mapping[str, CompiledKernel], signature: Signature, target: Target, sizes: SymbolicSizes | None
+) -> pathlib.Path:
     """The shared library of the program."""
-    entry = entry_source(steps, len(signature.inputs), len(signature.outputs), on_device=target.kind is Kind.CUDA)
+    entry = entry_source(steps, len(signature.inputs), len(signature.outputs), on_device=target.kind is Kind.CUDA, sizes=sizes)
     sources = {"entry.c": entry, **host_sources(target)}
     name = hashlib.sha256("|".join([versions(), *sources.values(), *kernels]).encode()).hexdigest()[:32]
     objects = [kernel.object for kernel in kernels.values()]

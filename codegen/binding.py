@@ -9,7 +9,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import LoweringError
-from ..ir import Constant, Graph, Node, TensorType, TokenType, Value, node_cost
+from ..ir import (
+    Constant,
+    Cost,
+    Extent,
+    Graph,
+    Node,
+    TensorType,
+    TokenType,
+    Value,
+    is_control,
+    node_cost,
+    product,
+    size_of,
+    specialise,
+    symbol,
+    typical_values,
+)
 from ..ir.program import (
     ALIGNMENT,
     Branch,
@@ -24,23 +40,27 @@ from ..ir.program import (
     StateSpec,
     Step,
 )
+from ..ir.size import Size, largest
 from .build import CompiledKernel
 from .kernels import KernelNode, label_of
-from .memory_plan import Lifetime, MemoryPlan, aligned, plan_memory
+from .memory_plan import Lifetime, MemoryPlan, aligned, plan_memory, plan_slots
 from .packing import PackedConstants
+from .sizes import parallel_margin
 from .space import Config
 from .storage import Storage
 
 
 @dataclass(frozen=True)
 class Binding:
-    """What a program does with its memory: steps, the slots and the bytes of packed constants, and the plan of the arena."""
+    """What a program does with its memory: steps, places and bytes of packed constants, the plan of the arena, and the slots that the
+    arena consists of where sizes are symbolic."""
 
     steps: tuple[Step, ...]
-    slots: tuple[ConstantSlot, ...]
+    constants: tuple[ConstantSlot, ...]
     weights: np.ndarray
     plan: MemoryPlan
     states: tuple[StateSpec, ...]
+    slots: tuple[Extent, ...] = ()
 
 
 def bind(
@@ -54,18 +74,42 @@ def bind(
     """The steps that compute the graph of ``storage``, whose first ``arguments`` inputs are the program's, the others its ``states``."""
     graph = storage.graph
     binder = _Binder({kernel.node: kernel for kernel in kernels}, compiled, constants, storage)
-    inputs = [BufferRef(Space.INPUT, position, _held(value).nbytes) for position, value in enumerate(graph.inputs[:arguments])]
+    inputs = [BufferRef(Space.INPUT, position, _nbytes(_held(value))) for position, value in enumerate(graph.inputs[:arguments])]
     inputs += [BufferRef(Space.STATE, position, _held(value).nbytes) for position, value in enumerate(graph.inputs[arguments:])]
-    outputs = [BufferRef(Space.OUTPUT, position, value.tensor.nbytes) for position, value in enumerate(graph.outputs)]
+    outputs = [BufferRef(Space.OUTPUT, position, _nbytes(value.tensor)) for position, value in enumerate(graph.outputs)]
     steps = binder.region(graph, inputs, outputs) + binder.finish_states(storage.contents)
     specs = []
     for (name, initial), value in zip(states, graph.inputs[arguments:], strict=True):
         zero = not initial.array().tobytes().strip(b"\0")
         first = None if zero else binder.packed.place(initial, initial.type.layout).position
         specs.append(StateSpec(name, initial.type.dtype.text, _held(value).static_shape, first))
-    plan = plan_memory([Lifetime(buffer.nbytes, buffer.first, buffer.last) for buffer in binder.buffers])
-    slots, weights = binder.packed.finish()
-    return Binding(tuple(_placed(step, plan.offsets) for step in steps), slots, weights, plan, tuple(specs))
+    plan, slots, places = _plan(binder.buffers, typical_values(graph.symbols))
+    packed, weights = binder.packed.finish()
+    return Binding(tuple(_placed(step, places) for step in steps), packed, weights, plan, tuple(specs), slots)
+
+
+def _plan(buffers: Sequence[_Buffer], typical: Mapping[str, int]) -> tuple[MemoryPlan, tuple[Extent, ...], list[tuple[Space, int]]]:
+    """Where each buffer of the arena lies: at an offset, or, if the size of any depends on symbols, in a slot."""
+    lifetimes = [Lifetime(max(_number_of(buffer.nbytes, typical), 1), buffer.first, buffer.last) for buffer in buffers]
+    plan = plan_memory(lifetimes)
+    if all(isinstance(buffer.nbytes, int) for buffer in buffers):
+        return plan, (), [(Space.ARENA, offset) for offset in plan.offsets]
+    chosen = plan_slots(lifetimes)
+    members: list[list[Extent]] = [[] for _ in range(max(chosen) + 1)]
+    for slot, buffer in zip(chosen, buffers, strict=True):
+        members[slot].append(buffer.nbytes)
+    return MemoryPlan((), 0, plan.lower_bound), tuple(largest(sizes) for sizes in members), [(Space.SLOT, slot) for slot in chosen]
+
+
+def _number_of(extent: Extent, values: Mapping[str, int]) -> int:
+    return extent.evaluate(values) if isinstance(extent, Size) else extent
+
+
+def _nbytes(type: TensorType) -> Extent:
+    """Bytes of a stored tensor, which may depend on symbols."""
+    if type.is_static:
+        return type.nbytes
+    return size_of(product(type.layout.physical_shape(type.shape)) * type.dtype.nbytes)
 
 
 def _held(value: Value) -> TensorType:
@@ -84,7 +128,7 @@ def carries_unchanged(body: Graph, position: int) -> bool:
 class _Buffer:
     """A buffer of the arena, alive from step ``first`` to step ``last``."""
 
-    nbytes: int
+    nbytes: Extent
     first: int
     last: int
 
@@ -109,6 +153,7 @@ class _Binder:
         self.constants = constants
         self.packed = PackedConstants()
         self.buffers: list[_Buffer] = []
+        self._costs = _costs(storage.graph)
         self._places: dict[Value, BufferRef] = {}
         self._now = 0
         self._loops = 0
@@ -144,9 +189,9 @@ class _Binder:
 
     # Places
 
-    def _new(self, nbytes: int) -> BufferRef:
+    def _new(self, nbytes: Extent) -> BufferRef:
         """A new buffer of the arena, alive at this moment."""
-        self.buffers.append(_Buffer(max(nbytes, 1), self._now, self._now))
+        self.buffers.append(_Buffer(max(nbytes, 1) if isinstance(nbytes, int) else nbytes, self._now, self._now))
         return BufferRef(Space.ARENA, len(self.buffers) - 1, nbytes)
 
     def _touch(self, *places: BufferRef) -> None:
@@ -157,7 +202,7 @@ class _Binder:
 
     def _read(self, value: Value) -> BufferRef:
         """Where ``value`` lies, in the layout of its type."""
-        if value.tensor.elements == 0:
+        if value.tensor.is_empty:
             return _EMPTY
         if value in self.constants:
             return self.packed.place(self.constants[value], value.tensor.layout)
@@ -167,18 +212,18 @@ class _Binder:
 
     def _write(self, value: Value) -> BufferRef:
         """Where to put ``value``: where its region wants it, else a new buffer."""
-        if value.tensor.elements == 0:
+        if value.tensor.is_empty:
             return _EMPTY
         root = self.root(value)
         place = self._places.get(root)
         if place is None:
-            place = self._places[root] = self._new(value.tensor.nbytes)
+            place = self._places[root] = self._new(_nbytes(value.tensor))
         self._touch(place)
         return place
 
     def _reside(self, value: Value, place: BufferRef) -> list[Step]:
         """``value`` is at ``place``: a copy to where its region wants it, or nothing to do if it may be anywhere."""
-        if value.tensor.elements == 0:
+        if value.tensor.is_empty:
             return []
         wanted = self._places.setdefault(value, place)
         return [] if wanted == place else [self._copy(place, wanted)]
@@ -225,9 +270,10 @@ class _Binder:
             else:
                 arguments.append(self._read(value))
         arguments += [self._write(value) for value in node.outputs]
-        if native.workspace_bytes:
-            arguments.append(self._new(native.workspace_bytes))
-        cost = node_cost(node)
+        workspace = size_of(kernel.renamed(native.workspace_bytes))
+        if workspace != 0:
+            arguments.append(self._new(workspace))
+        cost = self._costs[node]
         return KernelCall(
             symbol=native.symbol,
             arguments=tuple(arguments),
@@ -237,6 +283,8 @@ class _Binder:
             location=str(node.location),
             flops=cost.flops,
             bytes=cost.bytes_read + cost.bytes_written,
+            sizes=tuple(size_of(symbol(name)) for name in kernel.symbols),
+            margin=parallel_margin(kernel),
         )
 
     def _cond(self, node: Node) -> list[Step]:
@@ -248,6 +296,7 @@ class _Binder:
         return [Branch(predicate, then, otherwise)]
 
     def _while(self, node: Node) -> list[Step]:
+        _require_fixed_sizes(node)
         condition, body = node.regions
         operands = [self._read(value) for value in node.inputs]
         number = self._next_loop()
@@ -273,6 +322,7 @@ class _Binder:
         return steps
 
     def _loop(self, node: Node) -> list[Step]:
+        _require_fixed_sizes(node)
         (body,) = node.regions
         trips, count, sliced = (_number(node, name) for name in ("trips", "carried", "sliced"))
         backwards = bool(node.attributes["reverse"])
@@ -324,6 +374,7 @@ class _Binder:
         """Two places that a carried value occupies in turn: what a round computes is what the next one reads."""
         if not initial.nbytes:
             return _Carried(_EMPTY, _EMPTY, [])
+        assert isinstance(initial.nbytes, int)
         stride = aligned(initial.nbytes)
         pair = self._new(2 * stride)
         first = dataclasses.replace(pair, nbytes=initial.nbytes)
@@ -358,6 +409,32 @@ def _piece(whole: BufferRef, piece: TensorType, loop: int, trips: int, backwards
     return dataclasses.replace(whole, nbytes=stride, offset=offset, moves=(*whole.moves, move))
 
 
+def _require_fixed_sizes(node: Node) -> None:
+    """LoweringError when what a loop carries or slices has a size that depends on symbols."""
+    for value in (*node.inputs, *node.outputs):
+        if not value.tensor.is_static:
+            raise LoweringError(
+                f"{node!r} ({node.location}): %{value.name}: {value.type} has no static shape; loops are compiled for fixed sizes only: "
+                "leave the dimension out of dynamic_shapes"
+            )
+
+
+def _costs(graph: Graph) -> dict[Node, Cost]:
+    """The work of every node, at typical values of symbols; also of those in the regions of control flow."""
+    found: dict[Node, Cost] = {}
+
+    def visit(symbolic: Graph, concrete: Graph) -> None:
+        for node, at in zip(symbolic.nodes, concrete.nodes, strict=True):
+            if is_control(node):
+                for region, region_at in zip(node.regions, at.regions, strict=True):
+                    visit(region, region_at)
+            elif not any(isinstance(value.type, TokenType) for value in (*at.inputs, *at.outputs)):
+                found[node] = node_cost(at)
+
+    visit(graph, specialise(graph, typical_values(graph.symbols)))
+    return found
+
+
 def _number(node: Node, name: str) -> int:
     number = node.attributes[name]
     if not isinstance(number, int):
@@ -367,16 +444,19 @@ def _number(node: Node, name: str) -> int:
     return number
 
 
-def _placed(step: Step, offsets: Sequence[int]) -> Step:
-    """``step`` with byte offsets in the arena instead of numbers of buffers."""
+def _placed(step: Step, places: Sequence[tuple[Space, int]]) -> Step:
+    """``step`` with byte offsets in the arena, or slots of it, instead of numbers of buffers."""
 
     def ref(buffer: BufferRef) -> BufferRef:
         if buffer.space is not Space.ARENA:
             return buffer
-        return dataclasses.replace(buffer, position=offsets[buffer.position] + buffer.offset, offset=0)
+        space, position = places[buffer.position]
+        if space is Space.SLOT:
+            return dataclasses.replace(buffer, space=space, position=position)
+        return dataclasses.replace(buffer, position=position + buffer.offset, offset=0)
 
     def all_of(steps: Sequence[Step]) -> tuple[Step, ...]:
-        return tuple(_placed(inner, offsets) for inner in steps)
+        return tuple(_placed(inner, places) for inner in steps)
 
     match step:
         case KernelCall():

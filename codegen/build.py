@@ -19,8 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ..errors import BuildError
-from ..ir import Layout
+from ..errors import BuildError, TextFormError
+from ..ir import Dim, Layout
+from ..ir.expression import parse_expression
 from .target import Kind, Target
 from .template import LoweredKernel
 
@@ -120,7 +121,7 @@ class CompiledKernel:
     symbol: str
     object: bytes
     constant_layouts: Mapping[int, Layout]
-    workspace_bytes: int
+    workspace_bytes: Dim
 
 
 def compile_kernel(key: str, target: Target, lower: Callable[[], LoweredKernel], *, cached: bool = True) -> CompiledKernel:
@@ -169,8 +170,11 @@ def _read(path: pathlib.Path, symbol: str) -> CompiledKernel | None:
             int(index): Layout(tuple(order), tuple((axis, size) for axis, size in blocks))
             for index, order, blocks in facts["constant_layouts"]
         }
-        return CompiledKernel(symbol, body, layouts, facts["workspace_bytes"])
-    except (OSError, ValueError, KeyError, TypeError):
+        workspace = facts["workspace_bytes"]
+        return CompiledKernel(
+            symbol, body, layouts, workspace if isinstance(workspace, int) else parse_expression(workspace, TextFormError)
+        )
+    except (OSError, ValueError, KeyError, TypeError, TextFormError):
         return None
 
 
@@ -179,7 +183,7 @@ def _write(path: pathlib.Path, kernel: CompiledKernel) -> None:
     facts = {
         "sha256": hashlib.sha256(kernel.object).hexdigest(),
         "constant_layouts": [(index, layout.order, layout.blocks) for index, layout in kernel.constant_layouts.items()],
-        "workspace_bytes": kernel.workspace_bytes,
+        "workspace_bytes": kernel.workspace_bytes if isinstance(kernel.workspace_bytes, int) else str(kernel.workspace_bytes),
     }
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

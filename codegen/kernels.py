@@ -11,16 +11,20 @@ from ..errors import LoweringError
 from ..ir import (
     Constant,
     DerivedConstant,
+    Dim,
     Graph,
     GraphBuilder,
     Location,
     Node,
+    SymbolRange,
     Value,
     canonicalise,
     control_walk,
     is_alias,
     is_control,
     lookup,
+    symbol,
+    used_symbols,
 )
 from .target import Kind, Target
 from .task import Numerics, Task
@@ -30,11 +34,23 @@ from .templates import template_for
 
 @dataclass(frozen=True)
 class KernelNode:
-    """A kernel call to be: the fused node, its task and the template that takes it."""
+    """A kernel call to be: the fused node, its task and the template that takes it.
+
+    ``symbols`` are the graph's names of what the task calls s0, s1, ...
+    """
 
     node: Node
     task: Task
     template: Template
+    symbols: tuple[str, ...] = ()
+
+    def renamed(self, dim: Dim) -> Dim:
+        """A size that the task's kernel states, in the symbols of the graph."""
+        if isinstance(dim, int):
+            return dim
+        names = {symbol(old): symbol(new) for old, new in zip(self.task.graph.symbols, self.symbols, strict=True)}
+        result: Dim = dim.subs(names, simultaneous=True)
+        return result
 
 
 def kernel_nodes(graph: Graph, target: Target, threads: int, numerics: Numerics, constants: Mapping[Value, Constant]) -> list[KernelNode]:
@@ -45,17 +61,19 @@ def kernel_nodes(graph: Graph, target: Target, threads: int, numerics: Numerics,
     for node in control_walk(graph):
         if node.op == "constant" or is_control(node) or _is_free(node, constants):
             continue
-        region = canonicalise(node.regions[0] if node.op == "fusion" else wrapped(node))
+        original = node.regions[0] if node.op == "fusion" else wrapped(node, graph.symbols)
+        region = canonicalise(original)
         template = template_for(region, target.kind)
         if template is None:
             refused.append(f"  {label_of(node)} ({node.location}) on {', '.join(str(value.type) for value in node.inputs)}")
             locations += _refused_locations(node, target.kind)
             continue
         constant_inputs = frozenset(position for position, value in enumerate(node.inputs) if value in constants)
-        kernels.append(KernelNode(node, Task(region, constant_inputs, target, threads, numerics), template))
+        kernels.append(KernelNode(node, Task(region, constant_inputs, target, threads, numerics), template, used_symbols(original)))
     if refused:
+        remedy = "compile with static shapes (without dynamic_shapes), " if graph.symbols else ""
         error = LoweringError(
-            "no kernel template takes these operations; replace them in the model, or compile that part with PyTorch:\n"
+            f"no kernel template takes these operations; {remedy}replace them in the model, or compile that part with PyTorch:\n"
             + "\n".join(refused)
         )
         error.locations = tuple(locations)
@@ -94,12 +112,12 @@ def _is_plumbing(node: Node) -> bool:
 def _is_free(node: Node, constants: Mapping[Value, Constant]) -> bool:
     """Whether the node needs no kernel: its result shares its operand's memory, is a constant, or has no elements."""
     known = len(node.outputs) == 1 and node.output in constants
-    return known or is_alias(node) or all(value.tensor.elements == 0 for value in node.outputs)
+    return known or is_alias(node) or all(value.tensor.is_empty for value in node.outputs)
 
 
-def wrapped(node: Node) -> Graph:
-    """A region that computes the single operation ``node``."""
-    builder = GraphBuilder(node.op)
+def wrapped(node: Node, symbols: Mapping[str, SymbolRange] | None = None) -> Graph:
+    """A region that computes the single operation ``node``, whose types may hold ``symbols``."""
+    builder = GraphBuilder(node.op, symbols)
     inputs = [builder.input(value.type) for value in node.inputs]
     inner = builder.append(Node(node.op, inputs, node.attributes, [value.type for value in node.outputs], node.regions, node.location))
     return builder.finish(inner.outputs)

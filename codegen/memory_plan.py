@@ -53,6 +53,30 @@ def plan_memory(lifetimes: Sequence[Lifetime]) -> MemoryPlan:
     return MemoryPlan(tuple(offsets), total, _peak(lifetimes))
 
 
+def plan_slots(lifetimes: Sequence[Lifetime]) -> tuple[int, ...]:
+    """The number of a slot for each buffer, such that those of one slot are never alive together.
+
+    For buffers whose sizes are known only when the program is called: each slot is then as large as its largest buffer, so that the
+    plan is right for all sizes. ``nbytes`` are typical sizes, which decide what shares; the largest are placed first, each into the
+    slot that fits best (the shared objects of Pisarchyk and Lee).
+    """
+    slots: list[list[int]] = []
+    chosen = [0] * len(lifetimes)
+    for index in sorted(range(len(lifetimes)), key=lambda i: (-lifetimes[i].nbytes, lifetimes[i].first)):
+        lifetime = lifetimes[index]
+        free = [
+            number
+            for number, members in enumerate(slots)
+            if all(lifetimes[other].first > lifetime.last or lifetime.first > lifetimes[other].last for other in members)
+        ]
+        if not free:
+            slots.append([])
+            free = [len(slots) - 1]
+        chosen[index] = min(free, key=lambda number: slots[number] and lifetimes[slots[number][0]].nbytes)
+        slots[chosen[index]].append(index)
+    return tuple(chosen)
+
+
 def _best_gap(taken: Sequence[tuple[int, int]], size: int) -> int:
     """Start of the smallest gap of at least ``size`` bytes between the sorted intervals ``taken``, else the end of the last."""
     best, best_size = -1, 0

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import LoweringError
-from ..ir import UNKNOWN, Graph, GraphBuilder, Node, TokenType, Value, is_alias, is_control
+from ..ir import UNKNOWN, Graph, GraphBuilder, Node, SymbolRange, TokenType, Value, is_alias, is_control
 
 
 @dataclass
@@ -140,7 +140,7 @@ def _copy_outputs(storage: Storage) -> None:
             claimed.add(root)
             outputs.append(value)
             continue
-        copies.append(_copy_of(value, f"{value.name}.copy{len(copies)}"))
+        copies.append(_copy_of(value, f"{value.name}.copy{len(copies)}", storage.graph.symbols))
         outputs.append(copies[-1].output)
     _extend(storage, copies, outputs)
 
@@ -152,7 +152,7 @@ def _lay_out_contents(storage: Storage, contents: Mapping[Value, Value]) -> None
         if storage.root(value) is state:
             continue
         if not value.tensor.layout.is_row_major:
-            relaid.append(_copy_of(value, f"{value.name}.content"))
+            relaid.append(_copy_of(value, f"{value.name}.content", storage.graph.symbols))
             value = relaid[-1].output
         storage.contents[state] = value
     _extend(storage, relaid, storage.graph.outputs)
@@ -163,9 +163,9 @@ def _extend(storage: Storage, nodes: Sequence[Node], outputs: Sequence[Value]) -
     storage.graph = Graph(graph.inputs, (*graph.nodes, *nodes), tuple(outputs), graph.name, graph.symbols)
 
 
-def _copy_of(value: Value, name: str) -> Node:
+def _copy_of(value: Value, name: str, symbols: Mapping[str, SymbolRange]) -> Node:
     """A fused node that copies ``value`` to row-major memory."""
-    builder = GraphBuilder("copy")
+    builder = GraphBuilder("copy", symbols)
     operand = builder.input(value.type)
     type = value.tensor.with_layout(None)
     region = builder.finish([builder.add("relayout", operand, types=[type]).output])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..errors import TextFormError
-from ..ir import Graph, canonicalise, parse
+from ..ir import Graph, canonicalise, parse, specialise, typical_values
 from .target import Target
 
 
@@ -48,6 +48,19 @@ class Task:
             },
             sort_keys=True,
         )
+
+    @property
+    def is_symbolic(self) -> bool:
+        """Whether sizes depend on symbols; their bounds are part of the graph, and so of the key."""
+        return bool(self.graph.symbols)
+
+    @cached_property
+    def representative(self) -> Task:
+        """This task at typical sizes: what schedules are chosen for. The task itself when it is static."""
+        if not self.is_symbolic:
+            return self
+        graph = canonicalise(specialise(self.graph, typical_values(self.graph.symbols)))
+        return Task(graph, self.constant_inputs, self.target, self.threads, self.numerics)
 
     @cached_property
     def key(self) -> str:

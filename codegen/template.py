@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from ..ir import Graph, Layout
+from ..ir import Dim, Graph, Layout
 from .space import Config, Space
 from .task import Task
 
@@ -25,14 +25,14 @@ class LoweredKernel:
     """A scheduled kernel, ready to be compiled.
 
     ``function`` is a TIR PrimFunc whose parameters are pointers: the task's inputs, its outputs, then, if ``workspace_bytes`` is not
-    zero, a scratch buffer of that size (64-byte aligned, private to the call). It returns int32, 0 for success; one for a GPU returns
-    nothing, and ``launch`` says how to start it.
+    zero, a scratch buffer of that size (64-byte aligned, private to the call); then the value of each symbol of the task's graph, as
+    int32. It returns int32, 0 for success; one for a GPU returns nothing, and ``launch`` says how to start it.
     ``constant_layouts`` gives, for constant inputs that the kernel wants in an order other than their type's, that order.
     """
 
     function: Any
     constant_layouts: Mapping[int, Layout] = field(default_factory=dict)
-    workspace_bytes: int = 0
+    workspace_bytes: Dim = 0
     launch: Launch | None = None
 
 
@@ -58,7 +58,7 @@ class Template(ABC):
 
     @abstractmethod
     def space(self, task: Task) -> Space:
-        """The configs worth considering for ``task``, derived from the target's facts."""
+        """The configs worth considering for ``task``, derived from the target's facts; those of its representative if it is symbolic."""
 
     @abstractmethod
     def lower(self, task: Task, config: Config) -> LoweredKernel:

@@ -9,7 +9,9 @@ import torch
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils._sympy import functions
 
-from ..ir import Dim
+from ..errors import ExportError
+from ..ir import Dim, Graph, TokenType, Value
+from ..ir.program import SymbolSpec
 from ..ir.types import symbol
 from .unsupported import Unsupported
 
@@ -66,3 +68,39 @@ def _plain(expression: sympy.Expr) -> sympy.Expr:
     if function is None:
         raise Unsupported(f"the size {expression} cannot be expressed: compile with static shapes")
     return function(*(_plain(argument) for argument in expression.args))
+
+
+def symbol_specs(graph: Graph, arguments: int) -> tuple[SymbolSpec, ...]:
+    """How the extents of the first ``arguments`` inputs tell the values of the symbols of ``graph``, the plainest extents first.
+
+    ExportError when no input tells one by a linear function of it.
+    """
+    found: dict[str, SymbolSpec] = {}
+    used = {str(free) for value in graph.values() for dim in _shape(value) if not isinstance(dim, int) for free in dim.free_symbols}
+    candidates = []
+    for position, value in enumerate(graph.inputs[:arguments]):
+        for axis, dim in enumerate(_shape(value)):
+            if not isinstance(dim, int) and len(dim.free_symbols) == 1:
+                (free,) = dim.free_symbols
+                candidates.append((dim.count_ops(), position, axis, dim, free))
+    for _, position, axis, dim, free in sorted(candidates, key=lambda each: each[:3]):
+        polynomial = dim.as_poly(free)
+        if str(free) in found or polynomial is None or polynomial.degree() != 1:
+            continue
+        factor, offset = polynomial.all_coeffs()
+        if factor.is_Integer and offset.is_Integer and factor > 0:
+            bounds = graph.symbols[str(free)]
+            found[str(free)] = SymbolSpec(str(free), bounds.lower, bounds.upper, position, axis, int(factor), int(offset))
+    for name in graph.symbols:
+        if name in used and name not in found:
+            raise ExportError(
+                f"the size {name} cannot be told from the shapes of the inputs: give a dimension that is a multiple of it or equal to it a "
+                "Dim of its own in dynamic_shapes, or leave that dimension out"
+            )
+    return tuple(found[name] for name in graph.symbols if name in found)
+
+
+def _shape(value: Value) -> tuple[Dim, ...]:
+    """The shape of a tensor, or of the buffer of a token."""
+    type = value.type.buffer if isinstance(value.type, TokenType) else value.type
+    return type.shape if type is not None else ()

@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._sympy.numbers import int_oo
 
 from ..errors import Error, ExportError, UnsupportedOpError
-from ..ir import Constant, DType, Graph, GraphBuilder, Location, SymbolRange, TensorType, TokenType, Type, Value
+from ..ir import Constant, DType, Graph, GraphBuilder, Location, SymbolRange, TensorType, TokenType, Type, Value, size_of
 from ..ir.program import Signature, TensorSpec
 from . import complex_values
 from . import ops as _ops  # noqa: F401  registers the converters
@@ -26,7 +26,7 @@ from .complex_values import Complex, complex_converter_of, is_complex, of_parts
 from .constants import ConstantPool
 from .control_flow import import_of
 from .conversion import Conversion, tensor_type
-from .dimensions import dimension, is_dimension
+from .dimensions import dimension, is_dimension, symbol_specs
 from .export import Exported, export_model, weight_of
 from .location import location_of, operation_name
 from .mutation import mutations
@@ -372,7 +372,8 @@ class _Importer:
             for node, token in self.tokens.items()
         ]
         graph = self.builder.finish([*values, *tokens])
-        return Imported(graph, Signature(tuple(self.input_specs), outputs, input_tree, output_tree), tuple(self.states))
+        signature = Signature(tuple(self.input_specs), outputs, input_tree, output_tree, symbol_specs(graph, len(self.input_specs)))
+        return Imported(graph, signature, tuple(self.states))
 
     def content(self, node: fx.Node) -> Value:
         """What the buffer or argument of a placeholder holds in the end."""
@@ -392,8 +393,7 @@ def _symbols(exported: ExportedProgram) -> dict[str, SymbolRange]:
 
 def _spec(value: Value, name: str, mutated: bool = False, *, complex_: bool = False) -> TensorSpec:
     """What is passed for ``value``, which holds pairs of parts along its last axis where it is ``complex_``."""
-    # Symbolic extents are written as -1: a program's specification holds numbers only.
-    shape = tuple(extent if isinstance(extent, int) else -1 for extent in value.tensor.shape)
+    shape = tuple(size_of(extent) for extent in value.tensor.shape)
     if complex_:
         return TensorSpec(name, DType.COMPLEX64.text, shape[:-1], mutated)
     return TensorSpec(name, value.tensor.dtype.text, shape, mutated)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .alias import is_alias, normal_layout, permuted_layout, reshaped_layout, same_bytes
-    from .canonical import canonicalise
+    from .canonical import canonicalise, used_symbols
     from .constant import ArrayConstant, Constant, DerivedConstant
     from .cost import graph_cost, node_cost
+    from .dims import below, product, same_dim
     from .encoding import DENSE, ENCODING_KINDS, Encoding
     from .graph import UNKNOWN, Attribute, Graph, GraphBuilder, Location, Node, Rewriter, Value
     from .interpreter import Interpreter, interpret
@@ -23,14 +24,17 @@ if TYPE_CHECKING:
     from .printer import print_graph
     from .regions import control_walk, is_control, map_regions
     from .side_file import load_text, save_text
+    from .size import Extent, Size, size_of
+    from .specialisation import dimension_at, specialise, type_at, typical_values
     from .types import Dim, DType, Kind, Shape, SymbolRange, TensorType, TokenType, Type, symbol
     from .verifier import verify
 
 _HOMES = {
     "alias": ("is_alias", "normal_layout", "permuted_layout", "reshaped_layout", "same_bytes"),
-    "canonical": ("canonicalise",),
+    "canonical": ("canonicalise", "used_symbols"),
     "constant": ("ArrayConstant", "Constant", "DerivedConstant"),
     "cost": ("graph_cost", "node_cost"),
+    "dims": ("below", "product", "same_dim"),
     "encoding": ("DENSE", "ENCODING_KINDS", "Encoding"),
     "graph": ("UNKNOWN", "Attribute", "Graph", "GraphBuilder", "Location", "Node", "Rewriter", "Value"),
     "interpreter": ("Interpreter", "interpret"),
@@ -41,6 +45,8 @@ _HOMES = {
     "printer": ("print_graph",),
     "regions": ("control_walk", "is_control", "map_regions"),
     "side_file": ("load_text", "save_text"),
+    "size": ("Extent", "Size", "size_of"),
+    "specialisation": ("dimension_at", "specialise", "type_at", "typical_values"),
     "types": ("DType", "Dim", "Kind", "Shape", "SymbolRange", "TensorType", "TokenType", "Type", "symbol"),
     "verifier": ("verify",),
 }
@@ -60,6 +66,7 @@ __all__ = [
     "DerivedConstant",
     "Dim",
     "Encoding",
+    "Extent",
     "Graph",
     "GraphBuilder",
     "Interpreter",
@@ -71,14 +78,17 @@ __all__ = [
     "Padding",
     "Rewriter",
     "Shape",
+    "Size",
     "SymbolRange",
     "TensorType",
     "TokenType",
     "Trait",
     "Type",
     "Value",
+    "below",
     "canonicalise",
     "control_walk",
+    "dimension_at",
     "graph_cost",
     "interpret",
     "is_alias",
@@ -92,13 +102,20 @@ __all__ = [
     "parse_type",
     "permuted_layout",
     "print_graph",
+    "product",
     "register",
     "registry",
     "reshaped_layout",
     "same_bytes",
+    "same_dim",
     "save_text",
+    "size_of",
+    "specialise",
     "symbol",
     "to_networkx",
+    "type_at",
+    "typical_values",
+    "used_symbols",
     "verify",
 ]
 

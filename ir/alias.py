@@ -8,30 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .dims import below, same_dim
 from .graph import Node
 from .layout import Layout
-from .types import TensorType
+from .types import Dim, TensorType
 
 
 def is_alias(node: Node) -> bool:
-    """Whether the result of ``node`` is byte for byte its operand (static, unblocked tensors only)."""
+    """Whether the result of ``node`` is byte for byte its operand (unblocked tensors only), for all sizes if its shape is symbolic."""
     if node.op not in ("reshape", "permute", "relayout"):
         return False
     (operand,) = node.inputs
     source, result = operand.tensor, node.output.tensor
-    if not source.is_static or not result.is_static or source.encoding != result.encoding:
+    if source.encoding != result.encoding:
         return False
     layout: Layout | None
     if node.op == "permute":
         layout = permuted_layout(source.layout, node.attributes["order"])  # type: ignore[arg-type]
     elif node.op == "reshape":
-        layout = reshaped_layout(source.static_shape, source.layout, result.static_shape)
+        layout = reshaped_layout(source.shape, source.layout, result.shape)
     else:
         layout = source.layout
-    return layout is not None and same_bytes(layout, result.layout, result.static_shape)
+    return layout is not None and same_bytes(layout, result.layout, result.shape)
 
 
-def same_bytes(first: Layout, second: Layout, shape: Sequence[int]) -> bool:
+def same_bytes(first: Layout, second: Layout, shape: Sequence[Dim]) -> bool:
     """Whether a tensor of ``shape`` lies in memory alike in both layouts; axes of extent 1 may stand anywhere."""
     if first == second:
         return True
@@ -40,16 +41,16 @@ def same_bytes(first: Layout, second: Layout, shape: Sequence[int]) -> bool:
     return wide_axes(first, shape) == wide_axes(second, shape)
 
 
-def wide_axes(layout: Layout, shape: Sequence[int]) -> list[int]:
+def wide_axes(layout: Layout, shape: Sequence[Dim]) -> list[int]:
     """The axes with more than one element, outermost first."""
     return [axis for axis in layout.order if shape[axis] != 1]
 
 
 def normal_layout(type: TensorType) -> TensorType:
     """``type`` with the plainest layout that has the same bytes: row-major where possible."""
-    if type.layout.is_row_major or not type.is_static or type.layout.is_blocked:
+    if type.layout.is_row_major or type.layout.is_blocked:
         return type
-    return type.with_layout(_with_narrow_axes(wide_axes(type.layout, type.static_shape), type.static_shape))
+    return type.with_layout(_with_narrow_axes(wide_axes(type.layout, type.shape), type.shape))
 
 
 def permuted_layout(layout: Layout, order: Sequence[int]) -> Layout:
@@ -59,7 +60,7 @@ def permuted_layout(layout: Layout, order: Sequence[int]) -> Layout:
     return Layout(tuple(position[axis] for axis in layout.order), blocks, layout.padding)
 
 
-def reshaped_layout(shape: Sequence[int], layout: Layout, result: Sequence[int]) -> Layout | None:
+def reshaped_layout(shape: Sequence[Dim], layout: Layout, result: Sequence[Dim]) -> Layout | None:
     """The layout of ``reshape(x, result)`` that has the bytes of x (``shape`` in ``layout``); None when data must move.
 
     The reshape splits into independent groups of axes; each group of several axes must lie together in memory, in order.
@@ -81,7 +82,7 @@ def reshaped_layout(shape: Sequence[int], layout: Layout, result: Sequence[int])
     return _with_narrow_axes([axis for _, right in sorted(runs) for axis in right], result)
 
 
-def _groups(source: Sequence[int], result: Sequence[int]) -> list[tuple[list[int], list[int]]] | None:
+def _groups(source: Sequence[Dim], result: Sequence[Dim]) -> list[tuple[list[int], list[int]]] | None:
     """Pairs of source axes and result axes with equal products, without axes of extent 1; None when the sizes differ."""
     left_axes = [axis for axis, extent in enumerate(source) if extent != 1]
     right_axes = [axis for axis, extent in enumerate(result) if extent != 1]
@@ -93,8 +94,8 @@ def _groups(source: Sequence[int], result: Sequence[int]) -> list[tuple[list[int
         left, right = [left_axes[i]], [right_axes[j]]
         left_size, right_size = source[left_axes[i]], result[right_axes[j]]
         i, j = i + 1, j + 1
-        while left_size != right_size:
-            if left_size < right_size:
+        while not same_dim(left_size, right_size):
+            if below(left_size, right_size):
                 if i == len(left_axes):
                     return None
                 left.append(left_axes[i])
@@ -110,7 +111,7 @@ def _groups(source: Sequence[int], result: Sequence[int]) -> list[tuple[list[int
     return groups
 
 
-def _with_narrow_axes(order: list[int], shape: Sequence[int]) -> Layout:
+def _with_narrow_axes(order: list[int], shape: Sequence[Dim]) -> Layout:
     """A layout with the wide axes in ``order`` and each axis of extent 1 behind its left neighbour."""
     complete = list(order)
     for axis, extent in enumerate(shape):

@@ -86,6 +86,11 @@ def _canonicalise(graph: Graph, outer: _Renaming) -> Graph:
     return Graph(inputs, tuple(nodes), tuple(mapping[value] for value in graph.outputs), "task", symbols)
 
 
+def used_symbols(graph: Graph) -> tuple[str, ...]:
+    """The symbols of ``graph`` by name, in the order in which :func:`canonicalise` names them s0, s1, ..."""
+    return tuple(str(free) for free in _used_symbols(graph)) if graph.symbols else ()
+
+
 def _used_symbols(graph: Graph) -> dict[sympy.Symbol, None]:
     """The symbols in types and attributes of ``graph`` itself, in order of first occurrence."""
     used: dict[sympy.Symbol, None] = {}

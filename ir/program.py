@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
 
+from .size import Extent
+
 ALIGNMENT = 64
 """Bytes to which every buffer a kernel sees is aligned."""
 
@@ -26,8 +28,20 @@ class TensorSpec:
 
     name: str
     dtype: str
-    shape: tuple[int, ...]
+    shape: tuple[Extent, ...]
     mutated: bool = False
+
+    @property
+    def is_static(self) -> bool:
+        """Whether every extent is a number."""
+        return all(isinstance(extent, int) for extent in self.shape)
+
+    @property
+    def static_shape(self) -> tuple[int, ...]:
+        """The shape as numbers; ValueError when an extent depends on symbols."""
+        if not self.is_static:
+            raise ValueError(f"'{self.name}' has a symbolic shape where numbers are needed")
+        return tuple(extent for extent in self.shape if isinstance(extent, int))
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,22 @@ class StateSpec:
     dtype: str
     shape: tuple[int, ...]
     initial: int | None = None
+
+
+@dataclass(frozen=True)
+class SymbolSpec:
+    """A symbolic dimension of a signature: its inclusive bounds (``upper`` None: none), and how a call tells its value.
+
+    Axis ``axis`` of input number ``input`` has the extent ``factor * value + offset``.
+    """
+
+    name: str
+    lower: int
+    upper: int | None
+    input: int
+    axis: int
+    factor: int = 1
+    offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,6 +91,8 @@ class Signature:
     outputs: tuple[TensorSpec, ...]
     input_tree: dict[str, Any] = field(default_factory=dict)
     output_tree: dict[str, Any] = field(default_factory=dict)
+    symbols: tuple[SymbolSpec, ...] = ()
+    """In the order in which the entry gets their values."""
 
 
 class Space(enum.Enum):
@@ -71,6 +103,7 @@ class Space(enum.Enum):
     CONSTANT = "constant"
     ARENA = "arena"
     STATE = "state"
+    SLOT = "slot"
 
 
 @dataclass(frozen=True)
@@ -85,24 +118,33 @@ class Move:
 
 @dataclass(frozen=True)
 class BufferRef:
-    """A pointer a kernel gets: input, output or state number ``position``, or byte offset ``position`` in the constants or the arena.
+    """A pointer a kernel gets: input, output or state number ``position``, byte offset ``position`` in the constants or the arena, or
+    slot number ``position`` of the arena of a program whose sizes depend on symbols.
 
     ``offset`` more bytes from there, and as many as the ``moves`` add in the present rounds of the loops around the call.
     """
 
     space: Space
     position: int
-    nbytes: int
+    nbytes: Extent
     offset: int = 0
     moves: tuple[Move, ...] = ()
+
+    @property
+    def static_nbytes(self) -> int:
+        """:attr:`nbytes` of a buffer of fixed size; ValueError for others."""
+        if not isinstance(self.nbytes, int):
+            raise ValueError(f"{self} has a symbolic size where a number is needed")
+        return self.nbytes
 
 
 @dataclass(frozen=True)
 class KernelCall:
     """One call of a native kernel, with what the profiler and the report say about it.
 
-    ``flops`` and ``bytes`` are the work of the call by the IR's cost model; ``label`` is a short human description such as
-    ``conv+add+relu``; ``task`` is the key under which it is tuned; ``location`` the user's code it comes from.
+    ``flops`` and ``bytes`` are the work of the call by the IR's cost model, at typical values of symbolic dimensions; ``label`` is a
+    short human description such as ``conv+add+relu``; ``task`` is the key under which it is tuned; ``location`` the user's code it
+    comes from.
     """
 
     symbol: str
@@ -113,6 +155,10 @@ class KernelCall:
     location: str
     flops: int
     bytes: int
+    sizes: tuple[Extent, ...] = ()
+    """What the kernel is told of symbolic dimensions, as arguments after the pointers."""
+    margin: Extent | None = None
+    """What is negative where symbolic dimensions leave too little work for several threads; None: the kernel decides that itself."""
 
 
 @dataclass(frozen=True)
@@ -262,6 +308,9 @@ class Program:
     states: tuple[StateSpec, ...] = ()
     form: Form = Form.LIBRARY
     footprint: Footprint | None = None
+    slots: tuple[Extent, ...] = ()
+    """Bytes of the parts of the arena of a program with symbolic dimensions: they follow each other behind the first ``arena_bytes``, each
+    rounded up to :data:`ALIGNMENT`."""
 
     @cached_property
     def runs(self) -> tuple[tuple[KernelCall, int], ...]:

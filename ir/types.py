@@ -188,6 +188,16 @@ class TensorType:
         return math.prod(self.static_shape)
 
     @property
+    def size(self) -> Dim:
+        """Number of logical elements, an expression when the shape is symbolic."""
+        return math.prod(self.shape)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether a dimension is 0, whatever the symbolic ones are."""
+        return 0 in self.shape
+
+    @property
     def physical_shape(self) -> tuple[int, ...]:
         """Extents of the stored array, outermost first, padded lanes included (static shapes only)."""
         return self.layout.physical_shape(self.static_shape)
@@ -253,6 +263,14 @@ class SymbolRange:
     def __post_init__(self) -> None:
         if self.lower < 0 or (self.upper is not None and self.upper < self.lower):
             raise TypeInferenceError(f"the range {self.lower}..{self.upper} of a symbol is empty or negative")
+
+    @property
+    def typical(self) -> int:
+        """A number in the range for which to choose schedules: the geometric middle; 32 where nothing bounds it from above."""
+        lower = max(self.lower, 1)
+        if self.upper is None:
+            return max(lower, 32)
+        return min(max(round(math.sqrt(lower * max(self.upper, 1))), self.lower), self.upper)
 
 
 Symbols: TypeAlias = Mapping[str, SymbolRange]

@@ -13,6 +13,7 @@ from ..ir import (
     TensorType,
     TokenType,
     Value,
+    dimension_at,
     is_alias,
     is_control,
     normal_layout,
@@ -49,8 +50,6 @@ class AssignLayouts(Pass):
     min_channels: int = 8
 
     def apply(self, graph: Graph, ctx: Context) -> Graph:
-        if not all(value.tensor.is_static for value in graph.values() if isinstance(value.type, TensorType)):
-            return graph
         wanted = self._wanted(graph)
         builder = GraphBuilder(graph.name, graph.symbols)
         placed: dict[Value, Value] = {value: builder.input(value.type, value.name) for value in graph.inputs}
@@ -58,7 +57,7 @@ class AssignLayouts(Pass):
 
         def in_layout(value: Value, layout: Layout) -> Value:
             """``value`` of the new graph, in memory as in ``layout``."""
-            if same_bytes(value.tensor.layout, layout, value.tensor.static_shape):
+            if same_bytes(value.tensor.layout, layout, value.tensor.shape):
                 return value
             if (value, layout) not in copies:
                 type = normal_layout(value.tensor.with_layout(layout))
@@ -127,7 +126,7 @@ class AssignLayouts(Pass):
         """The layout in which ``node``, whose result should have layout ``result``, likes operand ``position``."""
         type = value.tensor
         if node.op in _IMAGE_OPS:
-            if position > 0 or (node.op == "conv" and int(type.static_shape[1]) < self.min_channels):
+            if position > 0 or (node.op == "conv" and int(type.shape[1]) < self.min_channels):
                 return None
             return channels_last(type.rank) if node.op in ("conv", "conv_transpose") else result
         if node.op in _ROW_OPS or node.op == "state_write":
@@ -139,7 +138,7 @@ class AssignLayouts(Pass):
             assert isinstance(order, tuple)
             return permuted_layout(result, _inverse(order))
         if node.op == "reshape":
-            return reshaped_layout(node.output.tensor.static_shape, result, type.static_shape)
+            return reshaped_layout(node.output.tensor.shape, result, type.shape)
         if (is_elementwise(node) or node.op in ("concat", "slice", "pad", "flip", "batch_norm", "group_norm")) and type.rank == result.rank:
             return result if type.shape == node.outputs[0].tensor.shape or not is_elementwise(node) else None
         return None
@@ -148,7 +147,7 @@ class AssignLayouts(Pass):
         """The operands that must be in a certain layout, and which."""
         if node.op in ("conv", "conv_transpose"):
             x = operands[0].tensor
-            if node.op == "conv" and int(x.static_shape[1]) < self.min_channels:
+            if node.op == "conv" and int(x.shape[1]) < self.min_channels:
                 return {}
             return {0: channels_last(x.rank)}
         if node.op in ("linear", "layer_norm", "rms_norm"):
@@ -185,7 +184,7 @@ class AssignLayouts(Pass):
             assert isinstance(order, tuple)
             layout = permuted_layout(operand.tensor.layout, order)
         else:
-            layout = reshaped_layout(operand.tensor.static_shape, operand.tensor.layout, type.static_shape)
+            layout = reshaped_layout(operand.tensor.shape, operand.tensor.layout, type.shape)
         return normal_layout(type.with_layout(layout if layout is not None else like))
 
 
@@ -201,8 +200,14 @@ def _followed(node: Node, operands: list[Value], type: TensorType) -> Layout | N
         return None
     if node.op == "reduce" or (node.op != "concat" and not is_elementwise(node) and node.op not in _IMAGE_OPS and len(same) != 1):
         return same[0].layout
-    best = max(same, key=lambda operand: (operand.elements, not operand.layout.is_row_major))
+    best = max(same, key=lambda operand: (_typical(operand), not operand.layout.is_row_major))
     return best.layout
+
+
+def _typical(type: TensorType) -> int:
+    """Elements, with a plain number in place of each symbol: it only orders operands of one node."""
+    size = type.size
+    return size if isinstance(size, int) else int(dimension_at(size, {str(free): 64 for free in size.free_symbols}))
 
 
 def _exactly(builder: GraphBuilder, value: Value, type: TensorType) -> Value:

@@ -91,6 +91,11 @@ def whole_slice(rewriter: LocalRewriter, node: Node) -> Replacement:
         return None
     if producer.op == "slice" and _slice(producer)[0] == axis:
         _, first, _, stride = _slice(producer)
+        if not (isinstance(start, int) and isinstance(stop, int)):
+            # Symbolic bounds do not cross; the last element of a strided slice is not looked for.
+            if stride != 1:
+                return None
+            return rewriter.emit("slice", producer.inputs[0], axis=axis, start=first + start, stop=first + stop, step=step)
         return rewriter.emit(
             "slice",
             producer.inputs[0],
@@ -103,7 +108,7 @@ def whole_slice(rewriter: LocalRewriter, node: Node) -> Replacement:
         offset = 0
         for operand in producer.inputs:
             extent = operand.tensor.shape[axis]
-            if not isinstance(extent, int):
+            if not all(isinstance(bound, int) for bound in (extent, start, stop)):
                 return None
             if offset <= start and stop <= offset + extent:
                 return rewriter.emit("slice", operand, axis=axis, start=start - offset, stop=stop - offset, step=step)

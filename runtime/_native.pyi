@@ -7,8 +7,14 @@ from typing import Any, TypeAlias
 ABI_VERSION: int
 ALIGNMENT: int
 
-SpecTuple: TypeAlias = tuple[str, int, int, tuple[int, ...]]
+SizeTuple: TypeAlias = tuple[int, ...]
+"""A size that depends on symbols: pairs of kind and value, one after the other (see ``sizes.h``)."""
+
+SpecTuple: TypeAlias = tuple[str, int, int, tuple[int | SizeTuple, ...]]
 """Name, DLPack type code, bits, shape."""
+
+SymbolTuple: TypeAlias = tuple[int, int, int, int, int, int]
+"""Input, axis, factor, offset, lower bound, upper bound (-1: none)."""
 
 Argument: TypeAlias = int | tuple[Any]
 """Number of an input, or the value that the argument must equal."""
@@ -47,10 +53,12 @@ class Runner:
         state_owner: object,
         guard: Guard | None,
         mutated: tuple[int, ...],
+        symbols: tuple[SymbolTuple, ...] = (),
+        slots: tuple[SizeTuple, ...] = (),
     ) -> Runner: ...
     def leaves(self, *inputs: object) -> Any: ...
-    def run(self, input_addresses: tuple[int, ...], output_addresses: tuple[int, ...]) -> None: ...
-    def profile(self, input_addresses: tuple[int, ...], output_addresses: tuple[int, ...]) -> list[int]: ...
+    def run(self, input_addresses: tuple[int, ...], output_addresses: tuple[int, ...], symbols: tuple[int, ...] = ()) -> None: ...
+    def profile(self, input_addresses: tuple[int, ...], output_addresses: tuple[int, ...], symbols: tuple[int, ...] = ()) -> list[int]: ...
 
 class Dispatch:
     def __new__(cls, fallback: Callable[[tuple[Any, ...], dict[str, Any]], Any]) -> Dispatch: ...

@@ -142,7 +142,7 @@ class CudaExecutable(Executable):
         place = self._place(given)
         framework = framework_of(given)
         inputs = [self._input(spec, leaf, framework) for spec, leaf in zip(self.signature.inputs, given, strict=True)]
-        self._check_overlaps(inputs)
+        self._check_overlaps(self.signature, inputs)
         outputs = [_empty_on(spec, place.torch_device) if place.torch_device else framework.empty(spec) for spec in self.signature.outputs]
         with states.guard if self.program.states else contextlib.nullcontext():
             if not states.direct:
@@ -267,7 +267,8 @@ def _is_on_device(value: Any) -> bool:
 
 def _empty_on(spec: TensorSpec, device: Any) -> tuple[Any, int]:
     framework = torch_framework()
-    tensor = framework.torch.empty_strided(spec.shape, row_major_strides(spec.shape), dtype=framework.dtypes[spec.dtype], device=device)
+    shape = spec.static_shape
+    tensor = framework.torch.empty_strided(shape, row_major_strides(shape), dtype=framework.dtypes[spec.dtype], device=device)
     return tensor, tensor.data_ptr()
 
 

@@ -10,13 +10,15 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
-from ..errors import ArtifactError, DeviceUnavailableError, SignatureError
+from ..errors import ArtifactError, DeviceUnavailableError, SignatureError, SizeError
 from ..ir.program import ALIGNMENT, Form, Program, Signature, StateSpec, TensorSpec
+from ..ir.size import evaluate
 from ..ir.types import DType
 from . import _native, trees
 from .features import require_features
 from .frameworks import describe_signature, framework_of, native_spec, nbytes, random_inputs
 from .report import KernelReport, ProgramReport
+from .sizes import concrete, native_size, native_symbol, typical_values, values_of
 from .states import State, States, addresses
 
 _LOCKED_SECONDS = 10e-6
@@ -106,8 +108,8 @@ class Executable:
             return _native.Runner(
                 library=_native.Library(str(self.library)),
                 entry=program.entry,
-                inputs=tuple(native_spec(spec) for spec in signature.inputs),
-                outputs=tuple(native_spec(spec) for spec in signature.outputs),
+                inputs=tuple(native_spec(spec, signature.symbols) for spec in signature.inputs),
+                outputs=tuple(native_spec(spec, signature.symbols) for spec in signature.outputs),
                 constants=self.weights,
                 arena_bytes=program.arena_bytes,
                 threads=self.threads,
@@ -120,6 +122,8 @@ class Executable:
                 state_owner=[state.tensor for state in states],
                 guard=guard,
                 mutated=mutated,
+                symbols=tuple(native_symbol(symbol) for symbol in signature.symbols),
+                slots=tuple(native_size(size, signature.symbols) for size in program.slots),
             )
         except OSError as error:
             raise ArtifactError(f"the native library of '{program.name}' cannot be loaded: {error}; compile the model again") from error
@@ -173,18 +177,20 @@ class Executable:
         framework = framework_of(leaves)
         for index in self._mutated:
             framework.require_writable(self.signature.inputs[index], leaves[index])
-        inputs = [framework.prepare(spec, leaf) for spec, leaf in zip(self.signature.inputs, leaves, strict=True)]
-        outputs = [framework.empty(spec) for spec in self.signature.outputs]
-        self._check_overlaps(inputs)
-        runner.run(tuple(address for _, address in inputs), tuple(address for _, address in outputs))
+        values = values_of(self.signature, leaves)
+        signature = concrete(self.signature, values)
+        inputs = [framework.prepare(spec, leaf) for spec, leaf in zip(signature.inputs, leaves, strict=True)]
+        outputs = [framework.empty(spec) for spec in signature.outputs]
+        self._check_overlaps(signature, inputs)
+        runner.run(tuple(address for _, address in inputs), tuple(address for _, address in outputs), tuple(values.values()))
         for index in self._mutated:
             if inputs[index][0] is not leaves[index]:
                 framework.assign(leaves[index], inputs[index][0])
         return [tensor for tensor, _ in outputs]
 
-    def _check_overlaps(self, inputs: Sequence[tuple[Any, int]]) -> None:
+    def _check_overlaps(self, signature: Signature, inputs: Sequence[tuple[Any, int]]) -> None:
         """SignatureError when an input that the program changes shares memory with another."""
-        specs = self.signature.inputs
+        specs = signature.inputs
         ends = [address + nbytes(spec) for spec, (_, address) in zip(specs, inputs, strict=True)]
         for index in self._mutated:
             for other, (_, address) in enumerate(inputs):
@@ -211,9 +217,10 @@ class Executable:
         return content.view(DType.parse(spec.dtype).numpy).reshape(spec.shape)
 
     def check(self, leaves: Sequence[Any]) -> None:
-        """SignatureError unless every flat input has the spec's dtype, shape and device."""
+        """SignatureError unless every flat input has the spec's dtype, shape and device; SizeError for a size that is out of range."""
         framework = framework_of(leaves)
-        for spec, leaf in zip(self.signature.inputs, leaves, strict=False):
+        signature = concrete(self.signature, values_of(self.signature, leaves))
+        for spec, leaf in zip(signature.inputs, leaves, strict=False):
             framework.check(spec, leaf)
 
     def profile(self, leaves: Sequence[Any] | None = None, *, calls: int = 20, warmup: int = 3) -> ProgramReport:
@@ -222,22 +229,25 @@ class Executable:
             raise ValueError("profile needs at least one call")
         leaves = random_inputs(self.signature) if leaves is None else leaves
         framework = framework_of(leaves)
-        inputs = [framework.prepare(spec, leaf) for spec, leaf in zip(self.signature.inputs, leaves, strict=False)]
-        outputs = [framework.empty(spec) for spec in self.signature.outputs]
-        places = tuple(address for _, address in inputs), tuple(address for _, address in outputs)
+        values = values_of(self.signature, leaves)
+        signature = concrete(self.signature, values)
+        inputs = [framework.prepare(spec, leaf) for spec, leaf in zip(signature.inputs, leaves, strict=False)]
+        outputs = [framework.empty(spec) for spec in signature.outputs]
+        places = tuple(address for _, address in inputs), tuple(address for _, address in outputs), tuple(values.values())
         samples = [self.runner.profile(*places) for _ in range(warmup + calls)][warmup:]
         return self.report([statistics.median(times) * 1e-9 for times in zip(*samples, strict=True)])
 
     def report(self, seconds: Sequence[float] | None = None) -> ProgramReport:
-        """What the program consists of; with the ``seconds`` of each kernel call when they were measured."""
+        """What the program consists of, at typical sizes; with the ``seconds`` of each kernel call when they were measured."""
         program = self.program
+        slots = [evaluate(size, typical_values(self.signature)) for size in program.slots]
         times: Sequence[float | None] = [None] * len(program.calls) if seconds is None else seconds
         return ProgramReport(
             name=program.name,
             signature=self.signature_text,
             target=program.target,
             threads=self.threads,
-            arena_bytes=program.arena_bytes,
+            arena_bytes=program.arena_bytes + sum(-(-size // ALIGNMENT) * ALIGNMENT for size in slots),
             arena_lower_bound=program.arena_lower_bound,
             weights_bytes=program.constant_bytes,
             footprint=program.footprint,
@@ -259,8 +269,10 @@ _AnyCallee = TypeVar("_AnyCallee", bound=Callee)
 
 
 def choose(executables: Sequence[_AnyCallee], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[_AnyCallee, list[Any]]:
-    """The first executable that a call fits, with the call's flat inputs; SignatureError that says why none does."""
+    """The first executable that a call fits, with the call's flat inputs; SignatureError that says why none does, a
+    SizeError when one of them only lacks a wider range."""
     problems: list[str] = []
+    kind: type[SignatureError] = SignatureError
     for executable in executables:
         try:
             leaves = executable.bind(args, kwargs)
@@ -269,9 +281,10 @@ def choose(executables: Sequence[_AnyCallee], args: tuple[Any, ...], kwargs: Map
             if len(executables) == 1:
                 raise
             problems.append(f"  {executable.signature_text}: {error}")
+            kind = SizeError if isinstance(error, SizeError) else kind
         else:
             return executable, leaves
-    raise SignatureError("the call fits none of the compiled signatures:\n" + "\n".join(problems))
+    raise kind("the call fits none of the compiled signatures:\n" + "\n".join(problems))
 
 
 def _aligned_weights(program: Program, weights: Any) -> Any:

@@ -14,23 +14,25 @@ from typing import Any
 import numpy as np
 
 from ..errors import SignatureError
-from ..ir.program import ALIGNMENT, Signature, TensorSpec
+from ..ir.program import ALIGNMENT, Signature, SymbolSpec, TensorSpec
 from ..ir.types import DType, Kind
 from . import _native
+from .sizes import concrete, native_size, typical_values
 
 _DLPACK_CODES = {Kind.BOOL: 6, Kind.INTEGER: 0, Kind.FLOAT: 2, Kind.COMPLEX: 5}
 
 
-def native_spec(spec: TensorSpec) -> _native.SpecTuple:
+def native_spec(spec: TensorSpec, symbols: Sequence[SymbolSpec] = ()) -> _native.SpecTuple:
     """A spec as the native extension wants it: name, DLPack code, bits, shape."""
     dtype = DType.parse(spec.dtype)
     code = {DType.BFLOAT16: 4, DType.UINT8: 1}.get(dtype, _DLPACK_CODES[dtype.kind])
-    return spec.name, code, dtype.bits, tuple(spec.shape)
+    shape = tuple(extent if isinstance(extent, int) else native_size(extent, symbols) for extent in spec.shape)
+    return spec.name, code, dtype.bits, shape
 
 
 def nbytes(spec: TensorSpec) -> int:
     """Bytes of a tensor of the spec."""
-    return int(np.prod(spec.shape, dtype=np.int64)) * DType.parse(spec.dtype).numpy.itemsize
+    return int(np.prod(spec.static_shape, dtype=np.int64)) * DType.parse(spec.dtype).numpy.itemsize
 
 
 def row_major_strides(shape: Sequence[int]) -> tuple[int, ...]:
@@ -43,7 +45,7 @@ def row_major_strides(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 class Framework(ABC):
-    """One kind of tensor."""
+    """One kind of tensor. Specs are those of a call: their extents are numbers."""
 
     @abstractmethod
     def check(self, spec: TensorSpec, value: Any) -> Any:
@@ -110,8 +112,8 @@ class NumpyFramework(Framework):
 
     def empty(self, spec: TensorSpec) -> tuple[Any, int]:
         dtype = DType.parse(spec.dtype).numpy
-        nbytes = int(np.prod(spec.shape, dtype=np.int64)) * dtype.itemsize
-        array: np.ndarray = np.ndarray(spec.shape, dtype, buffer=memoryview(_native.Buffer(nbytes)))
+        nbytes = int(np.prod(spec.static_shape, dtype=np.int64)) * dtype.itemsize
+        array: np.ndarray = np.ndarray(spec.static_shape, dtype, buffer=memoryview(_native.Buffer(nbytes)))
         return array, array.__array_interface__["data"][0]
 
     def assign(self, tensor: Any, value: Any) -> None:
@@ -132,7 +134,7 @@ class NumpyFramework(Framework):
     def random(self, spec: TensorSpec, seed: int) -> Any:
         dtype = DType.parse(spec.dtype)
         array, _ = self.empty(spec)
-        array[...] = np.random.default_rng(seed).standard_normal(spec.shape).astype(dtype.numpy) if dtype.is_float else 0
+        array[...] = np.random.default_rng(seed).standard_normal(spec.static_shape).astype(dtype.numpy) if dtype.is_float else 0
         return array
 
 
@@ -182,7 +184,8 @@ class TorchFramework(Framework):
         return copy, address
 
     def empty(self, spec: TensorSpec) -> tuple[Any, int]:
-        tensor = self.torch.empty_strided(spec.shape, row_major_strides(spec.shape), dtype=self.dtypes[spec.dtype], device="cpu")
+        shape = spec.static_shape
+        tensor = self.torch.empty_strided(shape, row_major_strides(shape), dtype=self.dtypes[spec.dtype], device="cpu")
         return tensor, tensor.data_ptr()
 
     def assign(self, tensor: Any, value: Any) -> None:
@@ -259,13 +262,15 @@ def describe(spec: TensorSpec) -> str:
 
 
 def describe_signature(signature: Signature) -> str:
-    """A signature on one line: ``(x: f32[1,3]) -> f32[1,2]``."""
+    """A signature on one line: ``(x: f32[1,3]) -> f32[1,2]``, with ``where s0 in 1..16`` behind it if sizes are symbolic."""
     inputs = ", ".join(f"{spec.name}: {describe(spec)}" for spec in signature.inputs)
-    return f"({inputs}) -> {', '.join(describe(spec) for spec in signature.outputs)}"
+    ranges = ", ".join(f"{each.name} in {each.lower}..{'' if each.upper is None else each.upper}" for each in signature.symbols)
+    return f"({inputs}) -> {', '.join(describe(spec) for spec in signature.outputs)}{' where ' + ranges if ranges else ''}"
 
 
 def random_inputs(signature: Signature, *, torch: bool = False, seed: int = 0) -> list[Any]:
-    """Flat inputs to run a program with: normally distributed floats, zeros elsewhere (valid as indices and masks)."""
+    """Flat inputs to run a program with, of typical sizes: normally distributed floats, zeros elsewhere (valid as indices and masks)."""
+    signature = concrete(signature, typical_values(signature))
     framework = torch_framework() if torch else numpy_framework()
     return [framework.random(spec, seed + index) for index, spec in enumerate(signature.inputs)]
 

@@ -25,10 +25,12 @@ from ..ir.program import (
     Space,
     StateSpec,
     Step,
+    SymbolSpec,
     TensorSpec,
     bodies,
 )
 from ..ir.program import buffers as buffers_of
+from ..ir.size import Extent, Size
 from ..ir.types import DType
 from . import trees
 
@@ -37,7 +39,8 @@ def program_to_json(program: Program) -> dict[str, Any]:
     """All of a program but its blobs; :func:`program_from_json` gives an equal one back."""
     return {
         **{field.name: getattr(program, field.name) for field in dataclasses.fields(program)},
-        "signature": dataclasses.asdict(program.signature),
+        "signature": _signature_to_json(program.signature),
+        "slots": [_extent_to_json(size) for size in program.slots],
         "features": list(program.features),
         "states": [dataclasses.asdict(state) for state in program.states],
         "constants": [[slot.offset, slot.nbytes, slot.digest] for slot in program.constants],
@@ -59,18 +62,37 @@ def _steps_to_json(steps: Sequence[Step]) -> list[dict[str, Any]]:
 
 
 def _part_to_json(part: Any) -> Any:
-    """A field of a step: text, a number, a buffer, buffers, or steps."""
+    """A field of a step: text, a number, a size, a buffer, several of them, or steps."""
     if isinstance(part, BufferRef):
         return _ref_to_json(part)
+    if isinstance(part, tuple) and part and isinstance(part[0], int | Size):
+        return [_extent_to_json(extent) for extent in part]
     if isinstance(part, tuple):
         return [_ref_to_json(ref) for ref in part] if part and isinstance(part[0], BufferRef) else _steps_to_json(part)
-    return part
+    return _extent_to_json(part)
 
 
 def _ref_to_json(ref: BufferRef) -> list[Any]:
     moved = ref.offset or ref.moves
     more = [ref.offset, [[move.loop, move.stride, move.period] for move in ref.moves]] if moved else []
-    return [ref.space.value, ref.position, ref.nbytes, *more]
+    return [ref.space.value, ref.position, _extent_to_json(ref.nbytes), *more]
+
+
+def _signature_to_json(signature: Signature) -> dict[str, Any]:
+    def specs(side: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:
+        return [dataclasses.asdict(spec) | {"shape": [_extent_to_json(extent) for extent in spec.shape]} for spec in side]
+
+    return {
+        "inputs": specs(signature.inputs),
+        "outputs": specs(signature.outputs),
+        "input_tree": signature.input_tree,
+        "output_tree": signature.output_tree,
+        "symbols": [dataclasses.asdict(symbol) for symbol in signature.symbols],
+    }
+
+
+def _extent_to_json(extent: Extent) -> Any:
+    return list(extent.code) if isinstance(extent, Size) else extent
 
 
 def program_from_json(data: Any) -> Program:
@@ -101,6 +123,7 @@ def _program(data: Mapping[str, Any]) -> Program:
         "states": lambda states: tuple(_state(state) for state in states),
         "form": lambda form: Form(form),
         "footprint": _footprint,
+        "slots": lambda sizes: tuple(_extent(size) for size in sizes),
     }
     return Program(**{name: read(data[name]) for name, read in fields.items()})
 
@@ -114,7 +137,8 @@ def _footprint(data: Mapping[str, Any] | None) -> Footprint | None:
 
 def _signature(data: Mapping[str, Any]) -> Signature:
     inputs, outputs = (tuple(_spec(spec) for spec in data[side]) for side in ("inputs", "outputs"))
-    signature = Signature(inputs, outputs, dict(data["input_tree"]), dict(data["output_tree"]))
+    symbols = tuple(_symbol(symbol) for symbol in data["symbols"])
+    signature = Signature(inputs, outputs, dict(data["input_tree"]), dict(data["output_tree"]), symbols)
     tree = trees.input_tree(signature)
     trees.check(tree, len(inputs))
     if [item["kind"] for item in tree["items"]] != ["tuple", "dict"]:
@@ -128,11 +152,11 @@ def _signature(data: Mapping[str, Any]) -> Signature:
 
 def _state(data: Mapping[str, Any]) -> StateSpec:
     spec, initial = _spec(data), data["initial"]
-    return StateSpec(spec.name, spec.dtype, spec.shape, None if initial is None else _count(initial))
+    return StateSpec(spec.name, spec.dtype, spec.static_shape, None if initial is None else _count(initial))
 
 
 def _spec(data: Mapping[str, Any]) -> TensorSpec:
-    shape = tuple(_count(extent) for extent in data["shape"])
+    shape = tuple(_extent(extent) for extent in data["shape"])
     return TensorSpec(_text(data["name"]), DType.parse(_text(data["dtype"])).text, shape, bool(data.get("mutated", False)))
 
 
@@ -144,19 +168,48 @@ def _step(data: Mapping[str, Any]) -> Step:
     kind = _STEPS[data["step"]]
     if kind is KernelCall:
         return _call(data)
-    readers: dict[str, Callable[[Any], Any]] = {"number": _count, "trips": _count}
-    refs = ("source", "target", "predicate")
-    read = {
-        field.name: readers.get(field.name, _ref if field.name in refs else _steps)(data[field.name]) for field in dataclasses.fields(kind)
+    readers: dict[str, Callable[[Any], Any]] = {
+        "number": _count,
+        "trips": _count,
+        "source": _ref,
+        "target": _ref,
+        "predicate": _ref,
     }
+    read: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        reader: Callable[[Any], Any] = readers.get(field.name, _steps)
+        read[field.name] = reader(data[field.name])
     make: Callable[..., Step] = kind
     return make(**read)
+
+
+def _symbol(data: Mapping[str, Any]) -> SymbolSpec:
+    upper = None if data["upper"] is None else _count(data["upper"])
+    numbers = {name: _count(data[name]) for name in ("lower", "input", "axis", "factor")}
+    if not isinstance(data["offset"], int) or numbers["factor"] == 0:
+        raise ValueError("a symbol is told by a wrong extent")
+    return SymbolSpec(_text(data["name"]), upper=upper, offset=data["offset"], **numbers)
+
+
+def _extent(data: Any) -> Extent:
+    if isinstance(data, int):
+        return _count(data)
+    return Size(tuple(item if isinstance(item, str) else _number(item) for item in data))
+
+
+def _number(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"expected a number, got {value!r}")
+    return value
 
 
 def _call(data: Mapping[str, Any]) -> KernelCall:
     texts = {name: _text(data[name]) for name in ("symbol", "label", "task", "config", "location")}
     arguments = tuple(_ref(ref) for ref in data["arguments"])
-    return KernelCall(arguments=arguments, flops=_count(data["flops"]), bytes=_count(data["bytes"]), **texts)
+    sizes = tuple(_extent(size) for size in data["sizes"])
+    margin = None if data["margin"] is None else _number(data["margin"]) if isinstance(data["margin"], int) else _extent(data["margin"])
+    flops, nbytes = _count(data["flops"]), _count(data["bytes"])
+    return KernelCall(arguments=arguments, flops=flops, bytes=nbytes, sizes=sizes, margin=margin, **texts)
 
 
 def _ref(data: Sequence[Any]) -> BufferRef:
@@ -165,7 +218,7 @@ def _ref(data: Sequence[Any]) -> BufferRef:
     return BufferRef(
         Space(space),
         _count(position),
-        _count(nbytes),
+        _extent(nbytes),
         _integer(offset),
         tuple(Move(_count(loop), _integer(stride), _count(period)) for loop, stride, period in moves),
     )
@@ -191,6 +244,7 @@ def _integer(value: Any) -> int:
 
 def _check_consistency(program: Program) -> None:
     """Buffers lie inside what they refer to."""
+    _check_symbols(program)
     _check_steps(program, program.steps, {})
     for state in program.states:
         size = math.prod(state.shape) * DType.parse(state.dtype).nbytes
@@ -229,15 +283,32 @@ def _lies_inside(program: Program, ref: BufferRef, loops: Mapping[int, int]) -> 
         Space.OUTPUT: program.signature.outputs,
         Space.STATE: program.states,
     }
+    if ref.space is Space.SLOT:
+        return ref.position < len(program.slots) and least >= 0
     if ref.space in specs:
         if ref.position >= len(specs[ref.space]):
             return False
         if not (ref.offset or ref.moves):
             return True
         spec = specs[ref.space][ref.position]
-        start, limit = 0, math.prod(spec.shape) * DType.parse(spec.dtype).nbytes
+        if not all(isinstance(extent, int) for extent in spec.shape):
+            return False
+        start, limit = 0, math.prod(extent for extent in spec.shape if isinstance(extent, int)) * DType.parse(spec.dtype).nbytes
     else:
         start, limit = ref.position, program.constant_bytes if ref.space is Space.CONSTANT else program.arena_bytes
         if start % ALIGNMENT:
             return False
-    return start + least >= 0 and start + most + ref.nbytes <= limit
+    return isinstance(ref.nbytes, int) and start + least >= 0 and start + most + ref.nbytes <= limit
+
+
+def _check_symbols(program: Program) -> None:
+    """Sizes depend on symbols of the signature only, and each is told by an input."""
+    signature = program.signature
+    known = {symbol.name for symbol in signature.symbols}
+    extents = [extent for spec in (*signature.inputs, *signature.outputs) for extent in spec.shape]
+    extents += [*program.slots, *(size for call in program.calls for size in (*call.sizes, call.margin or 0))]
+    if any(isinstance(extent, Size) and not extent.symbols <= known for extent in extents):
+        raise ArtifactError("a size depends on a symbol that the signature does not have; compile and save it again")
+    for symbol in signature.symbols:
+        if symbol.input >= len(signature.inputs) or symbol.axis >= len(signature.inputs[symbol.input].shape):
+            raise ArtifactError(f"no input tells the size {symbol.name}; compile and save it again")

@@ -164,7 +164,7 @@ def _framework() -> Framework:
 
 
 def _reset(state: State, framework: Framework) -> None:
-    content = np.zeros(state.spec.shape, framework.numpy_dtype(state.spec)) if state.initial is None else state.initial
+    content = np.zeros(state.spec.static_shape, framework.numpy_dtype(state.spec)) if state.initial is None else state.initial
     framework.assign(state.tensor, framework.from_array(content, state.spec))
 
 

@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 }
 """Room to the rooms it may import; every room may import itself and errors.py."""
 
-RUNTIME_TAKES_OF_IR = frozenset({"ir.types", "ir.program"})
+RUNTIME_TAKES_OF_IR = frozenset({"ir.types", "ir.size", "ir.program"})
 HEAVY = frozenset({"torch", "tvm", "tvm_ffi"})
 
 

@@ -48,7 +48,7 @@ def footprint(sources: CSources, kernels: Mapping[str, CKernel], arena_bytes: in
         weights_bytes=sum(constant.nbytes for constant in sources.constants),
         arena_bytes=arena_bytes,
         stack_bytes=stack,
-        io_bytes=sum(DType.parse(spec.dtype).nbytes * math.prod(spec.shape) for spec in specs),
+        io_bytes=sum(DType.parse(spec.dtype).nbytes * math.prod(spec.static_shape) for spec in specs),
         measured=compiler is not None,
     )
 

@@ -90,7 +90,7 @@ class _Tensor:
 
     def define(self) -> str:
         shape = ",".join(map(str, self.spec.shape))
-        return f"/* {self.name}: {self.spec.dtype}[{shape}], row-major */\n#define {self.macro} {math.prod(self.spec.shape)}"
+        return f"/* {self.name}: {self.spec.dtype}[{shape}], row-major */\n#define {self.macro} {math.prod(self.spec.static_shape)}"
 
 
 def _tensors(signature: Signature) -> tuple[list[_Tensor], list[_Tensor]]:
@@ -115,7 +115,7 @@ def _constants(steps: Sequence[Step], kernels: Mapping[str, CKernel]) -> dict[in
         for buffer, type in zip(buffers(step), types, strict=True):
             if buffer.space is Space.CONSTANT:
                 known, nbytes = found.get(buffer.position, ("uint8_t", 0))
-                found[buffer.position] = (type if known == "uint8_t" else known, max(nbytes, buffer.nbytes))
+                found[buffer.position] = (type if known == "uint8_t" else known, max(nbytes, buffer.static_nbytes))
     return {
         offset: PackedConstant(f"constant{number}", type, offset, nbytes)
         for number, (offset, (type, nbytes)) in enumerate(sorted(found.items()))
@@ -201,7 +201,7 @@ def _overlap(arguments: Sequence[BufferRef]) -> bool:
     """Whether some of a kernel's arguments may share memory, as those of a kernel that updates an operand in place do."""
     for number, one in enumerate(arguments):
         for other in arguments[number + 1 :]:
-            apart = one.position + one.nbytes <= other.position or other.position + other.nbytes <= one.position
+            apart = one.position + one.static_nbytes <= other.position or other.position + other.static_nbytes <= one.position
             same = one.position == other.position if one.space is not Space.ARENA else not apart or bool(one.moves or other.moves)
             if one.space is other.space and one.space is not Space.CONSTANT and same:
                 return True

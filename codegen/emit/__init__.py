@@ -3,6 +3,7 @@
 from .access import flatten, layout_offset, physical_offset, unflatten
 from .emitter import INDEX, PARALLEL, SERIAL, UNROLLED, VECTORIZED, Emitter, Expr, index, ramp, spread
 from .evaluate import Evaluator, Substitute, pulls
+from .extent import extent_of, is_dim
 from .kernel import Kernel, compute_dtype, computes, from_storage, storage_dtype, to_storage
 
 __all__ = [
@@ -18,9 +19,11 @@ __all__ = [
     "Substitute",
     "compute_dtype",
     "computes",
+    "extent_of",
     "flatten",
     "from_storage",
     "index",
+    "is_dim",
     "layout_offset",
     "physical_offset",
     "pulls",

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-from ...ir import Layout, TensorType
+from ...ir import Dim, Layout, TensorType, below, product, same_dim
 from .emitter import Emitter, Expr, index
+from .extent import extent_of
 
 
 def physical_offset(type: TensorType, indices: Sequence[Expr]) -> Expr:
     """The element offset in memory of the logical ``indices`` of a tensor of ``type`` (not simplified)."""
-    return layout_offset(type.layout, type.static_shape, indices)
+    return layout_offset(type.layout, type.shape, indices)
 
 
-def layout_offset(layout: Layout, shape: Sequence[int], indices: Sequence[Expr]) -> Expr:
+def layout_offset(layout: Layout, shape: Sequence[Dim], indices: Sequence[Expr]) -> Expr:
     """The element offset of logical ``indices`` in an array of logical ``shape`` stored in ``layout`` (not simplified)."""
     physical = _physical_indices(layout, indices)
     return flatten(layout.physical_shape(shape), physical)
@@ -31,27 +31,26 @@ def _physical_indices(layout: Layout, indices: Sequence[Expr]) -> list[Expr]:
     return [outer[axis] for axis in layout.order] + inner
 
 
-def flatten(shape: Sequence[int], indices: Sequence[Expr]) -> Expr:
+def flatten(shape: Sequence[Dim], indices: Sequence[Expr]) -> Expr:
     """The row-major position of ``indices`` in ``shape``."""
     result: Expr = index(0)
     for extent, position in zip(shape, indices, strict=True):
-        result = result * extent + position if extent != 1 else result
+        result = result * extent_of(extent) + position if extent != 1 else result
     return result
 
 
-def unflatten(emitter: Emitter, shape: Sequence[int], position: Expr) -> list[Expr]:
+def unflatten(emitter: Emitter, shape: Sequence[Dim], position: Expr) -> list[Expr]:
     """The indices into ``shape`` of a row-major ``position``, simplified."""
     indices: list[Expr] = []
-    rest = math.prod(shape)
     for axis, extent in enumerate(shape):
-        rest //= max(extent, 1)
+        rest = product([size for size in shape[axis + 1 :] if size != 0])
         if extent == 1:
             indices.append(index(0))
             continue
-        value = position // rest if rest > 1 else position
+        value = position // extent_of(rest) if rest != 1 else position
         # The outermost index needs no modulo: the position lies within the shape.
         leading = all(size == 1 for size in shape[:axis])
-        indices.append(emitter.simplify(value if leading else value % extent))
+        indices.append(emitter.simplify(value if leading else value % extent_of(extent)))
     return indices
 
 
@@ -63,10 +62,11 @@ def indices_of_physical(emitter: Emitter, type: TensorType, physical: Sequence[E
     return indices
 
 
-def reshape_groups(source: Sequence[int], result: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+def reshape_groups(source: Sequence[Dim], result: Sequence[Dim]) -> list[tuple[list[int], list[int]]]:
     """Splits a reshape into independent ones: pairs of source axes and result axes with equal products, as fine as can be.
 
-    [2, 6, 64] -> [2, 6, 4, 16] gives ([0], [0]), ([1], [1]), ([2], [2, 3]). Axes of extent 1 may stand in any group.
+    [2, 6, 64] -> [2, 6, 4, 16] gives ([0], [0]), ([1], [1]), ([2], [2, 3]). Axes of extent 1 may stand in any group. Symbolic
+    products count as equal when they are so for all sizes.
     """
     if 0 in source or 0 in result:
         return [(list(range(len(source))), list(range(len(result))))]
@@ -75,9 +75,10 @@ def reshape_groups(source: Sequence[int], result: Sequence[int]) -> list[tuple[l
     while i < len(source) or j < len(result):
         left: list[int] = []
         right: list[int] = []
-        left_size = right_size = 1
+        left_size: Dim = 1
+        right_size: Dim = 1
         while True:
-            if left_size <= right_size and i < len(source):
+            if not below(right_size, left_size) and i < len(source):
                 left_size *= source[i]
                 left.append(i)
                 i += 1
@@ -88,13 +89,15 @@ def reshape_groups(source: Sequence[int], result: Sequence[int]) -> list[tuple[l
             else:
                 left.extend(range(i, len(source)))
                 i = len(source)
-            if left_size == right_size and (right or i == len(source) or source[i - 1] == 1):
+                # Nothing is left that could make them equal: a division that is exact says so only in the model.
+                break
+            if same_dim(left_size, right_size) and (right or i == len(source) or source[i - 1] == 1):
                 break
         groups.append((left, right))
     return groups
 
 
-def through_reshape(emitter: Emitter, source: Sequence[int], result: Sequence[int], indices: Sequence[Expr]) -> list[Expr]:
+def through_reshape(emitter: Emitter, source: Sequence[Dim], result: Sequence[Dim], indices: Sequence[Expr]) -> list[Expr]:
     """The indices into ``source`` of the element that a reshape to ``result`` puts at ``indices``."""
     found: list[Expr] = [index(0)] * len(source)
     for left, right in reshape_groups(source, result):

@@ -9,11 +9,12 @@ import tvm
 from tvm import tirx
 from tvm.ir import PrimType
 
-from ...ir import Graph, Node, Value
+from ...ir import Dim, Graph, Node, Value, same_dim
 from .access import physical_offset
 from .attributes import attributes_of
 from .emitter import INDEX, Expr, index
 from .evaluate import Evaluator, Substitute
+from .extent import dim_of, extent_of
 from .kernel import Kernel, compute_dtype
 
 
@@ -26,7 +27,7 @@ class Walk:
     """
 
     value: Value | None
-    strides: tuple[int, ...] | None
+    strides: tuple[Dim, ...] | None
     touched: tuple[bool, ...]
 
 
@@ -49,8 +50,8 @@ class Probe(Evaluator):
             self.places.extend((None, position) for position in indices)
         return super()._compute(value, indices)
 
-    def clamped(self, position: Expr, extent: int) -> tuple[Expr, Expr | None]:
-        safe, valid = super().clamped(position, extent)
+    def clamped(self, position: Expr, dim: Dim) -> tuple[Expr, Expr | None]:
+        safe, valid = super().clamped(position, dim)
         if valid is not None:
             self.places.append((None, position))
         return safe, valid
@@ -64,8 +65,8 @@ class Probe(Evaluator):
 class Box:
     """A part of a tensor: for each logical axis where it starts and how far it extends."""
 
-    starts: tuple[int, ...]
-    extents: tuple[int, ...]
+    starts: tuple[Dim, ...]
+    extents: tuple[Dim, ...]
 
 
 def walks(graph: Graph, value: Value, box: Box, order: Sequence[int]) -> list[Walk]:
@@ -86,7 +87,7 @@ def walks_of(
     indices: list[Expr] = [index(start) for start in box.starts]
     for variable, axis in zip(variables, order, strict=True):
         probe.emitter.bind_range(variable, box.extents[axis])
-        indices[axis] = variable + box.starts[axis]
+        indices[axis] = variable + extent_of(box.starts[axis])
     evaluate(probe, indices)
     return [_walk(source, place, variables) for source, place in probe.places]
 
@@ -100,12 +101,15 @@ def _walk(source: Value | None, place: Expr, variables: Sequence[Expr]) -> Walk:
     return Walk(source, strides, touched)
 
 
-def linear(place: Expr) -> dict[Expr, int] | None:
-    """The coefficient of each variable when ``place`` is a sum of constant multiples of variables (and a constant), else None."""
+def linear(place: Expr) -> dict[Expr, Dim] | None:
+    """The coefficient of each variable when ``place`` is a sum of multiples of variables (and a constant), else None.
+
+    Size parameters are constants here: what multiplies a variable may be a symbolic dimension.
+    """
+    if dim_of(place) is not None:
+        return {}
     if isinstance(place, tirx.Var):
         return {place: 1}
-    if isinstance(place, tirx.IntImm):
-        return {}
     if isinstance(place, tirx.Add | tirx.Sub):
         left, right = linear(place.a), linear(place.b)
         if left is None or right is None:
@@ -113,11 +117,12 @@ def linear(place: Expr) -> dict[Expr, int] | None:
         sign = -1 if isinstance(place, tirx.Sub) else 1
         return {variable: left.get(variable, 0) + sign * right.get(variable, 0) for variable in {**left, **right}}
     if isinstance(place, tirx.Mul):
-        factor, other = (place.b, place.a) if isinstance(place.b, tirx.IntImm) else (place.a, place.b)
+        right_factor = dim_of(place.b)
+        factor, other = (right_factor, place.a) if right_factor is not None else (dim_of(place.a), place.b)
         inner = linear(other)
-        if not isinstance(factor, tirx.IntImm) or inner is None:
+        if factor is None or inner is None:
             return None
-        return {variable: coefficient * int(factor.value) for variable, coefficient in inner.items()}
+        return {variable: coefficient * factor for variable, coefficient in inner.items()}
     return None
 
 
@@ -128,14 +133,14 @@ def _mentions(place: Expr, variable: Expr) -> bool:
     return any(_mentions(child, variable) for child in children if isinstance(child, tvm.ir.Expr))
 
 
-def mergeable(walk: Walk, outer: int, inner: int, extent: int) -> bool:
+def mergeable(walk: Walk, outer: int, inner: int, extent: Dim) -> bool:
     """Whether loops ``outer`` and ``inner`` (of ``extent``) act on this place as one loop."""
     if walk.strides is None:
         return not walk.touched[outer] and not walk.touched[inner]
-    return walk.strides[outer] == walk.strides[inner] * extent
+    return same_dim(walk.strides[outer], walk.strides[inner] * extent)
 
 
-def merged_loops(places: Sequence[Walk], extents: Sequence[int]) -> list[list[int]]:
+def merged_loops(places: Sequence[Walk], extents: Sequence[Dim]) -> list[list[int]]:
     """Groups of adjacent loops that every place allows to merge, outermost first. Loops of extent 1 must have been left out."""
     groups: list[list[int]] = []
     for loop in range(len(extents)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from ...ir import Graph, Value
+from ...ir import Dim, Graph, Value
 from .affine import Box
 from .attributes import attributes_of
 
@@ -14,13 +14,17 @@ MOST_BOXES = 9
 
 
 def boxes(graph: Graph, value: Value, most: int = MOST_BOXES) -> list[Box]:
-    """The boxes of ``value``: one if there is nothing to cut or if the cuts would make more than ``most``."""
-    shape = value.tensor.static_shape
+    """The boxes of ``value``: one if there is nothing to cut or if the cuts would make more than ``most``.
+
+    A symbolic axis is not cut: the order of its borders is not known.
+    """
+    shape = value.tensor.shape
     cuts: list[set[int]] = [set() for _ in shape]
     for axis, position in _borders(graph, value, tuple(range(len(shape)))):
-        if 0 < position < shape[axis]:
+        extent = shape[axis]
+        if isinstance(position, int) and isinstance(extent, int) and 0 < position < extent:
             cuts[axis].add(position)
-    edges = [[0, *sorted(positions), extent] for positions, extent in zip(cuts, shape, strict=True)]
+    edges: list[list[Dim]] = [[0, *sorted(positions), extent] for positions, extent in zip(cuts, shape, strict=True)]
     count = 1
     for edge in edges:
         count *= len(edge) - 1
@@ -30,7 +34,7 @@ def boxes(graph: Graph, value: Value, most: int = MOST_BOXES) -> list[Box]:
     return [Box(tuple(low for low, _ in choice), tuple(high - low for low, high in choice)) for choice in itertools.product(*ranges)]
 
 
-def _borders(graph: Graph, value: Value, axes: tuple[int, ...], offsets: tuple[int, ...] | None = None) -> Iterator[tuple[int, int]]:
+def _borders(graph: Graph, value: Value, axes: tuple[int, ...], offsets: tuple[Dim, ...] | None = None) -> Iterator[tuple[int, Dim]]:
     """(axis of the output, position) of each border; ``axes`` and ``offsets`` map the axes of ``value`` to the output's.
 
     Walks down through elementwise operations, permutations and unit-step slices; -1 stands for an axis that the output lacks.
@@ -46,10 +50,10 @@ def _borders(graph: Graph, value: Value, axes: tuple[int, ...], offsets: tuple[i
             yield axes[axis], start + shifts[axis]
             moved = tuple(shift + start if number == axis else shift for number, shift in enumerate(shifts))
             yield from _borders(graph, operand, axes, moved)
-            start += operand.tensor.static_shape[axis]
+            start += operand.tensor.shape[axis]
     elif node.op == "pad":
         pads = attributes_of(node)["pads"]
-        shape = node.inputs[0].tensor.static_shape
+        shape = node.inputs[0].tensor.shape
         for axis, (low, _) in enumerate(pads):
             yield axes[axis], low + shifts[axis]
             yield axes[axis], low + shape[axis] + shifts[axis]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -11,8 +11,14 @@ import tvm
 from tvm import sym, tirx
 from tvm.tirx import analysis
 
+from ...ir import Dim, SymbolRange
+from .division import truncating
+from .extent import extent_of, is_dim, size_parameter
+
 Expr: TypeAlias = Any
 """A TIR expression (``tvm.ir.PrimExpr``)."""
+
+_LARGEST = 2**31 - 1
 
 INDEX = "int32"
 """The dtype of loop variables and offsets; tensors of 2**31 elements or more are refused (see :mod:`.kernel`)."""
@@ -23,9 +29,9 @@ VECTORIZED = tirx.ForKind.VECTORIZED
 UNROLLED = tirx.ForKind.UNROLLED
 
 
-def index(value: int) -> Expr:
-    """An index constant."""
-    return tirx.IntImm(INDEX, value)
+def index(value: Dim) -> Expr:
+    """An index constant, or the value of a symbolic dimension."""
+    return extent_of(value) if is_dim(value) else tirx.IntImm(INDEX, value)
 
 
 def ramp(start: Expr | int, lanes: int) -> Expr:
@@ -71,6 +77,34 @@ class Emitter:
         self._memos: list[dict[Any, Expr]] = [{}]
         self._counter = 0
         self._vector_loop: _VectorLoop | None = None
+        self._symbols: dict[str, SymbolRange] = {}
+
+    def declare_symbols(self, symbols: Mapping[str, SymbolRange]) -> None:
+        """Tells the simplifier the bounds of size parameters."""
+        self._symbols.update(symbols)
+        for name, bounds in symbols.items():
+            variable = size_parameter(name)
+            upper = _LARGEST if bounds.upper is None else bounds.upper
+            self.analyzer.update(variable, sym.ConstIntBound(bounds.lower, upper))
+
+    def least(self, dim: Dim) -> int:
+        """A number that ``dim`` is never below."""
+        if isinstance(dim, int):
+            return dim
+        return max(int(self.analyzer.const_int_bound(self.analyzer.simplify(index(dim))).min_value), 0)
+
+    def most(self, dim: Dim) -> int | None:
+        """The number that ``dim`` never exceeds; None when nothing bounds it."""
+        if isinstance(dim, int):
+            return dim
+        bound = int(self.analyzer.const_int_bound(self.analyzer.simplify(index(dim))).max_value)
+        return bound if bound < _LARGEST else None
+
+    def divides(self, number: int, dim: Dim) -> bool:
+        """Whether ``dim`` is a multiple of ``number`` for all sizes."""
+        if isinstance(dim, int):
+            return dim % number == 0
+        return bool(self.analyzer.can_prove_equal(index(dim) % number, index(0)))
 
     def fresh(self, name: str) -> str:
         self._counter += 1
@@ -80,13 +114,13 @@ class Emitter:
         """Appends a finished TIR statement."""
         self._scopes[-1].append(statement)
 
-    def store(self, buffer: Any, value: Expr, offset: Expr | int) -> None:
+    def store(self, buffer: Any, value: Expr, offset: Expr | Dim) -> None:
         """``buffer[offset] = value``; the offset is simplified."""
-        self.emit(tirx.BufferStore(buffer, value, [self.simplify(offset)]))
+        self.emit(tirx.BufferStore(buffer, value, [self.place(offset)]))
 
-    def load(self, buffer: Any, offset: Expr | int) -> Expr:
+    def load(self, buffer: Any, offset: Expr | Dim) -> Expr:
         """``buffer[offset]``; the offset is simplified."""
-        return tirx.BufferLoad(buffer, [self.simplify(offset)])
+        return tirx.BufferLoad(buffer, [self.place(offset)])
 
     def allocate(self, count: int, dtype: str, name: str = "local") -> Any:
         """A flat buffer of ``count`` elements on the stack, alive in the current scope. Keep it under some 100 KB.
@@ -104,7 +138,7 @@ class Emitter:
         if value.ty.dtype == "bool":
             return self._bind_truth(value, name)
         variable = tirx.Var(self.fresh(name), value.ty)
-        opaque = self._opaque(value, name)
+        opaque = self._opaque(self._finished(value), name)
         self.emit(tirx.Bind(variable, opaque))
         if self._vector_loop is not None and self._vector_loop.varies(opaque):
             self._vector_loop.varying.add(variable)
@@ -139,18 +173,19 @@ class Emitter:
         return tirx.NE(byte, tirx.const(0, "uint8"))
 
     @contextlib.contextmanager
-    def loop(self, extent: int | Expr, kind: Any = SERIAL, name: str = "i", start: int | Expr = 0) -> Iterator[Expr]:
+    def loop(self, extent: Dim | Expr, kind: Any = SERIAL, name: str = "i", start: Dim | Expr = 0) -> Iterator[Expr]:
         """A loop over [start, start + extent) around what is emitted inside; yields its variable.
 
         A loop of one iteration is no loop: its variable is ``start``.
         """
         if isinstance(extent, int) and extent == 1:
             with self.scope():
-                yield index(start) if isinstance(start, int) else start
+                yield index(start) if isinstance(start, int) or is_dim(start) else start
             return
         variable = tirx.Var(self.fresh(name), INDEX)
-        low = index(start) if isinstance(start, int) else start
-        size = index(extent) if isinstance(extent, int) else extent
+        low = index(start) if isinstance(start, int) or is_dim(start) else start
+        size = index(extent) if isinstance(extent, int) or is_dim(extent) else extent
+        low, size = self._finished(low), self._finished(size)
         self.analyzer.bind(variable, tvm.ir.Range.from_min_extent(low, size))
         surrounding = self._vector_loop
         if kind == VECTORIZED:
@@ -185,17 +220,25 @@ class Emitter:
         finally:
             self._close()
         if statements:
-            self.emit(tirx.IfThenElse(condition, _sequence(statements), None))
+            self.emit(tirx.IfThenElse(self._finished(condition), _sequence(statements), None))
 
-    def simplify(self, value: Expr | int) -> Expr:
+    def simplify(self, value: Expr | Dim) -> Expr:
         """``value`` simplified with what is known of the loop variables."""
-        if isinstance(value, int):
+        if isinstance(value, int) or is_dim(value):
             return index(value)
         if isinstance(value, tirx.Var | tirx.IntImm):
             return value
         return self.analyzer.simplify(value)
 
-    def bind_range(self, variable: Expr, extent: int) -> None:
+    def place(self, offset: Expr | Dim) -> Expr:
+        """An offset into a buffer, as it is to be emitted."""
+        return self._finished(self.simplify(offset))
+
+    def _finished(self, value: Expr) -> Expr:
+        """An index or condition that nothing will be simplified with any more."""
+        return truncating(value) if self._symbols else value
+
+    def bind_range(self, variable: Expr, extent: Dim) -> None:
         """Tells the simplifier that ``variable`` lies in [0, extent)."""
         self.analyzer.bind(variable, tvm.ir.Range.from_min_extent(index(0), index(extent)))
 

@@ -13,11 +13,12 @@ import tvm_ffi
 from tvm import tirx
 
 from ...errors import LoweringError
-from ...ir import DType, Graph, Node, Value
+from ...ir import Dim, DType, Graph, Node, Value
 from . import scalar
 from .access import through_reshape
 from .attributes import attributes_of
 from .emitter import INDEX, Emitter, Expr, index
+from .extent import extent_of
 from .kernel import Kernel, computes
 from .resample import resample_at
 
@@ -34,7 +35,9 @@ def pulls(node: Node) -> bool:
     if not all(computes(value.tensor.dtype) for value in (*node.inputs, *node.outputs)):
         return False
     if node.op == "constant":
-        return node.output.tensor.elements == 1
+        return node.output.tensor.size == 1
+    if node.op == "resample" and not all(isinstance(dim, int) for dim in (*node.inputs[0].tensor.shape[2:], *node.output.tensor.shape[2:])):
+        return False
     return node.op in VIEWS or node.op in MOVEMENT or node.op in SOURCES or node.op == "batch_norm" or scalar.has_rule(node)
 
 
@@ -74,26 +77,27 @@ class Evaluator:
 
     def _broadcast(self, operand: Value, indices: Sequence[Expr]) -> list[Expr]:
         """Indices into ``operand`` of what broadcasts to ``indices`` of a result."""
-        shape = operand.tensor.static_shape
+        shape = operand.tensor.shape
         own = indices[len(indices) - len(shape) :]
         return [index(0) if extent == 1 else position for extent, position in zip(shape, own, strict=True)]
 
-    def clamped(self, position: Expr, extent: int) -> tuple[Expr, Expr | None]:
+    def clamped(self, position: Expr, dim: Dim) -> tuple[Expr, Expr | None]:
         """(a position forced into [0, extent), whether the original was there; None if it always is)."""
         simplify = self.emitter.simplify
+        extent = extent_of(dim)
         low = self.emitter.proves(position >= 0)
         high = self.emitter.proves(position < extent)
         safe, valid = position, None
         if not low:
             safe, valid = tirx.Max(safe, index(0)), position >= 0
         if not high:
-            safe = tirx.Min(safe, index(extent - 1))
+            safe = tirx.Min(safe, index(dim - 1))
             valid = position < extent if valid is None else tirx.And(valid, position < extent)
         return simplify(safe), valid
 
     def _reshape(self, node: Node, indices: Sequence[Expr]) -> Expr:
         (x,) = node.inputs
-        source, result = x.tensor.static_shape, node.output.tensor.static_shape
+        source, result = x.tensor.shape, node.output.tensor.shape
         return self.value_at(x, through_reshape(self.emitter, source, result, indices))
 
     def _permute(self, node: Node, indices: Sequence[Expr]) -> Expr:
@@ -112,14 +116,14 @@ class Evaluator:
         (x,) = node.inputs
         axis, start, step = (attributes_of(node)[name] for name in ("axis", "start", "step"))
         source = list(indices)
-        source[axis] = source[axis] * step + start
+        source[axis] = source[axis] * step + extent_of(start)
         return self.value_at(x, source)
 
     def _flip(self, node: Node, indices: Sequence[Expr]) -> Expr:
         (x,) = node.inputs
         source = list(indices)
         for axis in attributes_of(node)["axes"]:
-            source[axis] = x.tensor.static_shape[axis] - 1 - source[axis]
+            source[axis] = extent_of(x.tensor.shape[axis] - 1) - source[axis]
         return self.value_at(x, source)
 
     def _relayout(self, node: Node, indices: Sequence[Expr]) -> Expr:
@@ -129,12 +133,12 @@ class Evaluator:
         (x,) = node.inputs
         dtype = x.tensor.dtype
         filling = scalar.constant(node.attributes["value"], dtype)
-        if x.tensor.elements == 0:
+        if x.tensor.is_empty:
             return filling
         source: list[Expr] = []
         inside: Expr | None = None
         pads: Sequence[tuple[int, int]] = attributes_of(node)["pads"]
-        for position, extent, (low, _) in zip(indices, x.tensor.static_shape, pads, strict=True):
+        for position, extent, (low, _) in zip(indices, x.tensor.shape, pads, strict=True):
             safe, valid = self.clamped(self.emitter.simplify(position - low), extent)
             source.append(safe)
             if valid is not None:
@@ -145,14 +149,15 @@ class Evaluator:
     def _concat(self, node: Node, indices: Sequence[Expr]) -> Expr:
         axis = attributes_of(node)["axis"]
         parts: list[tuple[Expr | None, Expr]] = []
-        start = 0
+        start: Dim = 0
         for operand in node.inputs:
-            extent = operand.tensor.static_shape[axis]
-            position = self.emitter.simplify(indices[axis] - start)
-            start += extent
-            if extent == 0 or self.emitter.proves(position < 0) or self.emitter.proves(position >= extent):
+            dim = operand.tensor.shape[axis]
+            extent = extent_of(dim)
+            position = self.emitter.simplify(indices[axis] - extent_of(start))
+            start += dim
+            if dim == 0 or self.emitter.proves(position < 0) or self.emitter.proves(position >= extent):
                 continue
-            safe, valid = self.clamped(position, extent)
+            safe, valid = self.clamped(position, dim)
             source = [safe if number == axis else value for number, value in enumerate(indices)]
             parts.append((None if valid is None else position < extent, self.value_at(operand, source)))
             if valid is None:
@@ -162,33 +167,36 @@ class Evaluator:
             result = self.emitter.bind(tirx.Select(condition, element, result))
         return result
 
-    def _row(self, position: Expr, extent: int) -> Expr:
+    def _row(self, position: Expr, dim: Dim) -> Expr:
         """An index from data as an offset: negative ones count from the end, wrong ones are forced into range."""
         row = self.emitter.bind(position)
-        row = self.emitter.bind(tirx.Select(row < tirx.const(0, row.ty.dtype), row + tirx.const(extent, row.ty.dtype), row))
+        dtype = row.ty.dtype
+        extent = tirx.const(dim, dtype) if isinstance(dim, int) else tirx.Cast(dtype, extent_of(dim))
+        row = self.emitter.bind(tirx.Select(row < tirx.const(0, dtype), row + extent, row))
         row = self.emitter.bind(tirx.Cast(INDEX, row))
         row = self.emitter.bind(tirx.Select(row < 0, index(0), row))
-        return self.emitter.bind(tirx.Select(row > extent - 1, index(extent - 1), row))
+        last = index(dim - 1)
+        return self.emitter.bind(tirx.Select(row > last, last, row))
 
     def _take(self, node: Node, indices: Sequence[Expr]) -> Expr:
         x, positions = node.inputs
         axis = attributes_of(node)["axis"] % x.tensor.rank
         rank = positions.tensor.rank
-        row = self._row(self.value_at(positions, indices[axis : axis + rank]), x.tensor.static_shape[axis])
+        row = self._row(self.value_at(positions, indices[axis : axis + rank]), x.tensor.shape[axis])
         return self.value_at(x, [*indices[:axis], row, *indices[axis + rank :]])
 
     def _take_along(self, node: Node, indices: Sequence[Expr]) -> Expr:
         x, positions = node.inputs
         axis = attributes_of(node)["axis"] % x.tensor.rank
         source = list(indices)
-        source[axis] = self._row(self.value_at(positions, indices), x.tensor.static_shape[axis])
+        source[axis] = self._row(self.value_at(positions, indices), x.tensor.shape[axis])
         return self.value_at(x, source)
 
     def _take_nd(self, node: Node, indices: Sequence[Expr]) -> Expr:
         x, positions = node.inputs
         outer = positions.tensor.rank - 1
-        count = positions.tensor.static_shape[-1]
-        rows = [self._row(self.value_at(positions, [*indices[:outer], index(axis)]), x.tensor.static_shape[axis]) for axis in range(count)]
+        count = int(positions.tensor.shape[-1])
+        rows = [self._row(self.value_at(positions, [*indices[:outer], index(axis)]), x.tensor.shape[axis]) for axis in range(count)]
         return self.value_at(x, [*rows, *indices[outer:]])
 
     def _resample(self, node: Node, indices: Sequence[Expr]) -> Expr:
@@ -209,7 +217,7 @@ class Evaluator:
     def _constant(self, node: Node, indices: Sequence[Expr]) -> Expr:
         constant = node.output.constant
         assert constant is not None
-        if constant.type.elements != 1:
+        if constant.type.size != 1:
             raise LoweringError(f"a constant of type {constant.type} inside a fused region must become one of its inputs")
         return scalar.constant(constant.array().reshape(-1)[0].item(), constant.type.dtype)
 

@@ -10,10 +10,11 @@ from tvm import tirx
 from tvm.ir import PointerType, PrimType
 
 from ...errors import LoweringError
-from ...ir import DType, Graph, Layout, TensorType, Value
+from ...ir import Dim, DType, Graph, Layout, TensorType, Value, product
 from . import halves
 from .access import layout_offset
 from .emitter import Emitter, Expr, truth_as
+from .extent import extent_of, is_dim, size_parameter
 
 _STORAGE = {
     DType.BOOL: "uint8",
@@ -27,7 +28,8 @@ _STORAGE = {
     **halves.STORAGE,
 }
 
-_LIMIT = 2**31
+MOST_ELEMENTS = 2**31
+"""A tensor must have less: offsets are 32-bit integers."""
 
 
 def storage_dtype(dtype: DType) -> str:
@@ -51,14 +53,15 @@ def computes(dtype: DType) -> bool:
 class Kernel:
     """A kernel under construction for the region ``graph``.
 
-    Parameters are the graph's inputs, its outputs, then a workspace of ``workspace_bytes`` if that is not zero. ``layouts`` gives
-    the physical order of inputs that are stored in another than their type's (packed constants). Emit statements through
-    ``emitter``, then take :meth:`finish`.
+    Parameters are the graph's inputs, its outputs, a workspace of ``workspace_bytes`` if that is not zero, then the value of each
+    symbol of the graph. ``layouts`` gives the physical order of inputs that are stored in another than their type's (packed
+    constants). Emit statements through ``emitter``, then take :meth:`finish`.
     """
 
-    def __init__(self, graph: Graph, *, workspace_bytes: int = 0, layouts: Mapping[int, Layout] | None = None) -> None:
+    def __init__(self, graph: Graph, *, workspace_bytes: Dim = 0, layouts: Mapping[int, Layout] | None = None) -> None:
         self.graph = graph
         self.emitter = Emitter()
+        self.emitter.declare_symbols(graph.symbols)
         self._parameters: list[Any] = []
         self._declarations: list[Any] = []
         self._layouts = dict(layouts or {})
@@ -71,36 +74,38 @@ class Kernel:
         self.outputs: list[Any] = [self._parameter(f"out{position}", value.tensor) for position, value in enumerate(graph.outputs)]
         self.workspace_bytes = workspace_bytes
         self._workspace = None
-        if workspace_bytes:
+        if workspace_bytes != 0:
             self._workspace = self._pointer("workspace", "float32")
 
     def load(self, value: Value, indices: Sequence[Expr]) -> Expr:
         """The element of a graph input at logical ``indices``, in its compute dtype."""
         type = value.tensor
-        offset = layout_offset(self._input_layouts[value], type.static_shape, indices)
+        offset = layout_offset(self._input_layouts[value], type.shape, indices)
         return from_storage(self.emitter.load(self.inputs[value], offset), type.dtype)
 
     def store(self, position: int, indices: Sequence[Expr], value: Expr) -> None:
         """Stores an element of output ``position`` at logical ``indices``."""
         type = self.graph.outputs[position].tensor
         self.emitter.store(
-            self.outputs[position], to_storage(self.emitter, value, type.dtype), layout_offset(type.layout, type.static_shape, indices)
+            self.outputs[position], to_storage(self.emitter, value, type.dtype), layout_offset(type.layout, type.shape, indices)
         )
 
-    def workspace(self, count: int, dtype: str, byte_offset: int = 0, name: str = "scratch") -> Any:
+    def workspace(self, count: Dim, dtype: str, byte_offset: Dim = 0, name: str = "scratch") -> Any:
         """A flat buffer of ``count`` elements over the workspace from ``byte_offset`` (a multiple of 64) on.
 
         LoweringError when it does not fit.
         """
         nbytes = count * np.dtype(dtype).itemsize
-        if self._workspace is None or byte_offset + nbytes > self.workspace_bytes or byte_offset % 64:
+        fits = is_dim(self.workspace_bytes) or (byte_offset + nbytes <= self.workspace_bytes and byte_offset % 64 == 0)
+        if self._workspace is None or not fits:
             raise LoweringError(f"{nbytes} bytes at {byte_offset} do not fit a workspace of {self.workspace_bytes} bytes")
-        return self._view(self._workspace, "float32", byte_offset // 4, count, dtype, name)
+        return self._view(self._workspace, "float32", extent_of(byte_offset) // 4, count, dtype, name)
 
     def finish(self) -> Any:
         """The TIR function: returns 0 after the emitted statements."""
         body = [*self._declarations, self.emitter.finish(), tirx.Return(tirx.IntImm("int32", 0))]
-        return tirx.PrimFunc(self._parameters, tirx.SeqStmt(body), ret_type=PrimType("int32"))
+        sizes = [size_parameter(name) for name in self.graph.symbols]
+        return tirx.PrimFunc([*self._parameters, *sizes], tirx.SeqStmt(body), ret_type=PrimType("int32"))
 
     def _pointer(self, name: str, dtype: str) -> Any:
         pointer = tirx.Var(name, PointerType(PrimType(dtype)))
@@ -108,23 +113,23 @@ class Kernel:
         return pointer
 
     def _parameter(self, name: str, type: TensorType, layout: Layout | None = None) -> Any:
-        shape = (layout or type.layout).physical_shape(type.static_shape)
-        count = 1
-        for extent in shape:
-            count *= extent
-        if count >= _LIMIT:
+        count = product((layout or type.layout).physical_shape(type.shape))
+        # Symbolic ones are looked at when the program is called.
+        if not is_dim(count) and count >= MOST_ELEMENTS:
             raise LoweringError(f"{type} has {count} elements; kernels address less than 2**31")
         dtype = storage_dtype(type.dtype)
         pointer = self._pointer(f"{name}_pointer", dtype)
-        buffer = tirx.decl_buffer((max(count, 1),), dtype, name=name, data_alignment=64)
+        extent = extent_of(count) if is_dim(count) else max(count, 1)
+        buffer = tirx.decl_buffer((extent,), dtype, name=name, data_alignment=64)
         self._declarations.append(tirx.DeclBuffer(buffer, data=pointer))
         return buffer
 
-    def _view(self, pointer: Any, pointer_dtype: str, offset: int, count: int, dtype: str, name: str) -> Any:
-        whole = tirx.decl_buffer((self.workspace_bytes // 4,), pointer_dtype, name=self.emitter.fresh("whole"), data_alignment=64)
-        buffer = tirx.decl_buffer((count,), dtype, name=self.emitter.fresh(name), data_alignment=64)
+    def _view(self, pointer: Any, pointer_dtype: str, offset: Expr | int, count: Dim, dtype: str, name: str) -> Any:
+        size = extent_of(self.workspace_bytes) // 4
+        whole = tirx.decl_buffer((size,), pointer_dtype, name=self.emitter.fresh("whole"), data_alignment=64)
+        buffer = tirx.decl_buffer((extent_of(count),), dtype, name=self.emitter.fresh(name), data_alignment=64)
         self._declarations.append(tirx.DeclBuffer(whole, data=pointer))
-        address = tirx.address_of(tirx.BufferLoad(whole, [tirx.IntImm("int32", offset)]))
+        address = tirx.address_of(tirx.BufferLoad(whole, [tirx.IntImm("int32", offset) if isinstance(offset, int) else offset]))
         if dtype != pointer_dtype:
             address = tirx.reinterpret(PointerType(PrimType(dtype)), address)
         self._declarations.append(tirx.DeclBuffer(buffer, data=address))

@@ -13,7 +13,7 @@ from .emitter import INDEX, Emitter, Expr, index
 
 def resample_at(emitter: Emitter, node: Node, element: Callable[[Sequence[Expr]], Expr], indices: Sequence[Expr]) -> Expr:
     """The result element of a ``resample`` node at ``indices``; ``element`` gives those of its operand."""
-    extents = node.inputs[0].tensor.static_shape[2:]
+    extents = tuple(int(extent) for extent in node.inputs[0].tensor.shape[2:])
     size: Sequence[int] = attributes_of(node)["size"]
     corners = bool(node.attributes["align_corners"])
     scales: Sequence[float | None] = attributes_of(node)["scales"] or (None,) * len(size)

@@ -10,6 +10,9 @@
 /* The context of the program call that runs on this thread; the entry sets it. */
 HIDDEN __thread const mlc_context* mlc_current_context;
 
+/* Not zero while the entry knows that the kernel it calls has too little to do for several threads. */
+HIDDEN __thread int32_t mlc_serial;
+
 /* Layouts of TVM's c_backend_api.h. */
 typedef struct {
   void* sync_handle;
@@ -31,7 +34,7 @@ static int32_t run_part(int32_t index, int32_t count, void* opaque) {
 HIDDEN int TVMBackendParallelLaunch(tvm_parallel_lambda lambda, void* data, int num_task) {
   const mlc_context* context = mlc_current_context;
   closure whole = {lambda, data};
-  int32_t count = num_task > 0 ? num_task : context ? context->threads : 1;
+  int32_t count = num_task > 0 ? num_task : mlc_serial || context == 0 ? 1 : context->threads;
   if (context && context->parallel_for && count > 1) return context->parallel_for(context, run_part, count, &whole);
   for (int32_t index = 0; index < count; ++index) {
     int32_t code = run_part(index, count, &whole);

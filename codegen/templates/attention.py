@@ -14,7 +14,7 @@ from ..template import LoweredKernel, Template
 from .attention_blocks import BlockedAttention
 from .attention_problem import AttentionProblem
 from .attention_rows import RowAttention
-from .loops import largest_power_of_two, worth_parallel
+from .loops import largest_power_of_two, runs_parallel, worth_parallel
 from .region import AnchoredRegion
 
 _VIEWS = ("reshape", "permute", "broadcast_to", "slice", "relayout")
@@ -34,31 +34,40 @@ class Attention(Template):
     name: ClassVar[str] = "attention"
 
     def takes(self, graph: Graph) -> bool:
-        region = AnchoredRegion.find(graph, ("attention",), any_dtype=True)
+        region = AnchoredRegion.find(graph, ("attention",), any_dtype=True, symbolic=True)
         if region is None or not all(vectorises(node) for node in graph.nodes if pulls(node)):
             return False
         q, k, v, *_ = region.anchor.inputs
         if any(value.tensor.dtype is not DType.FLOAT32 for value in (q, k, v, region.anchor.output)):
             return False
-        return _is_view(k) and _is_view(v) and k.tensor.static_shape[2] <= _SCORES
+        heads_and_widths = (q.tensor.shape[1], q.tensor.shape[3], k.tensor.shape[1], v.tensor.shape[3])
+        if not _is_view(k) or not _is_view(v) or not all(isinstance(dim, int) for dim in heads_and_widths):
+            return False
+        keys = k.tensor.shape[2]
+        return not isinstance(keys, int) or keys <= _SCORES
 
     def space(self, task: Task) -> Space:
+        symbolic = _problem(task.graph, None)
+        task = task.representative
         problem = _problem(task.graph, None)
+        assert isinstance(problem.queries, int) and isinstance(problem.keys, int)
+        longest = symbolic.most_keys
         target = task.target
         lanes = target.vector_lanes
         parallel = 1 if worth_parallel(task) else 0
         parallels = (0, 1) if task.threads > 1 else (0,)
-        if problem.queries < lanes:
-            rows = max(min(problem.group * problem.queries, 4, _SCORES // problem.keys), 1)
+        if isinstance(symbolic.queries, int) and problem.queries < lanes and longest is not None and longest <= _SCORES:
+            rows = max(min(problem.group * problem.queries, 4, _SCORES // longest), 1)
             choices = (("lanes", (lanes,)), ("parallel", parallels), ("rows", tuple(sorted({1, min(2, rows), rows}))))
             return Space(self.name, choices, Config.of(self.name, {"lanes": lanes, "rows": rows, "parallel": parallel}))
         # Accumulators, a tile of queries and one broadcast key must fit the registers.
-        most = problem.queries // lanes
+        most = max(problem.queries // lanes, 1)
         wide = 2 if most >= 2 else 1
         keys = 8 if target.vector_registers >= 32 else 4
-        block = 256 if problem.keys > 256 else problem.keys
+        most_keys = problem.keys if isinstance(symbolic.keys, int) else 512
+        block = min(256, most_keys)
         spaces = (
-            ("block", tuple(sorted({min(128, block), min(256, block), min(512, problem.keys)}))),
+            ("block", tuple(sorted({min(128, block), min(256, block), min(512, most_keys)}))),
             ("keys", (4, 6, 8, 12)),
             ("lanes", (lanes,)),
             ("parallel", parallels),
@@ -74,8 +83,8 @@ class Attention(Template):
     def lower(self, task: Task, config: Config) -> LoweredKernel:
         kernel = Kernel(task.graph)
         problem = _problem(task.graph, kernel)
-        parallel = bool(config["parallel"])
-        if problem.queries < config["lanes"]:
+        parallel = runs_parallel(task, config)
+        if any(name == "rows" for name, _ in config.knobs):
             lanes = largest_power_of_two(min(config["lanes"], problem.width & -problem.width))
             RowAttention(problem, lanes, config["rows"]).emit(parallel)
         else:
@@ -92,6 +101,6 @@ def _is_view(value: Value) -> bool:
 
 
 def _problem(graph: Graph, kernel: Kernel | None) -> AttentionProblem:
-    region = AnchoredRegion.find(graph, ("attention",), any_dtype=True)
+    region = AnchoredRegion.find(graph, ("attention",), any_dtype=True, symbolic=True)
     assert region is not None
     return AttentionProblem(region, kernel)

@@ -12,6 +12,7 @@ from typing import Any
 
 from tvm import tirx
 
+from ...ir import Dim
 from ..emit import PARALLEL, SERIAL, VECTORIZED, Expr, index, ramp, spread, unflatten
 from ..emit.math import exp_nonpositive, f32, select
 from .attention_problem import LOWEST, AttentionProblem, safe_inverse, safe_maximum
@@ -28,8 +29,12 @@ class BlockedAttention:
         self.vectors = vectors
         self.rows = lanes * vectors
         self.tile = tile
-        self.block = -(-min(block, problem.keys) // tile) * tile
-        self.blocks = -(-problem.keys // self.block)
+        most = min(block, problem.keys) if isinstance(problem.keys, int) else block
+        self.block = -(-most // tile) * tile
+        self.blocks: Dim = -(-problem.keys // self.block)
+        self.whole_tiles = self.emitter.divides(tile, problem.keys)
+        self.may_be_short = self.emitter.least(problem.queries) < self.rows
+        """Whether there may be less queries than a block has: the last one then stands for those that lack."""
 
     def emit(self, parallel: bool, threads: int) -> None:
         """Emits all blocks of all heads, in parallel if asked for."""
@@ -37,13 +42,18 @@ class BlockedAttention:
         query_blocks = -(-problem.queries // self.rows)
         extents = (problem.batch, problem.heads, query_blocks)
         count = problem.batch * problem.heads * query_blocks
-        with emitter.loop(count, PARALLEL if parallel and count > 1 else SERIAL, "task") as task:
+        with emitter.loop(count, PARALLEL if parallel and count != 1 else SERIAL, "task") as task:
             batch, head, block = (emitter.bind(value) for value in unflatten(emitter, extents, task))
             start = block * self.rows
-            if problem.queries % self.rows:
+            if not emitter.divides(self.rows, problem.queries):
                 # The last block overlaps the one before.
-                start = emitter.bind(tirx.Min(start, index(problem.queries - self.rows)))
+                start = tirx.Min(start, index(problem.queries - self.rows))
+                start = emitter.bind(tirx.Max(start, index(0)) if self.may_be_short else start)
             self._block_of_queries(batch, head, start)
+
+    def _query_row(self, row: Expr) -> Expr:
+        """The query that stands at ``row`` of all blocks."""
+        return tirx.Min(row, index(self.problem.queries - 1)) if self.may_be_short else row
 
     def _block_of_queries(self, batch: Expr, head: Expr, start: Expr) -> None:
         problem, emitter = self.problem, self.emitter
@@ -61,15 +71,15 @@ class BlockedAttention:
                 emitter.store(highest, LOWEST, place)
                 emitter.store(total, f32(0.0), place)
         # Keys beyond the last query of the block are never needed when causal.
-        limit: Expr | int = problem.keys
-        blocks: Expr | int = self.blocks
+        limit: Expr = index(problem.keys)
+        blocks: Expr | Dim = self.blocks
         if problem.causal:
             limit = emitter.bind(tirx.Min(start + self.rows, index(problem.keys)))
-            blocks = emitter.bind((limit + (self.block - 1)) // self.block) if self.blocks > 1 else 1
+            blocks = emitter.bind((limit + (self.block - 1)) // self.block) if self.blocks != 1 else 1
         with emitter.loop(blocks, name="block") as block:
             first = block * self.block
-            count: Expr | int = problem.keys
-            if self.blocks > 1 or problem.causal:
+            count: Expr | Dim = problem.keys
+            if self.blocks != 1 or problem.causal:
                 count = emitter.bind(tirx.Min(index(self.block), limit - first))
             self._scores(packed, scores, batch, head, key_head, start, first, count)
             self._softmax(scores, highest, total, rescale, count)
@@ -82,7 +92,7 @@ class BlockedAttention:
         scale = f32(problem.scale)
 
         def element(row: Expr, column: Expr) -> Expr:
-            return problem.query(batch, head, start + row, column) * scale
+            return problem.query(batch, head, self._query_row(start + row), column) * scale
 
         whole = problem.width - problem.width % lanes
         for vector in range(self.vectors):
@@ -109,7 +119,7 @@ class BlockedAttention:
         tiles = -(-count // self.tile) if isinstance(count, int) else (count + (self.tile - 1)) // self.tile
         with emitter.loop(tiles, name="keys") as tile:
             keys = [emitter.bind(first + tile * self.tile + row) for row in range(self.tile)]
-            safe = [emitter.bind(tirx.Min(key, index(problem.keys - 1))) if problem.keys % self.tile else key for key in keys]
+            safe = [emitter.bind(tirx.Min(key, index(problem.keys - 1))) if not self.whole_tiles else key for key in keys]
 
             def initial(row: int, vector: int, lane: Expr) -> Expr:
                 if problem.mask_varies_by_query:
@@ -122,9 +132,9 @@ class BlockedAttention:
             def store(row: int, vector: int, lane: Expr, value: Expr) -> None:
                 value = emitter.bind(value)
                 if problem.causal:
-                    value = emitter.bind(select(keys[row] <= start + lane + vector * lanes, value, LOWEST))
-                if problem.keys % self.tile:
-                    value = emitter.bind(select(keys[row] < problem.keys, value, LOWEST))
+                    value = emitter.bind(select(keys[row] <= self._query_row(start + lane + vector * lanes), value, LOWEST))
+                if not self.whole_tiles:
+                    value = emitter.bind(select(keys[row] < index(problem.keys), value, LOWEST))
                 emitter.store(scores, value, ((tile * self.tile) + row) * self.rows + vector * lanes + lane)
 
             self._multiply(self.tile, problem.width, packed, index(0), broadcast, initial, store)
@@ -134,26 +144,38 @@ class BlockedAttention:
         problem, emitter, lanes = self.problem, self.emitter, self.lanes
         with emitter.loop((count + (lanes - 1)) // lanes if not isinstance(count, int) else -(-count // lanes)) as block:
             low = emitter.bind(block * lanes)
-            whole = problem.keys % lanes == 0 and self.block % lanes == 0
+            whole = self.block % lanes == 0
 
-            def element(row: Expr, column: Expr, vector: int) -> Expr:
+            def element(row: Expr, column: Expr, vector: int, safe: bool) -> Expr:
                 key = first + low + column
-                if not whole:
+                if not safe:
                     key = tirx.Min(key, index(problem.keys - 1))
-                return problem.bias(batch, head, start + row + vector * lanes, key)
+                return problem.bias(batch, head, self._query_row(start + row + vector * lanes), key)
+
+            def by_squares(vector: int) -> None:
+                transposed_tile(
+                    emitter,
+                    lanes,
+                    "float32",
+                    lambda row, column: element(row, column, vector, True),
+                    lambda column: (scores, (low + column) * self.rows + vector * lanes),
+                )
+
+            def by_keys(vector: int) -> None:
+                with emitter.loop(lanes) as column, emitter.when(low + column < self.block), emitter.loop(lanes, VECTORIZED) as lane:
+                    emitter.store(scores, element(lane, column, vector, False), (low + column) * self.rows + vector * lanes + lane)
 
             for vector in range(self.vectors):
-                if whole:
-                    transposed_tile(
-                        emitter,
-                        lanes,
-                        "float32",
-                        lambda row, column, vector=vector: element(row, column, vector),  # type: ignore[misc]
-                        lambda column, vector=vector: (scores, (low + column) * self.rows + vector * lanes),  # type: ignore[misc]
-                    )
+                if whole and emitter.divides(lanes, problem.keys):
+                    by_squares(vector)
+                elif whole and not isinstance(problem.keys, int):
+                    inside = first + low + lanes <= index(problem.keys)
+                    with emitter.when(inside):
+                        by_squares(vector)
+                    with emitter.when(tirx.Not(inside)):
+                        by_keys(vector)
                 else:
-                    with emitter.loop(lanes) as column, emitter.when(low + column < self.block), emitter.loop(lanes, VECTORIZED) as lane:
-                        emitter.store(scores, element(lane, column, vector), (low + column) * self.rows + vector * lanes + lane)
+                    by_keys(vector)
 
     def _multiply(
         self,
@@ -176,7 +198,7 @@ class BlockedAttention:
             loaded = []
             for vector in range(self.vectors):
                 place = (first + step) * self.rows + vector * lanes
-                loaded.append(emitter.bind(tirx.BufferLoad(vectors_from, [ramp(emitter.simplify(place), lanes)])))
+                loaded.append(emitter.bind(tirx.BufferLoad(vectors_from, [ramp(emitter.place(place), lanes)])))
             for row in range(height):
                 scalar = spread(emitter.bind(broadcast(row, step)), lanes)
                 for vector in range(self.vectors):
@@ -261,7 +283,7 @@ class BlockedAttention:
             else:
                 with emitter.loop(lanes) as row, emitter.loop(width) as column:
                     value = emitter.load(result, column * self.rows + part + row) * emitter.load(inverse, row)
-                    problem.store(batch, head, start + part + row, column, value)
+                    problem.store(batch, head, self._query_row(start + part + row), column, value)
 
     def _store_square(self, result: Any, inverse: Any, batch: Expr, head: Expr, first: Expr, part: int, column: Expr) -> None:
         """A square of ``lanes`` queries by as many value elements, transposed in registers."""
@@ -270,10 +292,10 @@ class BlockedAttention:
         factor = emitter.bind(tirx.BufferLoad(inverse, span))
         vectors = []
         for row in range(lanes):
-            place = ramp(emitter.simplify((column + row) * self.rows + part), lanes)
+            place = ramp(emitter.place((column + row) * self.rows + part), lanes)
             vectors.append(emitter.bind(tirx.BufferLoad(result, [place]) * factor))
         for row, vector in enumerate(transpose_registers(emitter, vectors)):
             line = emitter.allocate(lanes, "float32", "line")
             emitter.emit(tirx.BufferStore(line, vector, span))
             with emitter.loop(lanes, VECTORIZED) as lane:
-                self.problem.store(batch, head, first + row, column + lane, emitter.load(line, lane))
+                self.problem.store(batch, head, self._query_row(first + row), column + lane, emitter.load(line, lane))

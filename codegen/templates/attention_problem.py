@@ -28,12 +28,18 @@ class AttentionProblem:
         self.region = region
         self.q, self.k, self.v = node.inputs[:3]
         self.mask = node.inputs[3] if len(node.inputs) > 3 else None
-        self.batch, self.heads, self.queries, self.width = self.q.tensor.static_shape
-        _, self.key_heads, self.keys, self.value_width = self.v.tensor.static_shape
+        self.batch, heads, self.queries, width = self.q.tensor.shape
+        _, key_heads, self.keys, value_width = self.v.tensor.shape
+        # Batch, queries and keys may be symbolic.
+        self.heads, self.width, self.key_heads, self.value_width = int(heads), int(width), int(key_heads), int(value_width)
         self.group = self.heads // self.key_heads
         self.scale = float(attributes_of(node)["scale"])
         self.causal = bool(node.attributes["is_causal"])
         self._element: Expr = None
+        bounds = Emitter()
+        bounds.declare_symbols(region.graph.symbols)
+        self.most_keys = bounds.most(self.keys)
+        """What the keys never exceed; None when nothing bounds a symbolic number."""
         if kernel is not None:
             self.kernel = kernel
             self.emitter: Emitter = kernel.emitter
@@ -56,13 +62,13 @@ class AttentionProblem:
         """Whether queries have masks of their own."""
         if self.mask is None:
             return False
-        shape = self.mask.tensor.static_shape
+        shape = self.mask.tensor.shape
         return len(shape) >= 2 and shape[-2] != 1
 
     def bias(self, batch: Expr, head: Expr, row: Expr, key: Expr) -> Expr:
         """What the mask adds to a score: 0 or minus infinity for a boolean one."""
         assert self.mask is not None
-        shape = self.mask.tensor.static_shape
+        shape = self.mask.tensor.shape
         indices: Sequence[Expr] = [batch, head, row, key][4 - len(shape) :]
         place = [index(0) if extent == 1 else position for extent, position in zip(shape, indices, strict=True)]
         element = self.evaluator.value_at(self.mask, place)

@@ -25,6 +25,18 @@ class RowAttention:
         self.value_lanes = largest_power_of_two(min(16, problem.value_width & -problem.value_width, max(lanes, 1)))
         self.rows = rows
 
+    @property
+    def _room(self) -> int:
+        """Elements of a row of scores: of the longest, with a vector's worth of room where the length is symbolic."""
+        most = self.problem.most_keys
+        assert most is not None
+        return most if isinstance(self.problem.keys, int) else most + self.lanes
+
+    def _key(self, position: Expr) -> Expr:
+        """The key at ``position``; in tiles that reach beyond a symbolic number of keys the last one stands for those that lack."""
+        keys = self.problem.keys
+        return position if isinstance(keys, int) else tirx.Min(position, index(keys - 1))
+
     def emit(self, parallel: bool) -> None:
         """Emits all key heads, in parallel if asked for."""
         problem, emitter = self.problem, self.emitter
@@ -32,14 +44,14 @@ class RowAttention:
         bundles = -(-problem.group * problem.queries // self.rows)
         extents = (problem.batch, problem.key_heads, bundles)
         count = problem.batch * problem.key_heads * bundles
-        with emitter.loop(count, PARALLEL if parallel and count > 1 else SERIAL, "task") as task:
+        with emitter.loop(count, PARALLEL if parallel and count != 1 else SERIAL, "task") as task:
             batch, key_head, bundle = (emitter.bind(value) for value in unflatten(emitter, extents, task))
             members = []
             for row in range(self.rows):
                 number = emitter.bind(tirx.Min(bundle * self.rows + row, index(problem.group * problem.queries - 1)))
                 head = emitter.bind(key_head * problem.group + number // problem.queries)
                 members.append((head, emitter.bind(number % problem.queries)))
-            scores = [emitter.allocate(problem.keys, "float32", "scores") for _ in members]
+            scores = [emitter.allocate(self._room, "float32", "scores") for _ in members]
             self._scores(scores, members, batch, key_head)
             inverses = [self._softmax(row) for row in scores]
             self._weighted_values(scores, inverses, members, batch, key_head)
@@ -53,11 +65,11 @@ class RowAttention:
                 column = block * lanes + lane
                 emitter.store(row, problem.query(batch, head, query, column) * f32(problem.scale), column)
             packed.append(row)
-        tile = min(lanes, largest_power_of_two(problem.keys))
+        tile = min(lanes, largest_power_of_two(problem.keys)) if isinstance(problem.keys, int) else lanes
         count = -(-problem.keys // tile)
         with emitter.loop(count, name="keys") as block:
             first = block * tile
-            if problem.keys % tile:
+            if isinstance(problem.keys, int) and problem.keys % tile:
                 first = emitter.bind(tirx.Min(first, index(problem.keys - tile)))
             for row, (head, query) in enumerate(members):
                 self._score_tile(scores[row], packed[row], tile, first, batch, key_head, head, query)
@@ -73,7 +85,7 @@ class RowAttention:
             for row in range(tile):
                 with emitter.loop(lanes, VECTORIZED) as lane:
                     column = block * lanes + lane
-                    product = problem.key(batch, key_head, first + row, column) * emitter.load(packed, column)
+                    product = problem.key(batch, key_head, self._key(first + row), column) * emitter.load(packed, column)
                     emitter.store(sums[row], product + emitter.load(sums[row], lane), lane)
         found = emitter.allocate(tile, "float32", "found")
         if tile == lanes and lanes > 1:
@@ -93,7 +105,7 @@ class RowAttention:
             key = first + lane
             value = emitter.load(found, lane)
             if problem.mask is not None:
-                value = emitter.bind(value + problem.bias(batch, head, query, key))
+                value = emitter.bind(value + problem.bias(batch, head, query, self._key(key)))
             if problem.causal:
                 value = select(key <= query, value, LOWEST)
             emitter.store(scores, value, key)
@@ -108,7 +120,7 @@ class RowAttention:
             Step(lambda a, b: select(a > b, a, b), LOWEST, "float32", lambda element: emitter.load(scores, element.slot))
         )
         safe = safe_maximum(emitter, best(index(0)))
-        weights = emitter.allocate(self.problem.keys, "float32", "weights")
+        weights = emitter.allocate(self._room, "float32", "weights")
         bind = emitter.bind
 
         def weight(element: Any) -> Expr:

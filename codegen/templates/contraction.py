@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from tvm import tirx
 
-from ...ir import DType, Graph, Layout, Node, Value
+from ...ir import Dim, DType, Graph, Layout, Node, Value
 from ..emit import SERIAL, VECTORIZED, Emitter, Expr, Kernel, compute_dtype, index
 from ..emit.attributes import attributes_of
 from ..emit.math import select
@@ -21,7 +21,7 @@ from ..emit.scalar import constant, vectorises
 from ..space import Config, Space
 from ..task import Task
 from ..template import LoweredKernel, Template
-from .loops import LoopGroup, largest_power_of_two, outer_loops, worth_parallel
+from .loops import LoopGroup, largest_power_of_two, outer_loops, runs_parallel, worth_parallel
 from .region import AnchoredRegion, Epilogue
 
 _OPS = ("matmul", "linear", "conv", "conv_transpose")
@@ -42,12 +42,16 @@ class Contraction(Template):
     name: ClassVar[str] = "contraction"
 
     def takes(self, graph: Graph) -> bool:
-        region = AnchoredRegion.find(graph, _OPS, any_dtype=True)
+        region = AnchoredRegion.find(graph, _OPS, any_dtype=True, symbolic=True)
         if region is None or region.anchor.output.tensor.layout.is_blocked:
             return False
         # Where a faster template takes the anchor but not what is around it, fusion has to leave that out.
-        images = region.anchor.op in ("conv", "conv_transpose") and region.anchor.output.tensor.rank - 2 > _PLANAR_AXES
-        return images or region.anchor.output.tensor.dtype is not DType.FLOAT32
+        anchor = region.anchor
+        images = anchor.op in ("conv", "conv_transpose")
+        if images and not all(isinstance(dim, int) for dim in (*anchor.inputs[0].tensor.shape[1:2], *anchor.inputs[1].tensor.shape)):
+            return False
+        volumes = images and anchor.output.tensor.rank - 2 > _PLANAR_AXES
+        return volumes or anchor.output.tensor.dtype is not DType.FLOAT32 or _has_symbolic_kernel(anchor)
 
     def space(self, task: Task) -> Space:
         width = max(task.target.vector_bytes // max(_region(task).anchor.output.tensor.dtype.nbytes, 4), 1)
@@ -56,11 +60,18 @@ class Contraction(Template):
         return Space(self.name, choices, Config.of(self.name, {"lanes": 4 * width, "parallel": parallel}))
 
     def lower(self, task: Task, config: Config) -> LoweredKernel:
-        return _Lowering(task, config["lanes"]).lower(bool(config["parallel"]), 4 * task.threads)
+        return _Lowering(task, config["lanes"]).lower(runs_parallel(task, config), 4 * task.threads)
+
+
+def _has_symbolic_kernel(anchor: Node) -> bool:
+    """Whether the columns or the depth of a product, or the pixels of an image, are symbolic, which the faster templates do not take."""
+    if anchor.op in ("conv", "conv_transpose"):
+        return not all(isinstance(dim, int) for value in (anchor.inputs[0], anchor.output) for dim in value.tensor.shape[1:])
+    return not all(isinstance(dim, int) for dim in anchor.inputs[1].tensor.shape[-2:])
 
 
 def _region(task: Task) -> AnchoredRegion:
-    region = AnchoredRegion.find(task.graph, _OPS, any_dtype=True)
+    region = AnchoredRegion.find(task.graph, _OPS, any_dtype=True, symbolic=True)
     assert region is not None
     return region
 
@@ -83,7 +94,7 @@ class _Lowering:
         self.node: Node = self.region.anchor
         self.x, self.weight = self.node.inputs[:2]
         self.dtype: DType = self.node.output.tensor.dtype
-        self.shape = self.node.output.tensor.static_shape
+        self.shape = self.node.output.tensor.shape
         self.groups = int(attributes_of(self.node)["groups"]) if self.is_conv else 1
         self.layouts = self._weight_layout(task)
         self.kernel = Kernel(self.region.graph, layouts=self.layouts)
@@ -91,9 +102,10 @@ class _Lowering:
         self.epilogue = Epilogue(self.kernel, self.region)
         others = [node for node in self.region.graph.nodes if node is not self.node]
         self.kind = VECTORIZED if all(vectorises(node) for node in others) else SERIAL
-        loops = [group for group in self._axes() if group.extent > 1]
+        loops = [group for group in self._axes() if group.extent != 1]
         self.outer, self.inner = loops[:-1], loops[-1] if loops else LoopGroup((), ())
-        self.lanes = min(lanes, largest_power_of_two(self.inner.extent))
+        extent = self.inner.extent
+        self.lanes = min(lanes, largest_power_of_two(extent)) if isinstance(extent, int) else lanes
 
     @property
     def is_conv(self) -> bool:
@@ -102,7 +114,7 @@ class _Lowering:
     @property
     def outputs(self) -> int:
         """Output channels of a group of a convolution."""
-        return self.shape[1] // self.groups
+        return int(self.shape[1]) // self.groups
 
     def _axes(self) -> list[LoopGroup]:
         """The loops over the result in the order of its memory; the channels of a convolution in groups."""
@@ -126,14 +138,27 @@ class _Lowering:
 
     def lower(self, parallel: bool, wanted: int) -> LoweredKernel:
         emitter = self.emitter
+        if emitter.least(self.inner.extent) >= self.lanes:
+            self._emit(parallel, wanted)
+        else:
+            size = index(self.inner.extent)
+            with emitter.when(size >= self.lanes):
+                self._emit(parallel, wanted)
+            with emitter.when(size < self.lanes):
+                self.lanes = 1
+                self._emit(parallel, wanted)
+        return LoweredKernel(self.kernel.finish(), self.layouts)
+
+    def _emit(self, parallel: bool, wanted: int) -> None:
+        """All results; there are at least as many along the innermost axis as lanes."""
+        emitter = self.emitter
         blocks = LoopGroup((_BLOCK,), (-(-self.inner.extent // self.lanes),))
         with outer_loops(emitter, [*self.outer, blocks], parallel, wanted) as positions:
             start = positions.pop(_BLOCK) * self.lanes
-            if self.inner.extent % self.lanes:
+            if not emitter.divides(self.lanes, self.inner.extent):
                 # The last vector overlaps the one before.
                 start = tirx.Min(start, index(self.inner.extent - self.lanes))
             self._block(positions, emitter.bind(emitter.simplify(start)))
-        return LoweredKernel(self.kernel.finish(), self.layouts)
 
     def _place(self, positions: Mapping[int, Expr], start: Expr, lane: Expr) -> dict[int, Expr]:
         inner = self.inner.indices(self.emitter, start + lane) if self.inner.axes else {}
@@ -172,11 +197,11 @@ class _Lowering:
         """The output channel of a convolution."""
         return self.emitter.simplify(self._at(place, _GROUP) * self.outputs + self._at(place, 1))
 
-    def _reduced(self) -> tuple[int, ...]:
+    def _reduced(self) -> tuple[Dim, ...]:
         """The extents of the sum: positions of the window, then input channels of a group; or the one inner axis."""
         if not self.is_conv:
-            return (self.x.tensor.static_shape[-1],)
-        return (*self.weight.tensor.static_shape[2:], self.x.tensor.static_shape[1] // self.groups)
+            return (self.x.tensor.shape[-1],)
+        return (*self.weight.tensor.shape[2:], int(self.x.tensor.shape[1]) // self.groups)
 
     def _term(self, place: Mapping[int, Expr], steps: Sequence[Expr]) -> _Term:
         if self.is_conv:
@@ -193,7 +218,7 @@ class _Lowering:
         """The product of one input channel at one position of the window."""
         attributes = attributes_of(self.node)
         group, within = self._at(place, _GROUP), self._at(place, 1)
-        channels = self.x.tensor.static_shape[1] // self.groups
+        channels = int(self.x.tensor.shape[1]) // self.groups
         source = [self._at(place, 0), self.emitter.simplify(group * channels + step)]
         inside: list[Expr] = []
         masked: list[Expr] = []
@@ -201,7 +226,7 @@ class _Lowering:
             zip(window, attributes["stride"], attributes["dilation"], attributes["padding"], strict=True), 2
         ):
             result = self._at(place, axis)
-            extent = self.x.tensor.static_shape[axis]
+            extent = self.x.tensor.shape[axis]
             conditions = masked if axis in self.inner.axes else inside
             if self.node.op == "conv":
                 position = self.emitter.simplify(result * stride + offset * dilation - low)
@@ -230,6 +255,6 @@ def _all(conditions: Sequence[Expr]) -> Expr | None:
 
 def _broadcast(operand: Value, batch: Sequence[Expr]) -> list[Expr]:
     """Indices into the leading axes of an operand of a matrix product."""
-    leading = operand.tensor.static_shape[:-2]
+    leading = operand.tensor.shape[:-2]
     own = batch[len(batch) - len(leading) :]
     return [index(0) if extent == 1 else position for extent, position in zip(leading, own, strict=True)]

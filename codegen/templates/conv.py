@@ -14,14 +14,14 @@ from typing import Any
 from tvm import tirx
 
 from ...errors import LoweringError
-from ...ir import Graph
+from ...ir import Dim, Graph
 from ..emit import Emitter, Expr, Kernel, index, unflatten
 from ..space import Config, Space
 from ..target import Target
 from ..task import Task
 from ..template import LoweredKernel, Template
 from .conv_geometry import Convolution, Pixels, PixelTiles
-from .region import AnchoredRegion, Epilogue
+from .region import AnchoredRegion, Epilogue, only_batch_is_symbolic
 from .register_tile import RegisterTile
 from .staging import clear_row, copy_row, loop_kind
 from .tiling import (
@@ -55,12 +55,15 @@ class ConvTemplate(Template):
     revision = 1
 
     def takes(self, graph: Graph) -> bool:
-        region = AnchoredRegion.find(graph, ("conv",))
+        region = AnchoredRegion.find(graph, ("conv",), symbolic=True)
         if region is None or region.anchor.output.tensor.rank not in (3, 4):
+            return False
+        if not only_batch_is_symbolic(*region.anchor.inputs[:1], region.anchor.output):
             return False
         return not Convolution(region.anchor).is_depthwise
 
     def space(self, task: Task) -> Space:
+        task = task.representative
         region = _region(task)
         conv = Convolution(region.anchor)
         target = task.target
@@ -102,7 +105,7 @@ def _canonical(split: EvenSplit) -> EvenSplit:
 
 
 def _region(task: Task) -> AnchoredRegion:
-    region = AnchoredRegion.find(task.graph, ("conv",))
+    region = AnchoredRegion.find(task.graph, ("conv",), symbolic=True)
     if region is None:
         raise LoweringError("the convolution templates take regions with one conv; ask takes() first")
     return region
@@ -119,7 +122,7 @@ def predicted_cycles(conv: Convolution, pixels: Pixels, target: Target, parallel
         return tiles.cycles(target, width, conv.depth) * row_share
 
     tail_cycles = panel_cycles(-(-tail // target.vector_lanes)) if tail else None
-    slowest = busiest_share(panel_cycles(vectors), full, tail_cycles, conv.batch * conv.groups, parallel // groups)
+    slowest = busiest_share(panel_cycles(vectors), full, tail_cycles, int(conv.batch) * conv.groups, parallel // groups)
     return slowest * group_penalty(groups) * alias_penalty(conv.stride[1] * pixels.column * _FLOAT, tiles.largest)
 
 
@@ -132,7 +135,8 @@ class _Lowering:
         self.lanes = task.target.vector_lanes
         self.region = _region(task)
         self.conv = conv = Convolution(self.region.anchor)
-        self.parallel = useful_threads(self.target, task.threads, conv.flops, conv.bytes_moved)
+        # Where the batch is symbolic, the entry keeps calls with little to do on one thread.
+        self.parallel = task.threads if task.is_symbolic else useful_threads(self.target, task.threads, conv.flops, conv.bytes_moved)
         self.panel = config["vectors"] * self.lanes
         self.unroll = config["unroll"]
         self.groups = config["row_groups"]
@@ -142,7 +146,7 @@ class _Lowering:
         self.x, self.weight = self.region.anchor.inputs[:2]
         packed = self._packed_weight()
         self.layouts = {} if packed is None else {packed: self.pixels.weight_layout(conv, self.panel)}
-        x_bytes = round_up(conv.batch * self.pixels.batch * _FLOAT, _ALIGNMENT) if self.pixels.staged else 0
+        x_bytes: Dim = round_up(conv.batch * self.pixels.batch * _FLOAT, _ALIGNMENT) if self.pixels.staged else 0
         weight_bytes = 0 if packed is not None else conv.groups * self.panels * conv.depth * self.panel * _FLOAT
         self.kernel = Kernel(self.region.graph, workspace_bytes=x_bytes + weight_bytes, layouts=self.layouts)
         self.emitter: Emitter = self.kernel.emitter

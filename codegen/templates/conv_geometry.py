@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ...ir import Layout, Node
+from ...ir import Dim, Layout, Node
 from ..emit import Expr
 from ..emit.attributes import attributes_of
 from ..target import Target
@@ -30,13 +31,17 @@ class Convolution:
     def spatial(self) -> int:
         return self.anchor.output.tensor.rank - 2
 
+    def _extents(self, shape: Sequence[Dim]) -> tuple[int, int]:
+        return (1, int(shape[2])) if self.spatial == 1 else (int(shape[2]), int(shape[3]))
+
     def _pair(self, name: str, default: Any) -> tuple[Any, Any]:
         values = attributes_of(self.anchor)[name]
         return (default, values[0]) if self.spatial == 1 else (values[0], values[1])
 
     @cached_property
-    def batch(self) -> int:
-        return self.anchor.output.tensor.static_shape[0]
+    def batch(self) -> Dim:
+        """The only extent that may be symbolic."""
+        return self.anchor.output.tensor.shape[0]
 
     @cached_property
     def groups(self) -> int:
@@ -50,17 +55,15 @@ class Convolution:
     @cached_property
     def outputs(self) -> int:
         """Output channels of a group."""
-        return self.anchor.output.tensor.static_shape[1] // self.groups
+        return int(self.anchor.output.tensor.shape[1]) // self.groups
 
     @cached_property
     def extents(self) -> tuple[int, int]:
-        shape = self.anchor.inputs[0].tensor.static_shape
-        return (1, shape[2]) if self.spatial == 1 else (shape[2], shape[3])
+        return self._extents(self.anchor.inputs[0].tensor.shape)
 
     @cached_property
     def results(self) -> tuple[int, int]:
-        shape = self.anchor.output.tensor.static_shape
-        return (1, shape[2]) if self.spatial == 1 else (shape[2], shape[3])
+        return self._extents(self.anchor.output.tensor.shape)
 
     @cached_property
     def window(self) -> tuple[int, int]:
@@ -131,7 +134,7 @@ class Pixels:
         x = region.anchor.inputs[0]
         strides = None
         if x.node is None:
-            strides = list(x.tensor.layout.strides(x.tensor.static_shape))
+            strides = [int(stride) for stride in x.tensor.layout.strides(x.tensor.shape)]
             if conv.spatial == 1:
                 strides.insert(2, 0)
         channels = conv.channels * conv.groups

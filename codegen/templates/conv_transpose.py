@@ -8,6 +8,7 @@ weight, over a copy of the operand that is surrounded by zeros.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,14 +16,14 @@ from typing import Any
 from tvm import tirx
 
 from ...errors import LoweringError
-from ...ir import Graph, Layout, Node
+from ...ir import Dim, Graph, Layout, Node
 from ..emit import Emitter, Expr, Kernel, index, unflatten
 from ..emit.attributes import attributes_of
 from ..space import Config, Space
 from ..target import Target
 from ..task import Task
 from ..template import LoweredKernel, Template
-from .region import AnchoredRegion, Epilogue
+from .region import AnchoredRegion, Epilogue, only_batch_is_symbolic
 from .register_tile import ReductionLoop, RegisterTile, merge_loops
 from .staging import clear_row, copy_row, loop_kind
 from .tiling import (
@@ -66,8 +67,9 @@ class TransposedConvolution:
         return self.anchor.output.tensor.rank - 2
 
     @cached_property
-    def batch(self) -> int:
-        return self.anchor.output.tensor.static_shape[0]
+    def batch(self) -> Dim:
+        """The only extent that may be symbolic."""
+        return self.anchor.output.tensor.shape[0]
 
     @cached_property
     def groups(self) -> int:
@@ -76,23 +78,23 @@ class TransposedConvolution:
     @cached_property
     def channels(self) -> int:
         """Input channels of a group."""
-        return self.anchor.inputs[0].tensor.static_shape[1] // self.groups
+        return int(self.anchor.inputs[0].tensor.shape[1]) // self.groups
 
     @cached_property
     def outputs(self) -> int:
         """Output channels of a group."""
         return self.anchor.inputs[1].tensor.static_shape[1]
 
-    def _extents(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        return (1, shape[2]) if self.spatial == 1 else (shape[2], shape[3])
+    def _extents(self, shape: Sequence[Dim]) -> tuple[int, int]:
+        return (1, int(shape[2])) if self.spatial == 1 else (int(shape[2]), int(shape[3]))
 
     @cached_property
     def extents(self) -> tuple[int, int]:
-        return self._extents(self.anchor.inputs[0].tensor.static_shape)
+        return self._extents(self.anchor.inputs[0].tensor.shape)
 
     @cached_property
     def results(self) -> tuple[int, int]:
-        return self._extents(self.anchor.output.tensor.static_shape)
+        return self._extents(self.anchor.output.tensor.shape)
 
     @cached_property
     def window(self) -> tuple[int, int]:
@@ -171,10 +173,13 @@ class ConvTransposeTemplate(Template):
     revision = 1
 
     def takes(self, graph: Graph) -> bool:
-        region = AnchoredRegion.find(graph, ("conv_transpose",))
-        return region is not None and region.anchor.output.tensor.rank in (3, 4)
+        region = AnchoredRegion.find(graph, ("conv_transpose",), symbolic=True)
+        if region is None or not only_batch_is_symbolic(*region.anchor.inputs[:1], region.anchor.output):
+            return False
+        return region.anchor.output.tensor.rank in (3, 4)
 
     def space(self, task: Task) -> Space:
+        task = task.representative
         conv = TransposedConvolution(_region(task).anchor)
         target = task.target
         parallel = useful_threads(target, task.threads, conv.flops, conv.bytes_moved)
@@ -194,7 +199,7 @@ class ConvTransposeTemplate(Template):
                 return sum(run.count * tile_cycles(target, run.size, width, conv.depth) for run in split.runs)
 
             tail_cycles = row(-(-tail // target.vector_lanes)) if tail else None
-            return busiest_share(row(vectors), full, tail_cycles, conv.batch * conv.groups * conv.results[0], parallel)
+            return busiest_share(row(vectors), full, tail_cycles, int(conv.batch) * conv.groups * conv.results[0], parallel)
 
         best = sorted(points, key=cost)[:_CHOSEN]
         allowed = [(point["pixels"], point["vectors"]) for point in best]
@@ -213,7 +218,7 @@ class ConvTransposeTemplate(Template):
 
 
 def _region(task: Task) -> AnchoredRegion:
-    region = AnchoredRegion.find(task.graph, ("conv_transpose",))
+    region = AnchoredRegion.find(task.graph, ("conv_transpose",), symbolic=True)
     if region is None:
         raise LoweringError("the conv_transpose template takes regions with one conv_transpose; ask takes() first")
     return region
@@ -227,7 +232,8 @@ class _Lowering:
         self.lanes = task.target.vector_lanes
         self.region = _region(task)
         self.conv = conv = TransposedConvolution(self.region.anchor)
-        self.parallel = useful_threads(self.target, task.threads, conv.flops, conv.bytes_moved)
+        # Where the batch is symbolic, the entry keeps calls with little to do on one thread.
+        self.parallel = task.threads if task.is_symbolic else useful_threads(self.target, task.threads, conv.flops, conv.bytes_moved)
         self.config = config
         self.panel = config["vectors"] * self.lanes
         self.panels = -(-conv.outputs // self.panel)

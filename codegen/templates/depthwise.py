@@ -20,7 +20,7 @@ from ..target import Target
 from ..task import Task
 from ..template import LoweredKernel, Template
 from .conv_geometry import Convolution
-from .region import AnchoredRegion, Epilogue
+from .region import AnchoredRegion, Epilogue, only_batch_is_symbolic
 from .tiling import EvenSplit, distinct_splits, share, threads, useful_threads
 
 _UNBALANCED = 1.05
@@ -72,11 +72,13 @@ class DepthwiseTemplate(Template):
     revision = 1
 
     def takes(self, graph: Graph) -> bool:
-        region = AnchoredRegion.find(graph, ("conv",))
-        return region is not None and region.anchor.output.tensor.rank in (3, 4) and Convolution(region.anchor).is_depthwise
+        region = AnchoredRegion.find(graph, ("conv",), symbolic=True)
+        if region is None or not only_batch_is_symbolic(*region.anchor.inputs[:1], region.anchor.output):
+            return False
+        return region.anchor.output.tensor.rank in (3, 4) and Convolution(region.anchor).is_depthwise
 
     def space(self, task: Task) -> Space:
-        conv = Convolution(_region(task).anchor)
+        conv = Convolution(_region(task.representative).anchor)
         target = task.target
         sizes = distinct_splits(conv.results[1], max(1, target.vector_registers // 2))
 
@@ -95,7 +97,7 @@ class DepthwiseTemplate(Template):
 
 
 def _region(task: Task) -> AnchoredRegion:
-    region = AnchoredRegion.find(task.graph, ("conv",))
+    region = AnchoredRegion.find(task.graph, ("conv",), symbolic=True)
     if region is None:
         raise LoweringError("the depthwise template takes regions with one conv; ask takes() first")
     return region
@@ -118,7 +120,8 @@ class _Lowering:
         self.lanes = task.target.vector_lanes
         self.region = _region(task)
         self.conv = conv = Convolution(self.region.anchor)
-        self.parallel = useful_threads(self.target, task.threads, conv.flops, conv.bytes_moved)
+        # Where the batch is symbolic, the entry keeps calls with little to do on one thread.
+        self.parallel = task.threads if task.is_symbolic else useful_threads(self.target, task.threads, conv.flops, conv.bytes_moved)
         self.tiles = column_tiles(conv, config["pixels"])
         self.x, self.weight = self.region.anchor.inputs[:2]
         self.layouts = self._weight_layout(task)
@@ -139,7 +142,8 @@ class _Lowering:
         emitter, conv = self.emitter, self.conv
         height, blocks = conv.results[0], conv.groups // self.lanes
         rest = conv.groups % self.lanes
-        chunks = _channel_chunks(conv.batch * height, max(blocks, 1), self.parallel)
+        # A symbolic batch may be 1.
+        chunks = _channel_chunks(emitter.least(conv.batch) * height, max(blocks, 1), self.parallel)
         shape = (conv.batch, height, chunks)
         with (
             threads(emitter, self.parallel) as thread,

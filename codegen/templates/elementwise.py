@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from tvm import tirx
 
-from ...ir import Graph
-from ..emit import PARALLEL, SERIAL, Evaluator, Expr, Kernel, index, physical_offset, pulls, storage_dtype, to_storage
+from ...ir import Dim, Graph, dimension_at, product, typical_values
+from ..emit import PARALLEL, SERIAL, Emitter, Evaluator, Expr, Kernel, index, physical_offset, pulls, storage_dtype, to_storage
 from ..emit.affine import Box, Walk, merged_loops, walks
 from ..emit.boxes import boxes
 from ..emit.scalar import vectorises
@@ -25,6 +24,7 @@ from .loops import (
     groups_of,
     outer_loops,
     physical_axes,
+    runs_parallel,
     vector_loop,
     worth_parallel,
 )
@@ -41,13 +41,14 @@ class _Nest:
     outputs: tuple[int, ...]
     box: Box
     groups: tuple[LoopGroup, ...]
-    reads: tuple[tuple[int, ...] | None, ...]
+    reads: tuple[tuple[Dim, ...] | None, ...]
     """Strides along ``groups`` of each load."""
 
     def share(self, graph: Graph) -> float:
-        """The part of the kernel's results that this nest computes."""
-        elements = sum(value.tensor.elements for value in graph.outputs)
-        return len(self.outputs) * math.prod(self.box.extents) / elements
+        """The part of the kernel's results that this nest computes (at typical sizes)."""
+        sizes = typical_values(graph.symbols)
+        elements = sum(int(dimension_at(value.tensor.size, sizes)) for value in graph.outputs)
+        return len(self.outputs) * int(dimension_at(product(self.box.extents), sizes)) / elements
 
     @property
     def transposed(self) -> int | None:
@@ -55,7 +56,7 @@ class _Nest:
         if len(self.groups) < 2 or any(strides is None for strides in self.reads):
             return None
         wide = [strides for strides in self.reads if strides is not None and any(strides)]
-        if not wide or any(strides[-1] in (0, 1) and sum(map(bool, strides)) > 1 for strides in wide):
+        if not wide or any(strides[-1] in (0, 1) and sum(stride != 0 for stride in strides) > 1 for strides in wide):
             return None
         contiguous = {position for strides in wide for position, stride in enumerate(strides[:-1]) if stride == 1}
         return contiguous.pop() if len(contiguous) == 1 else None
@@ -70,9 +71,7 @@ class Elementwise(Template):
     name: ClassVar[str] = "elementwise"
 
     def takes(self, graph: Graph) -> bool:
-        return all(pulls(node) for node in graph.nodes) and not any(
-            value.tensor.layout.is_blocked or not value.tensor.is_static for value in graph.outputs
-        )
+        return all(pulls(node) for node in graph.nodes) and not any(value.tensor.layout.is_blocked for value in graph.outputs)
 
     def space(self, task: Task) -> Space:
         width = self._natural_lanes(task)
@@ -105,19 +104,20 @@ class Elementwise(Template):
         nests: list[_Nest] = []
         for outputs in alike.values():
             first = graph.outputs[outputs[0]]
-            if first.tensor.elements == 0:
+            if first.tensor.is_empty:
                 continue
             cuts = boxes(graph, first)
             for other in outputs[1:]:
                 if boxes(graph, graph.outputs[other]) != cuts:
-                    cuts = [Box((0,) * first.tensor.rank, first.tensor.static_shape)]
+                    cuts = [Box((0,) * first.tensor.rank, first.tensor.shape)]
                     break
             nests.extend(_nest(graph, outputs, box) for box in cuts)
         return nests
 
     def _emit(self, evaluator: Evaluator, nest: _Nest, task: Task, config: Config, vectorised: bool) -> None:
         emitter = evaluator.emitter
-        parallel = bool(config["parallel"]) and nest.share(evaluator.graph) * estimated_seconds(task.graph, task.target) > _SMALLEST_SHARE
+        seconds = nest.share(evaluator.graph) * estimated_seconds(task.representative.graph, task.target)
+        parallel = runs_parallel(task, config) and (task.is_symbolic or seconds > _SMALLEST_SHARE)
         lanes = config["lanes"]
 
         def store(positions: dict[int, Expr]) -> None:
@@ -129,7 +129,7 @@ class Elementwise(Template):
             store({})
             return
         *outer, inner = nest.groups
-        if _tiles(evaluator.graph, nest, vectorised, task):
+        if _tiles(evaluator, nest, vectorised, task):
             self._emit_transposed(evaluator, nest, task, parallel)
         elif not outer:
             if vectorised:
@@ -154,8 +154,8 @@ class Elementwise(Template):
         others = [group for position, group in enumerate(nest.groups[:-1]) if position != across]
         inner_tiles = -(-inner.extent // lanes)
         with outer_loops(emitter, [*others, tiles], parallel, 4 * task.threads) as positions, emitter.loop(inner_tiles) as inner_tile:
-            column_start = emitter.bind(_tile_start(positions.pop(-1), lanes, source.extent))
-            row_start = emitter.bind(_tile_start(inner_tile, lanes, inner.extent))
+            column_start = emitter.bind(_tile_start(emitter, positions.pop(-1), lanes, source.extent))
+            row_start = emitter.bind(_tile_start(emitter, inner_tile, lanes, inner.extent))
 
             def at(row: Expr, column: Expr) -> list[Expr]:
                 found = {**positions, **inner.indices(emitter, row + row_start), **source.indices(emitter, column + column_start)}
@@ -181,7 +181,7 @@ def _nest(graph: Graph, outputs: Sequence[int], box: Box) -> _Nest:
     for output in outputs:
         places.extend(walks(graph, graph.outputs[output], box, axes))
         # The place stored to counts as well: a box that cuts an axis keeps the loops around it apart.
-        strides = type.layout.strides(type.static_shape)
+        strides = type.layout.strides(type.shape)
         places.append(Walk(None, tuple(strides[axis] for axis in axes), (True,) * len(axes)))
     merged = merged_loops(places, extents)
     reads = []
@@ -195,16 +195,17 @@ def _tile_lanes(task: Task, nbytes: int) -> int:
     return min(task.target.vector_bytes // nbytes, 16)
 
 
-def _tiles(graph: Graph, nest: _Nest, vectorised: bool, task: Task) -> bool:
-    """Whether ``nest`` is worth transposing in registers."""
+def _tiles(evaluator: Evaluator, nest: _Nest, vectorised: bool, task: Task) -> bool:
+    """Whether ``nest`` is worth transposing in registers, whatever the sizes."""
+    graph, least = evaluator.graph, evaluator.emitter.least
     if nest.transposed is None or len(nest.outputs) != 1 or not vectorised:
         return False
     nbytes = graph.outputs[nest.outputs[0]].tensor.dtype.nbytes
     lanes = _tile_lanes(task, nbytes)
-    return nbytes == 4 and nest.groups[-1].extent >= lanes and nest.groups[nest.transposed].extent >= lanes
+    return nbytes == 4 and least(nest.groups[-1].extent) >= lanes and least(nest.groups[nest.transposed].extent) >= lanes
 
 
-def _tile_start(tile: Expr, lanes: int, extent: int) -> Expr:
-    if extent % lanes == 0:
+def _tile_start(emitter: Emitter, tile: Expr, lanes: int, extent: Dim) -> Expr:
+    if emitter.divides(lanes, extent):
         return tile * lanes
     return tirx.Min(tile * lanes, index(extent - lanes))

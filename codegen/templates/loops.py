@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tvm import tirx
 
-from ...ir import Graph, TensorType, graph_cost
-from ..emit import PARALLEL, SERIAL, VECTORIZED, Emitter, Expr, index, unflatten
+from ...ir import Dim, Graph, TensorType, graph_cost, product
+from ..emit import PARALLEL, SERIAL, VECTORIZED, Emitter, Expr, extent_of, index, is_dim, unflatten
 from ..emit.affine import Box
+from ..space import Config
 from ..target import Target
 from ..task import Task
 
@@ -26,8 +26,13 @@ def estimated_seconds(graph: Graph, target: Target) -> float:
 
 
 def worth_parallel(task: Task) -> bool:
-    """Whether a parallel loop pays for ``task``."""
-    return task.threads > 1 and estimated_seconds(task.graph, task.target) > PARALLEL_THRESHOLD
+    """Whether a parallel loop pays for ``task`` (at typical sizes)."""
+    return task.threads > 1 and estimated_seconds(task.representative.graph, task.target) > PARALLEL_THRESHOLD
+
+
+def runs_parallel(task: Task, config: Config) -> bool:
+    """Whether to emit parallel loops. Where sizes are symbolic always: the entry keeps calls with little to do on one thread."""
+    return task.threads > 1 if task.is_symbolic else bool(config["parallel"])
 
 
 def physical_axes(type: TensorType, box: Box) -> list[int]:
@@ -40,11 +45,11 @@ class LoopGroup:
     """Adjacent axes that one loop runs over, outermost first."""
 
     axes: tuple[int, ...]
-    extents: tuple[int, ...]
+    extents: tuple[Dim, ...]
 
     @property
-    def extent(self) -> int:
-        return math.prod(self.extents)
+    def extent(self) -> Dim:
+        return product(self.extents)
 
     def indices(self, emitter: Emitter, position: Expr) -> dict[int, Expr]:
         """The axis indices of a position of the loop."""
@@ -53,7 +58,7 @@ class LoopGroup:
         return dict(zip(self.axes, unflatten(emitter, self.extents, position), strict=True))
 
 
-def groups_of(axes: Sequence[int], extents: Sequence[int], merged: Sequence[Sequence[int]]) -> list[LoopGroup]:
+def groups_of(axes: Sequence[int], extents: Sequence[Dim], merged: Sequence[Sequence[int]]) -> list[LoopGroup]:
     """Loop groups from indices into ``axes`` and their ``extents``."""
     return [LoopGroup(tuple(axes[i] for i in group), tuple(extents[i] for i in group)) for group in merged]
 
@@ -63,7 +68,7 @@ def largest_power_of_two(limit: int) -> int:
     return 1 << (max(limit, 1).bit_length() - 1)
 
 
-def vector_loop(emitter: Emitter, extent: int, lanes: int, vectorised: bool, body: Callable[[Expr], None]) -> None:
+def vector_loop(emitter: Emitter, extent: Dim, lanes: int, vectorised: bool, body: Callable[[Expr], None]) -> None:
     """Runs ``body(position)`` for each of ``extent`` positions, ``lanes`` at once.
 
     What is left at the end is done by one more vector that overlaps the last: ``body`` must bear to run twice for a position.
@@ -72,29 +77,25 @@ def vector_loop(emitter: Emitter, extent: int, lanes: int, vectorised: bool, bod
         with emitter.loop(extent) as position:
             body(position)
         return
-    lanes = min(lanes, largest_power_of_two(extent))
-    with emitter.loop(extent // lanes) as block, emitter.loop(lanes, VECTORIZED) as lane:
-        body(block * lanes + lane)
-    if extent % lanes:
-        with emitter.scope(), emitter.loop(lanes, VECTORIZED) as lane:
-            body(lane + (extent - lanes))
+    chunked_vector_loop(emitter, extent, lanes, 1, body, "i")
 
 
 @contextlib.contextmanager
 def outer_loops(emitter: Emitter, groups: Sequence[LoopGroup], parallel: bool, wanted: int) -> Iterator[dict[int, Expr]]:
     """Loops over ``groups``; yields the axis indices.
 
-    With ``parallel`` the outermost loops are fused into one parallel loop, as many as it takes for ``wanted`` iterations.
+    With ``parallel`` the outermost loops are fused into one parallel loop, as many as it takes for ``wanted`` iterations (whatever
+    the symbolic sizes are).
     """
     with contextlib.ExitStack() as stack:
         indices: dict[int, Expr] = {}
         taken = 0
         if parallel and groups:
-            count = 1
-            while taken < len(groups) and count < wanted:
+            count: Dim = 1
+            while taken < len(groups) and emitter.least(count) < wanted:
                 count *= groups[taken].extent
                 taken += 1
-            position = stack.enter_context(emitter.loop(count, PARALLEL if count > 1 else SERIAL, "task"))
+            position = stack.enter_context(emitter.loop(count, PARALLEL if count != 1 else SERIAL, "task"))
             for group, value in zip(groups[:taken], unflatten(emitter, [group.extent for group in groups[:taken]], position), strict=True):
                 indices.update(group.indices(emitter, emitter.bind(value)))
         for group in groups[taken:]:
@@ -103,20 +104,32 @@ def outer_loops(emitter: Emitter, groups: Sequence[LoopGroup], parallel: bool, w
         yield indices
 
 
-def chunked_vector_loop(emitter: Emitter, extent: int, lanes: int, parallel_tasks: int, body: Callable[[Expr], None]) -> None:
+def chunked_vector_loop(
+    emitter: Emitter, extent: Dim, lanes: int, parallel_tasks: int, body: Callable[[Expr], None], name: str = "task"
+) -> None:
     """Like :func:`vector_loop` over a long extent, its vectors shared among ``parallel_tasks`` parallel tasks."""
-    lanes = min(lanes, largest_power_of_two(extent))
-    vectors = extent // lanes
-    with emitter.loop(vectors, PARALLEL if parallel_tasks > 1 else SERIAL, "task") as block, emitter.loop(lanes, VECTORIZED) as lane:
+    kind = PARALLEL if parallel_tasks > 1 else SERIAL
+    if isinstance(extent, int):
+        lanes = min(lanes, largest_power_of_two(extent))
+    with emitter.loop(extent // lanes, kind, name) as block, emitter.loop(lanes, VECTORIZED) as lane:
         body(block * lanes + lane)
-    if extent % lanes:
-        with emitter.scope(), emitter.loop(lanes, VECTORIZED) as lane:
-            body(lane + (extent - lanes))
+    if emitter.divides(lanes, extent):
+        return
+    size = extent_of(extent)
+    if not is_dim(extent) or emitter.least(extent) >= lanes:
+        with emitter.scope() if not is_dim(extent) else emitter.when(size % lanes > 0), emitter.loop(lanes, VECTORIZED) as lane:
+            body(lane + (size - lanes))
+        return
+    with emitter.when(tirx.And(size % lanes > 0, size >= lanes)), emitter.loop(lanes, VECTORIZED) as lane:
+        body(lane + (size - lanes))
+    # Too short for a single vector.
+    with emitter.when(size < lanes), emitter.loop(extent) as position:
+        body(position)
 
 
 def box_indices(box: Box, positions: dict[int, Expr]) -> list[Expr]:
     """Logical indices from positions within the box (0 where there is none)."""
-    return [positions[axis] + start if axis in positions else index(start) for axis, start in enumerate(box.starts)]
+    return [positions[axis] + extent_of(start) if axis in positions else index(start) for axis, start in enumerate(box.starts)]
 
 
 def is_int(value: object) -> bool:

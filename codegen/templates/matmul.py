@@ -7,6 +7,7 @@ through all of K, and the fused operations are applied to a tile before it leave
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from typing import Any
 from tvm import tirx
 
 from ...errors import LoweringError
-from ...ir import Graph, Layout, Node, Value
-from ..emit import Emitter, Expr, Kernel, index, unflatten
+from ...ir import Dim, Graph, Layout, Node, Value, same_dim
+from ..emit import Emitter, Expr, Kernel, extent_of, index, unflatten
 from ..space import Config, Space
 from ..target import Target
 from ..task import Task
@@ -26,6 +27,7 @@ from .register_tile import ReductionLoop, RegisterTile, merge_loops
 from .staging import copy_row, loop_kind
 from .tiling import (
     EvenSplit,
+    StepSplit,
     alias_penalty,
     aliases,
     busiest_share,
@@ -37,6 +39,7 @@ from .tiling import (
     round_up,
     share,
     threads,
+    tile_count,
     tile_cycles,
     useful_threads,
 )
@@ -54,37 +57,39 @@ class Product:
     """
 
     anchor: Node
-    batch_shape: tuple[int, ...]
-    row_shape: tuple[int, ...]
+    batch_shape: tuple[Dim, ...]
+    row_shape: tuple[Dim, ...]
     columns: int
     depth: int
 
     @staticmethod
     def of(anchor: Node) -> Product:
-        shape = anchor.output.tensor.static_shape
-        b = anchor.inputs[1].tensor.static_shape
+        shape = anchor.output.tensor.shape
+        b = anchor.inputs[1].tensor.shape
         if anchor.op == "linear":
-            return Product(anchor, (), shape[:-1], b[0], b[1])
+            return Product(anchor, (), shape[:-1], int(b[0]), int(b[1]))
         if math.prod(b[:-2]) == 1:
-            return Product(anchor, (), shape[:-1], b[-1], b[-2])
-        return Product(anchor, shape[:-2], shape[-2:-1], b[-1], b[-2])
+            return Product(anchor, (), shape[:-1], int(b[-1]), int(b[-2]))
+        return Product(anchor, shape[:-2], shape[-2:-1], int(b[-1]), int(b[-2]))
 
     @property
-    def batch(self) -> int:
+    def batch(self) -> Dim:
         return math.prod(self.batch_shape)
 
     @property
-    def rows(self) -> int:
+    def rows(self) -> Dim:
         return math.prod(self.row_shape)
 
     @property
     def flops(self) -> float:
-        return 2.0 * self.batch * self.rows * self.columns * self.depth
+        """Static shapes only."""
+        return 2.0 * int(self.batch) * int(self.rows) * self.columns * self.depth
 
     @property
     def bytes_moved(self) -> float:
-        rows, columns, depth = self.rows, self.columns, self.depth
-        return float(_FLOAT * self.batch * (rows * depth + depth * columns + rows * columns))
+        """Static shapes only."""
+        rows, columns, depth = int(self.rows), self.columns, self.depth
+        return float(_FLOAT * int(self.batch) * (rows * depth + depth * columns + rows * columns))
 
     def result_indices(self, emitter: Emitter, batch: Expr, row: Expr, column: Expr) -> list[Expr]:
         """Logical indices of an element of the anchor's result."""
@@ -109,17 +114,21 @@ class MatmulTemplate(Template):
     revision = 1
 
     def takes(self, graph: Graph) -> bool:
-        region = AnchoredRegion.find(graph, ("matmul", "linear"))
-        return region is not None and region.anchor.inputs[0].tensor.rank >= 1
+        region = AnchoredRegion.find(graph, ("matmul", "linear"), symbolic=True)
+        if region is None or region.anchor.inputs[0].tensor.rank < 1:
+            return False
+        # Rows and what stands before them may be symbolic.
+        return all(isinstance(dim, int) for dim in region.anchor.inputs[1].tensor.shape[-2:])
 
     def space(self, task: Task) -> Space:
+        task = task.representative
         product = Product.of(_region(task).anchor)
         target = task.target
         parallel = useful_threads(target, task.threads, product.flops, product.bytes_moved)
-        panels = panel_candidates(target, product.columns, product.rows)
+        panels = panel_candidates(target, product.columns, int(product.rows))
         most_rows = max(1, target.vector_registers // 2)
-        rows = distinct_splits(product.rows, most_rows)
-        groups = tuple(count for count in divisors(parallel) if count <= product.rows)
+        rows = distinct_splits(int(product.rows), most_rows)
+        groups = tuple(count for count in divisors(parallel) if count <= int(product.rows))
 
         def cost(knobs: Mapping[str, int]) -> float:
             return predicted_cycles(product, target, parallel, knobs)
@@ -153,16 +162,16 @@ _CHOSEN = 8
 
 
 def _region(task: Task) -> AnchoredRegion:
-    region = AnchoredRegion.find(task.graph, ("matmul", "linear"))
+    region = AnchoredRegion.find(task.graph, ("matmul", "linear"), symbolic=True)
     if region is None:
         raise LoweringError("the matmul template takes regions with one matmul or linear; ask takes() first")
     return region
 
 
 def predicted_cycles(product: Product, target: Target, parallel: int, knobs: Mapping[str, int]) -> float:
-    """Estimated cycles of the slowest thread."""
+    """Estimated cycles of the slowest thread (static shapes only)."""
     vectors, groups = knobs["vectors"], knobs["row_groups"]
-    split = EvenSplit(product.rows, knobs["rows"])
+    split = EvenSplit(int(product.rows), knobs["rows"])
     panel = vectors * target.vector_lanes
     full, tail = divmod(product.columns, panel)
 
@@ -171,7 +180,7 @@ def predicted_cycles(product: Product, target: Target, parallel: int, knobs: Map
         return total * -(-split.tiles // groups) / split.tiles
 
     tail_cycles = panel_cycles(-(-tail // target.vector_lanes)) if tail else None
-    slowest = busiest_share(panel_cycles(vectors), full, tail_cycles, product.batch, parallel // groups)
+    slowest = busiest_share(panel_cycles(vectors), full, tail_cycles, int(product.batch), parallel // groups)
     return slowest * group_penalty(groups) * alias_penalty(product.depth * _FLOAT, split.largest)
 
 
@@ -184,23 +193,25 @@ class _Lowering:
         self.lanes = task.target.vector_lanes
         self.region = _region(task)
         self.product = product = Product.of(self.region.anchor)
-        self.parallel = useful_threads(self.target, task.threads, product.flops, product.bytes_moved)
+        # Where sizes are symbolic, the entry keeps calls with little to do on one thread.
+        self.parallel = task.threads if task.is_symbolic else useful_threads(self.target, task.threads, product.flops, product.bytes_moved)
         self.vectors = config["vectors"]
         self.panel = self.vectors * self.lanes
         self.unroll = config["unroll"]
         self.groups = config["row_groups"]
-        self.split = EvenSplit(product.rows, config["rows"])
+        self.split = EvenSplit(int(product.rows), config["rows"]) if isinstance(product.rows, int) else None
+        self.tile_rows = config["rows"] if self.split is None else self.split.largest
         self.panels = -(-product.columns // self.panel)
         self.a_value, self.b_value = self.region.anchor.inputs[:2]
         self.a_source = self._plain_a()
         self.b_packed = self._packed_b()
         self.a_stride = product.depth
-        a_bytes = 0
+        a_bytes: Dim = 0
         if self.a_source is None:
-            if aliases(self.target, product.depth * _FLOAT, self.split.largest):
+            if aliases(self.target, product.depth * _FLOAT, self.tile_rows):
                 self.a_stride = product.depth + self.lanes
             a_bytes = round_up(product.batch * product.rows * self.a_stride * _FLOAT, _ALIGNMENT)
-        b_bytes = 0 if self.b_packed is not None else product.batch * self.panels * product.depth * self.panel * _FLOAT
+        b_bytes: Dim = 0 if self.b_packed is not None else product.batch * self.panels * product.depth * self.panel * _FLOAT
         layouts = {} if self.b_packed is None else {self.b_packed: product.b_layout(self.panel)}
         self.kernel = Kernel(self.region.graph, workspace_bytes=a_bytes + b_bytes, layouts=layouts)
         self.emitter = self.kernel.emitter
@@ -217,16 +228,15 @@ class _Lowering:
 
     def _plain_a(self) -> Value | None:
         """The graph input that already is ``[batch, rows, depth]`` in memory."""
-        shape = self.a_value.tensor.static_shape
-        if math.prod(shape) != self.product.batch * self.product.rows * self.product.depth:
+        if not same_dim(self.a_value.tensor.size, self.product.batch * self.product.rows * self.product.depth):
             return None
         return self.region.source(self.a_value)
 
     def _packed_b(self) -> int | None:
         """The position of the constant input that is ``b``, if it can be stored in panels."""
         inputs = self.region.graph.inputs
-        batched = math.prod(self.b_value.tensor.static_shape[:-2]) if self.region.anchor.op == "matmul" else 1
-        if self.b_value not in inputs or batched != self.product.batch:
+        batched = math.prod(self.b_value.tensor.shape[:-2]) if self.region.anchor.op == "matmul" else 1
+        if self.b_value not in inputs or not same_dim(batched, self.product.batch):
             return None
         users = self.region.graph.users[self.b_value]
         position = inputs.index(self.b_value)
@@ -240,14 +250,15 @@ class _Lowering:
         emitter, product = self.emitter, self.product
         column_groups = self.parallel // self.groups
         tail = product.columns % self.panel
+        self.row_runs = StepSplit.of(emitter, product.rows, self.tile_rows).runs(emitter) if self.split is None else []
         with threads(emitter, self.parallel) as thread:
             row_part = emitter.simplify(thread // column_groups)
             column_part = emitter.simplify(thread % column_groups)
             with share(emitter, column_part, column_groups, product.batch * self.panels) as (low, high):
                 count = emitter.simplify(high - low)
                 with emitter.loop(count, name="panel", start=low) as item:
-                    batch = emitter.bind(emitter.simplify(item // self.panels)) if product.batch > 1 else index(0)
-                    number = emitter.bind(emitter.simplify(item % self.panels)) if product.batch > 1 else item
+                    batch = emitter.bind(emitter.simplify(item // self.panels)) if product.batch != 1 else index(0)
+                    number = emitter.bind(emitter.simplify(item % self.panels)) if product.batch != 1 else item
                     if not tail:
                         self._panel(row_part, batch, number, self.panel)
                     elif self.panels == 1:
@@ -262,6 +273,15 @@ class _Lowering:
     def _panel(self, row_part: Expr, batch: Expr, number: Expr, columns: int) -> None:
         """All register tiles of this thread's rows against one panel, of which ``columns`` columns exist."""
         emitter = self.emitter
+        if self.split is None:
+            with contextlib.ExitStack() as stack:
+                bounds: tuple[Expr | None, Expr | None] = (None, None)
+                if self.groups > 1:
+                    bounds = stack.enter_context(share(emitter, row_part, self.groups, tile_count(self.row_runs)))
+                for step in self.row_runs:
+                    with step.loop(emitter, *bounds) as row:
+                        self._tile(batch, number, row, step.size, columns)
+            return
         for run in self.split.runs:
             if self.groups == 1:
                 with self.split.loop(emitter, run) as row:
@@ -277,7 +297,7 @@ class _Lowering:
         emitter, product = self.emitter, self.product
         vectors = -(-columns // self.lanes)
         tile = RegisterTile(emitter, self.target, rows, vectors)
-        a_offset = emitter.bind(emitter.simplify((batch * product.rows + row) * self.a_stride), "a_at")
+        a_offset = emitter.bind(emitter.simplify((batch * extent_of(product.rows) + row) * self.a_stride), "a_at")
         b_offset = emitter.bind(emitter.simplify((batch * self.panels + number) * (product.depth * self.panel)), "b_at")
         nest = merge_loops([ReductionLoop(product.depth, 1, self.panel)])
         row_offsets = [number * self.a_stride for number in range(rows)]
@@ -310,7 +330,7 @@ class _Lowering:
 
     def _a_indices(self, row: Expr) -> list[Expr]:
         """Leading indices into ``a`` of a row of ``[batch, rows]``."""
-        shape = self.a_value.tensor.static_shape
+        shape = self.a_value.tensor.shape
         if self.product.batch == 1 and not self.product.batch_shape:
             return broadcast_row(self.kernel, shape[:-1], self.product.row_shape, row)
         result = (*self.product.batch_shape, *self.product.row_shape)
@@ -343,7 +363,7 @@ class _Lowering:
     def _b_indices(self, batch: Expr, k: Expr, column: Expr) -> list[Expr]:
         if self.region.anchor.op == "linear":
             return [column, k]
-        shape = self.b_value.tensor.static_shape
+        shape = self.b_value.tensor.shape
         leading: Sequence[Expr] = [index(0)] * (len(shape) - 2)
         if self.product.batch_shape:
             leading = broadcast_row(self.kernel, shape[:-2], self.product.batch_shape, batch)

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from tvm import tirx
 
-from ...ir import DType, Graph, Node
+from ...ir import Dim, DType, Graph, Node
 from ..emit import SERIAL, VECTORIZED, Evaluator, Expr, Kernel, compute_dtype, index
 from ..emit.affine import Box
 from ..emit.attributes import attributes_of
@@ -19,9 +19,9 @@ from ..emit.scalar import constant, vectorises
 from ..space import Config, Space
 from ..task import Task
 from ..template import LoweredKernel, Template
-from .loops import LoopGroup, box_indices, largest_power_of_two, outer_loops, worth_parallel
+from .loops import LoopGroup, box_indices, largest_power_of_two, outer_loops, runs_parallel, worth_parallel
 from .reduction import extreme, lowest
-from .region import AnchoredRegion
+from .region import AnchoredRegion, only_batch_is_symbolic
 
 _UNROLLED_WINDOW = 16
 """Positions of a window up to which its loops are unrolled."""
@@ -37,8 +37,10 @@ class Pooling(Template):
     name: ClassVar[str] = "pooling"
 
     def takes(self, graph: Graph) -> bool:
-        region = AnchoredRegion.find(graph, ("window_reduce",), any_dtype=True)
-        return region is not None and all(vectorises(node) for node in graph.nodes if node is not region.anchor)
+        region = AnchoredRegion.find(graph, ("window_reduce",), any_dtype=True, symbolic=True)
+        if region is None or not only_batch_is_symbolic(*region.anchor.inputs, region.anchor.output):
+            return False
+        return all(vectorises(node) for node in graph.nodes if node is not region.anchor)
 
     def space(self, task: Task) -> Space:
         lanes = task.target.vector_lanes
@@ -47,13 +49,13 @@ class Pooling(Template):
         return Space(self.name, choices, Config.of(self.name, {"lanes": 4 * lanes, "parallel": parallel}))
 
     def lower(self, task: Task, config: Config) -> LoweredKernel:
-        region = AnchoredRegion.find(task.graph, ("window_reduce",), any_dtype=True)
+        region = AnchoredRegion.find(task.graph, ("window_reduce",), any_dtype=True, symbolic=True)
         assert region is not None
         kernel = Kernel(task.graph)
         pool = Pool(kernel, region, task, config["lanes"])
         for box in pool.boxes():
             with kernel.emitter.scope():
-                pool.emit(box, bool(config["parallel"]))
+                pool.emit(box, runs_parallel(task, config))
         return LoweredKernel(kernel.finish())
 
 
@@ -69,8 +71,8 @@ class Pool:
         self.node: Node = region.anchor
         self.operand = self.node.inputs[0]
         self.dtype: DType = self.operand.tensor.dtype
-        self.shape = self.node.output.tensor.static_shape
-        self.extents = self.operand.tensor.static_shape[2:]
+        self.shape = self.node.output.tensor.shape
+        self.extents = tuple(int(extent) for extent in self.operand.tensor.shape[2:])
         attributes = attributes_of(self.node)
         self.largest = attributes["kind"] == "max"
         self.window: Sequence[int] = attributes["window"]
@@ -82,13 +84,13 @@ class Pool:
 
     def boxes(self) -> Iterator[Box]:
         """The interior and the parts of the frame around it."""
-        edges = [[0, extent] for extent in self.shape]
+        edges: list[list[Dim]] = [[0, extent] for extent in self.shape]
         for axis in range(len(self.window)):
             stride, low = self.stride[axis], self.padding[axis][0]
             reach = (self.window[axis] - 1) * self.dilation[axis]
             first = -(-low // stride)
             last = (self.extents[axis] + low - reach - 1) // stride + 1
-            total = self.shape[axis + 2]
+            total = int(self.shape[axis + 2])
             if 0 <= first < last <= total:
                 edges[axis + 2] = sorted({0, first, last, total})
         ranges = [list(itertools.pairwise(edge)) for edge in edges]
@@ -101,10 +103,10 @@ class Pool:
         axes = [axis for axis in self.node.output.tensor.layout.order if box.extents[axis] != 1]
         groups = [LoopGroup((axis,), (box.extents[axis],)) for axis in axes]
         *outer, inner = groups or [LoopGroup((), ())]
-        lanes = min(self.lanes, largest_power_of_two(inner.extent))
+        lanes = min(self.lanes, largest_power_of_two(emitter.least(inner.extent)))
         with outer_loops(emitter, outer, parallel, 4 * self.task.threads) as positions, emitter.loop(-(-inner.extent // lanes)) as block:
             start = block * lanes
-            if inner.extent % lanes:
+            if not emitter.divides(lanes, inner.extent):
                 # The last vector overlaps the one before.
                 start = emitter.bind(tirx.Min(start, index(inner.extent - lanes)))
 

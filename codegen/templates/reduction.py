@@ -16,7 +16,7 @@ from ..emit.scalar import constant, vectorises
 from ..space import Config, Space
 from ..task import Numerics, Task
 from ..template import LoweredKernel, Template
-from .loops import worth_parallel
+from .loops import runs_parallel, worth_parallel
 from .region import AnchoredRegion
 from .rows import Element, Passes, RowLoops, Rows, Step, plan_rows
 
@@ -30,8 +30,7 @@ class Reduction(Template):
     name: ClassVar[str] = "reduction"
 
     def takes(self, graph: Graph) -> bool:
-        region = AnchoredRegion.find(graph, ("reduce",), any_dtype=True)
-        return region is not None and region.anchor.inputs[0].tensor.elements > 0
+        return AnchoredRegion.find(graph, ("reduce",), any_dtype=True, symbolic=True) is not None
 
     def space(self, task: Task) -> Space:
         lanes = task.target.vector_lanes
@@ -41,14 +40,14 @@ class Reduction(Template):
 
     def lower(self, task: Task, config: Config) -> LoweredKernel:
         graph = task.graph
-        region = AnchoredRegion.find(graph, ("reduce",), any_dtype=True)
+        region = AnchoredRegion.find(graph, ("reduce",), any_dtype=True, symbolic=True)
         assert region is not None
         kernel = Kernel(graph)
         emitter = kernel.emitter
         computation = ReductionComputation(kernel, region, task.numerics)
         vectorised = all(vectorises(node) for node in graph.nodes)
         rows = Rows(emitter, computation.loops, config["lanes"], config["accumulators"], vectorised)
-        rows.run(bool(config["parallel"]), 4 * task.threads, computation.row)
+        rows.run(runs_parallel(task, config), 4 * task.threads, computation.row)
         return LoweredKernel(kernel.finish())
 
 
@@ -72,7 +71,7 @@ class ReductionComputation:
         placeholder = constant(0, node.output.tensor.dtype)
         self.loops: RowLoops = plan_rows(
             region.graph,
-            type.static_shape,
+            type.shape,
             type.layout.order,
             self.axes,
             {node.output: lambda indices: placeholder},
@@ -128,7 +127,10 @@ class ReductionComputation:
 
     def _finished(self, value: Expr, dtype: DType) -> Expr:
         if self.kind == "mean":
-            return value * constant(1 / self.loops.length, dtype)
+            length = self.loops.length
+            if not isinstance(length, int):
+                return value / tirx.Cast(compute_dtype(dtype), index(length))
+            return value * constant(1 / length, dtype)
         if self.kind in ("any", "all") or (dtype is DType.BOOL and self.kind in ("max", "min")):
             return tirx.NE(value, tirx.const(0, "uint8"))
         return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from ...ir import DType, Graph, Layout, Node, TensorType, Value, lookup
+from ...ir import Dim, DType, Graph, Layout, Node, TensorType, Value, lookup, type_at, typical_values
 from ..emit import Evaluator, Expr, Kernel, computes, flatten, pulls, unflatten
 from ..emit.access import through_reshape
 from ..emit.scalar import vectorises
@@ -26,11 +26,14 @@ class AnchoredRegion:
     paths: Mapping[Value, tuple[Node, ...]]
 
     @staticmethod
-    def find(graph: Graph, ops: Collection[str], *, any_dtype: bool = False, free_outputs: bool = False) -> AnchoredRegion | None:
+    def find(
+        graph: Graph, ops: Collection[str], *, any_dtype: bool = False, free_outputs: bool = False, symbolic: bool = False
+    ) -> AnchoredRegion | None:
         """The anchored region of ``graph`` if one of ``ops`` is its only anchor, else None.
 
         Unless ``any_dtype``, the anchor's operands and result must be fp32, and what is around it fit for vectorised loops. With
-        ``free_outputs`` there may be outputs that do not depend on the anchor (and so have no path), as long as one does.
+        ``free_outputs`` there may be outputs that do not depend on the anchor (and so have no path), as long as one does, with ``symbolic``
+        symbolic dimensions.
         """
         anchors = [node for node in graph.nodes if not pulls(node)]
         if len(anchors) != 1 or anchors[0].op not in ops or not graph.outputs:
@@ -39,13 +42,13 @@ class AnchoredRegion:
         if not any_dtype and not all(vectorises(node) for node in graph.nodes if node is not anchor):
             return None
         values = [*graph.inputs, *(value for node in graph.nodes for value in node.outputs)]
-        if not all(isinstance(value.type, TensorType) and value.type.is_static for value in values):
+        if not all(isinstance(value.type, TensorType) and (symbolic or value.type.is_static) for value in values):
             return None
         if not any_dtype and any(value.tensor.dtype is not DType.FLOAT32 for value in (*anchor.inputs, anchor.output)):
             return None
         if not all(computes(value.tensor.dtype) for value in (*anchor.inputs, anchor.output)):
             return None
-        if any(value.tensor.elements == 0 for value in (*anchor.inputs, anchor.output)):
+        if any(value.tensor.is_empty for value in (*anchor.inputs, anchor.output)):
             return None
         if any(value.tensor.layout.is_blocked for value in (*graph.inputs, *graph.outputs)):
             return None
@@ -66,7 +69,7 @@ class AnchoredRegion:
         """The indices into ``output`` of the element that the anchor has at ``indices``."""
         place = list(indices)
         for node in self.paths[output]:
-            source, result = node.inputs[0].tensor.static_shape, node.output.tensor.static_shape
+            source, result = node.inputs[0].tensor.shape, node.output.tensor.shape
             if node.op == "reshape":
                 place = through_reshape(kernel.emitter, result, source, place)
             elif node.op == "permute":
@@ -79,6 +82,15 @@ class AnchoredRegion:
         while value.node is not None and value.node.op == "reshape":
             value = value.node.inputs[0]
         return value if value.node is None and value.tensor.layout.is_row_major else None
+
+
+def only_batch_is_symbolic(*values: Value) -> bool:
+    """Whether no axis but the first is symbolic, and that is the outermost in memory: every image then lies as in a static shape."""
+    for value in values:
+        type = value.tensor
+        if not all(isinstance(dim, int) for dim in type.shape[1:]) or (not type.is_static and type.layout.order[0] != 0):
+            return False
+    return True
 
 
 def _path_of(node: Node, carriers: Sequence[Value], paths: Mapping[Value, tuple[Node, ...]]) -> tuple[Node, ...] | None:
@@ -102,7 +114,7 @@ class Epilogue:
         self._region = region
         self._element: Expr = None
         self.evaluator = Evaluator(kernel, {region.anchor.output: lambda indices: self._element})
-        self.is_long = any(_instructions(node) >= _LONG for node in region.graph.nodes if node is not region.anchor)
+        self.is_long = any(_instructions(node, region.graph) >= _LONG for node in region.graph.nodes if node is not region.anchor)
         """Whether storing an element takes so many instructions that templates should emit them in a loop."""
 
     def store(self, indices: Sequence[Expr], element: Expr) -> None:
@@ -116,14 +128,15 @@ _LONG = 8
 """Operations per element from which on an epilogue counts as long: transcendental functions."""
 
 
-def _instructions(node: Node) -> int:
-    """Operations per element of an elementwise ``node``, by the cost model."""
-    elements = max(node.output.tensor.elements, 1)
-    flops = lookup(node.op).flops([value.tensor for value in node.inputs], node.attributes, [node.output.tensor])
-    return flops // elements
+def _instructions(node: Node, graph: Graph) -> int:
+    """Operations per element of an elementwise ``node`` of ``graph``, by the cost model."""
+    sizes = typical_values(graph.symbols)
+    result = type_at(node.output.tensor, sizes)
+    flops = lookup(node.op).flops([type_at(value.tensor, sizes) for value in node.inputs], node.attributes, [result])
+    return flops // max(result.elements, 1)
 
 
-def broadcast_row(kernel: Kernel, shape: Sequence[int], result: Sequence[int], position: Expr) -> list[Expr]:
+def broadcast_row(kernel: Kernel, shape: Sequence[Dim], result: Sequence[Dim], position: Expr) -> list[Expr]:
     """Indices into leading axes ``shape``, broadcast to ``result``, of row-major ``position`` in ``result``."""
     indices = unflatten(kernel.emitter, result, position)
     own = indices[len(result) - len(shape) :]

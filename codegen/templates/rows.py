@@ -6,6 +6,7 @@ a free axis is innermost, vectors hold one element of each of several rows (*acr
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -13,8 +14,8 @@ from typing import Protocol
 
 from tvm import tirx
 
-from ...ir import Graph, Value
-from ..emit import SERIAL, VECTORIZED, Emitter, Expr, Substitute, index
+from ...ir import Dim, Graph, Value, product
+from ..emit import SERIAL, VECTORIZED, Emitter, Expr, Substitute, extent_of, index
 from ..emit.affine import Box, Probe, Walk, merged_loops, walks_of
 from .loops import LoopGroup, groups_of, largest_power_of_two, outer_loops
 
@@ -32,12 +33,9 @@ class RowLoops:
     reduced: tuple[LoopGroup, ...]
 
     @property
-    def length(self) -> int:
+    def length(self) -> Dim:
         """Elements of a row."""
-        count = 1
-        for group in self.reduced:
-            count *= group.extent
-        return count
+        return product([group.extent for group in self.reduced])
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class Passes(Protocol):
 
 def plan_rows(
     graph: Graph,
-    shape: Sequence[int],
+    shape: Sequence[Dim],
     order: Sequence[int],
     reduced: Sequence[int],
     substitutes: Mapping[Value, Substitute],
@@ -117,7 +115,7 @@ def _reordered(place: Walk, positions: Sequence[int]) -> Walk:
     return replace(place, strides=strides, touched=tuple(place.touched[position] for position in positions))
 
 
-def _groups(places: Sequence[Walk], axes: Sequence[int], shape: Sequence[int], start: int, stop: int) -> list[LoopGroup]:
+def _groups(places: Sequence[Walk], axes: Sequence[int], shape: Sequence[Dim], start: int, stop: int) -> list[LoopGroup]:
     window = range(start, stop)
     part = [_reordered(place, window) for place in places]
     extents = [shape[axis] for axis in axes[start:stop]]
@@ -134,12 +132,14 @@ class Rows:
         self.kind = VECTORIZED if vectorised else SERIAL
         inner = loops.lane.extent if loops.lane is not None else loops.reduced[-1].extent if loops.reduced else 1
         wide = lanes * accumulators if loops.lane is not None else lanes
-        self.lanes = min(wide, largest_power_of_two(inner)) if vectorised else 1
+        # Symbolic extents that turn out to be shorter than a vector have code of their own.
+        self.lanes = 1 if not vectorised else min(wide, largest_power_of_two(inner)) if isinstance(inner, int) else wide
 
     @property
-    def stage_size(self) -> int:
-        """Elements that one staged row (or one for each lane) takes."""
-        return self.loops.length * (self.lanes if self.loops.lane is not None else 1)
+    def stage_size(self) -> int | None:
+        """Elements that one staged row (or one for each lane) takes at most; None when nothing bounds a symbolic length."""
+        length = self.emitter.most(self.loops.length)
+        return None if length is None else length * (self.lanes if self.loops.lane is not None else 1)
 
     def run(self, parallel: bool, wanted: int, body: Callable[[Row], None]) -> None:
         """Runs ``body`` for each row, or each bundle of rows across the lanes; the outer loops in parallel if asked for."""
@@ -148,11 +148,23 @@ class Rows:
             with outer_loops(self.emitter, self.loops.free, parallel, wanted) as indices:
                 body(Row(self, indices, None))
             return
-        blocks, rest = divmod(lane.extent, self.lanes)
-        block_group = LoopGroup((-1,), (blocks + (rest > 0),))
+        if self.emitter.least(lane.extent) >= self.lanes:
+            self._run_bundles(lane, parallel, wanted, body)
+            return
+        size = extent_of(lane.extent)
+        with self.emitter.when(size >= self.lanes):
+            self._run_bundles(lane, parallel, wanted, body)
+        with self.emitter.when(size < self.lanes):
+            single = copy.copy(self)
+            single.lanes = 1
+            single._run_bundles(lane, parallel, wanted, body)
+
+    def _run_bundles(self, lane: LoopGroup, parallel: bool, wanted: int, body: Callable[[Row], None]) -> None:
+        """Bundles of rows across the lanes; there are at least as many rows as lanes."""
+        block_group = LoopGroup((-1,), (-(-lane.extent // self.lanes),))
         with outer_loops(self.emitter, [*self.loops.free, block_group], parallel, wanted) as indices:
             start = indices.pop(-1) * self.lanes
-            if rest:
+            if not self.emitter.divides(self.lanes, lane.extent):
                 # The last bundle overlaps the one before.
                 start = self.emitter.bind(tirx.Min(start, index(lane.extent - self.lanes)))
             body(Row(self, indices, start))
@@ -191,7 +203,7 @@ class Row:
             for group in groups:
                 variable = stack.enter_context(self._emitter.loop(group.extent))
                 indices.update(group.indices(self._emitter, variable))
-                position = position * group.extent + variable
+                position = position * extent_of(group.extent) + variable
             yield indices, position
 
     def keep(self, value: Callable[[Expr], Expr], dtype: str = "float32") -> Callable[[Expr], Expr]:
@@ -257,13 +269,18 @@ class Row:
         accumulators = self._rows.accumulators
         with self._outer_reduced(outer) as (indices, position):
 
-            def vector(start: Expr, slot: int, fresh_from: int = 0) -> None:
-                with emitter.loop(lanes, kind) as lane:
-                    place = start + lane
-                    found = {**indices, **inner.indices(emitter, place)} if inner.axes else dict(indices)
-                    fresh = lane >= fresh_from if fresh_from else None
-                    body(Element(found, position * inner.extent + place, lane), slot, fresh)
+            def at(place: Expr, lane: Expr) -> Element:
+                found = {**indices, **inner.indices(emitter, place)} if inner.axes else dict(indices)
+                return Element(found, position * extent_of(inner.extent) + place, lane)
 
+            def vector(start: Expr, slot: int, fresh_from: Expr | int = 0) -> None:
+                with emitter.loop(lanes, kind) as lane:
+                    fresh = None if isinstance(fresh_from, int) and not fresh_from else lane >= fresh_from
+                    body(at(start + lane, lane), slot, fresh)
+
+            if not isinstance(inner.extent, int):
+                self._symbolic_pass(inner, at, vector, body)
+                return
             blocks, rest = divmod(inner.extent, lanes * accumulators)
             if blocks:
                 with emitter.loop(blocks) as block:
@@ -274,3 +291,31 @@ class Row:
                 vector(index((blocks * accumulators + slot) * lanes), slot)
             if rest:
                 vector(index(inner.extent - lanes), 0, lanes - rest)
+
+    def _symbolic_pass(
+        self,
+        inner: LoopGroup,
+        at: Callable[[Expr, Expr], Element],
+        vector: Callable[..., None],
+        body: Callable[[Element, int, Expr | None], None],
+    ) -> None:
+        """The innermost loop of a pass over a row of symbolic length: vectors for as many as fit, an overlapping one for the rest, or
+        element by element if not even one fits."""
+        emitter, lanes, accumulators = self._emitter, self._rows.lanes, self._rows.accumulators
+        size = index(inner.extent)
+        with emitter.loop(inner.extent // (lanes * accumulators)) as block:
+            for slot in range(accumulators):
+                vector((block * accumulators + slot) * lanes, slot)
+        if accumulators > 1:
+            done = emitter.bind(emitter.simplify(size // (lanes * accumulators) * accumulators))
+            with emitter.loop(emitter.simplify(size // lanes - done)) as block:
+                vector((done + block) * lanes, 0)
+        if lanes == 1 or emitter.divides(lanes, inner.extent):
+            return
+        rest = emitter.bind(emitter.simplify(size % lanes))
+        short = emitter.least(inner.extent) < lanes
+        with emitter.when(tirx.And(rest > 0, size >= lanes) if short else rest > 0):
+            vector(emitter.bind(size - lanes), 0, lanes - rest)
+        if short:
+            with emitter.when(size < lanes), emitter.loop(inner.extent) as place:
+                body(at(place, index(0)), 0, None)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from tvm import tirx
 
-from ...ir import Graph, Value
+from ...ir import Dim, Graph, Value
 from ..emit import Evaluator, Expr, Kernel, index, pulls
 from ..emit.affine import Probe
 from ..emit.attributes import attributes_of
@@ -17,7 +17,7 @@ from ..emit.scalar import vectorises
 from ..space import Config, Space
 from ..task import Task
 from ..template import LoweredKernel, Template
-from .loops import worth_parallel
+from .loops import runs_parallel, worth_parallel
 from .region import AnchoredRegion
 from .rows import STAGE_ELEMENTS, Element, Passes, RowLoops, Rows, Step, plan_rows
 
@@ -34,7 +34,7 @@ class Rowwise(Template):
     name: ClassVar[str] = "rowwise"
 
     def takes(self, graph: Graph) -> bool:
-        region = AnchoredRegion.find(graph, OPS, free_outputs=True)
+        region = AnchoredRegion.find(graph, OPS, free_outputs=True, symbolic=True)
         if region is None or not all(vectorises(node) for node in graph.nodes if pulls(node)):
             return False
         shape = region.anchor.inputs[0].tensor.shape
@@ -47,12 +47,12 @@ class Rowwise(Template):
         return Space(self.name, choices, Config.of(self.name, {"lanes": lanes, "accumulators": 4, "parallel": parallel}))
 
     def lower(self, task: Task, config: Config) -> LoweredKernel:
-        region = AnchoredRegion.find(task.graph, OPS, free_outputs=True)
+        region = AnchoredRegion.find(task.graph, OPS, free_outputs=True, symbolic=True)
         assert region is not None
         kernel = Kernel(task.graph)
         computation = RowwiseComputation(kernel, region)
         rows = Rows(kernel.emitter, computation.loops, config["lanes"], config["accumulators"])
-        rows.run(bool(config["parallel"]), 4 * task.threads, lambda row: computation.row(row, rows.stage_size))
+        rows.run(runs_parallel(task, config), 4 * task.threads, lambda row: computation.row(row, rows.stage_size))
         return LoweredKernel(kernel.finish())
 
 
@@ -72,16 +72,16 @@ class RowwiseComputation:
             region.graph, self.shape, self.order, self.axes, {self.node.output: lambda indices: f32(0.0)}, self._touch
         )
 
-    def row(self, row: Passes, stage_size: int) -> None:
+    def row(self, row: Passes, stage_size: int | None) -> None:
         """Emits one row (or bundle of rows)."""
-        staged = stage_size <= STAGE_ELEMENTS
+        staged = stage_size is not None and stage_size <= STAGE_ELEMENTS
         {
             "softmax": self._softmax,
             "log_softmax": self._log_softmax,
             "layer_norm": self._centred_norm,
             "group_norm": self._centred_norm,
             "rms_norm": self._rms_norm,
-        }[self.node.op](row, stage_size if staged else 0)
+        }[self.node.op](row, stage_size or 0 if staged else 0)
 
     def _touch(self, probe: Probe, indices: Sequence[Expr]) -> None:
         """Everything that a row reads and writes, for the analysis of its loops."""
@@ -102,7 +102,7 @@ class RowwiseComputation:
         if self.node.op != "group_norm":
             return list(indices)
         batch, group, channel, *rest = indices
-        return [batch, group * self.shape[2] + channel, *rest]
+        return [batch, group * int(self.shape[2]) + channel, *rest]
 
     def _at(self, element: Element) -> list[Expr]:
         return self._logical([element.indices.get(axis, index(0)) for axis in range(len(self.shape))])
@@ -184,9 +184,9 @@ class RowwiseComputation:
     def _centred_norm(self, row: Passes, stage_size: int) -> None:
         first, again = self._first_pass(stage_size)
         bind = self.emitter.bind
-        scale = 1.0 / self.loops.length
+        scale = self._inverse_length()
         (total,) = row.accumulate(_sum(first))
-        mean = row.keep(lambda lane: total(lane) * f32(scale))
+        mean = row.keep(lambda lane: total(lane) * scale)
 
         def squared(element: Element) -> Expr:
             centred = bind(again(element) - mean(element.lane))
@@ -205,12 +205,17 @@ class RowwiseComputation:
             return value * value
 
         (squares,) = row.accumulate(_sum(squared))
-        inverse = row.keep(lambda lane: self._inverse_root(squares(lane), 1.0 / self.loops.length))
+        inverse = row.keep(lambda lane: self._inverse_root(squares(lane), self._inverse_length()))
         row.each(lambda element: self._store(element, self._affine(element, again(element) * inverse(element.lane))))
 
-    def _inverse_root(self, total: Expr, scale: float) -> Expr:
+    def _inverse_length(self) -> Expr:
+        """1 / the elements of a row."""
+        length = self.loops.length
+        return f32(1.0 / length) if isinstance(length, int) else self.emitter.bind(f32(1.0) / tirx.Cast("float32", index(length)))
+
+    def _inverse_root(self, total: Expr, scale: Expr) -> Expr:
         eps = float(attributes_of(self.node)["eps"])
-        return f32(1.0) / tirx.sqrt(self.emitter.bind(total * f32(scale) + f32(eps)))
+        return f32(1.0) / tirx.sqrt(self.emitter.bind(total * scale + f32(eps)))
 
     def _affine(self, element: Element, value: Expr) -> Expr:
         """``value`` times the weight plus the bias, as far as there are any."""
@@ -223,11 +228,11 @@ class RowwiseComputation:
         return value
 
 
-def _row_shape(op: str, operand: Value, attributes: object) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+def _row_shape(op: str, operand: Value, attributes: object) -> tuple[tuple[Dim, ...], tuple[int, ...], tuple[int, ...]]:
     """(shape over which rows are formed, its reduced axes, its axes in the order of memory)."""
     type = operand.tensor
     assert isinstance(attributes, dict)
-    shape, order = type.static_shape, type.layout.order
+    shape, order = type.shape, type.layout.order
     rank = len(shape)
     if op in ("softmax", "log_softmax"):
         return shape, (attributes["axis"] % rank,), order
@@ -236,7 +241,7 @@ def _row_shape(op: str, operand: Value, attributes: object) -> tuple[tuple[int, 
     if op == "rms_norm":
         return shape, (rank - 1,), order
     groups = attributes["groups"]
-    split = (shape[0], groups, shape[1] // groups, *shape[2:])
+    split = (shape[0], groups, int(shape[1]) // groups, *shape[2:])
     moved: list[int] = []
     for axis in order:
         moved.extend((1, 2) if axis == 1 else (axis if axis == 0 else axis + 1,))

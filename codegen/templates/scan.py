@@ -16,7 +16,7 @@ from ..emit.scalar import constant, vectorises
 from ..space import Config, Space
 from ..task import Numerics, Task
 from ..template import LoweredKernel, Template
-from .loops import worth_parallel
+from .loops import runs_parallel, worth_parallel
 from .reduction import extreme, lowest
 from .region import AnchoredRegion
 from .rows import Element, Row, Rows, plan_rows
@@ -31,7 +31,7 @@ class Scan(Template):
     name: ClassVar[str] = "scan"
 
     def takes(self, graph: Graph) -> bool:
-        return AnchoredRegion.find(graph, ("scan",), any_dtype=True) is not None
+        return AnchoredRegion.find(graph, ("scan",), any_dtype=True, symbolic=True) is not None
 
     def space(self, task: Task) -> Space:
         lanes = task.target.vector_lanes
@@ -41,7 +41,7 @@ class Scan(Template):
 
     def lower(self, task: Task, config: Config) -> LoweredKernel:
         graph = task.graph
-        region = AnchoredRegion.find(graph, ("scan",), any_dtype=True)
+        region = AnchoredRegion.find(graph, ("scan",), any_dtype=True, symbolic=True)
         assert region is not None
         kernel = Kernel(graph)
         emitter = kernel.emitter
@@ -51,7 +51,7 @@ class Scan(Template):
         running: list[Expr] = [None]
         evaluator = Evaluator(kernel, {node.output: lambda indices: running[0]})
         axis = attributes_of(node)["axis"] % type.rank
-        loops = plan_rows(graph, type.static_shape, type.layout.order, (axis,), {}, lambda probe, indices: probe.value_at(operand, indices))
+        loops = plan_rows(graph, type.shape, type.layout.order, (axis,), {}, lambda probe, indices: probe.value_at(operand, indices))
         kind = str(node.attributes["kind"])
         identity, combine = identity_of(kind, type.dtype), combination(kind, type.dtype)
         called = kind == "logsumexp" and type.dtype is DType.FLOAT64
@@ -73,7 +73,7 @@ class Scan(Template):
 
             row.each(step)
 
-        rows.run(bool(config["parallel"]), 4 * task.threads, body)
+        rows.run(runs_parallel(task, config), 4 * task.threads, body)
         return LoweredKernel(kernel.finish())
 
 

@@ -15,7 +15,7 @@ from ..emit.scalar import vectorises
 from ..space import Config, Space
 from ..task import Task
 from ..template import LoweredKernel, Template
-from .loops import LoopGroup, outer_loops, worth_parallel
+from .loops import LoopGroup, outer_loops, runs_parallel, worth_parallel
 from .sorting import KeyRow, Method, key_dtype, key_of
 
 _LONGEST = 1 << 24
@@ -38,9 +38,10 @@ class Sort(Template):
         if node is None or not graph.outputs or not all(value in node.outputs for value in graph.outputs):
             return False
         type = node.inputs[0].tensor
-        if not type.is_static or not computes(type.dtype) or type.dtype is DType.BOOL or type.elements == 0:
+        length = type.shape[_axis(node)]
+        if not computes(type.dtype) or type.dtype is DType.BOOL or type.is_empty or not isinstance(length, int):
             return False
-        return type.static_shape[_axis(node)] <= _LONGEST and not any(value.tensor.layout.is_blocked for value in graph.outputs)
+        return length <= _LONGEST and not any(value.tensor.layout.is_blocked for value in graph.outputs)
 
     def space(self, task: Task) -> Space:
         lanes = task.target.vector_lanes
@@ -63,8 +64,8 @@ class _Computation:
         self.config = config
         self.type = node.inputs[0].tensor
         self.axis = _axis(node)
-        self.length = self.type.static_shape[self.axis]
-        count = node.outputs[0].tensor.static_shape[self.axis]
+        self.length = int(self.type.shape[self.axis])
+        count = int(node.outputs[0].tensor.shape[self.axis])
         self.method = Method.choose(self.length, count, config["lanes"])
         dtype = self.type.dtype
         # Elements, their keys (unless they are their own), and what the method needs.
@@ -80,9 +81,9 @@ class _Computation:
         kernel = Kernel(task.graph, workspace_bytes=self.workspace_bytes)
         emitter = kernel.emitter
         evaluator = Evaluator(kernel)
-        free = [LoopGroup((other,), (type.static_shape[other],)) for other in type.layout.order if other != self.axis]
+        free = [LoopGroup((other,), (type.shape[other],)) for other in type.layout.order if other != self.axis]
         vectorised = all(vectorises(other) for other in task.graph.nodes if other is not node)
-        parallel = bool(self.config["parallel"]) and not self.workspace_bytes
+        parallel = runs_parallel(task, self.config) and not self.workspace_bytes
         with outer_loops(emitter, free, parallel, 4 * task.threads) as indices:
             keys, *scratch = self._allocate(kernel)
             # Integers are sorted by themselves, but merging overwrites them.

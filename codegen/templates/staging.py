@@ -7,6 +7,7 @@ from typing import Any
 
 from tvm import tirx
 
+from ...ir import Dim
 from ..emit import PARALLEL, SERIAL, VECTORIZED, Emitter, Expr
 
 
@@ -28,6 +29,6 @@ def clear_row(emitter: Emitter, lanes: int, buffer: Any, offset: Expr, count: in
     copy_row(emitter, lanes, buffer, offset, count, lambda place: tirx.const(0.0, "float32"))
 
 
-def loop_kind(threads: int, count: int) -> Any:
+def loop_kind(threads: int, count: Dim) -> Any:
     """The kind of an outermost loop over ``count`` independent items."""
-    return PARALLEL if threads > 1 and count > 1 else SERIAL
+    return PARALLEL if threads > 1 and count != 1 else SERIAL

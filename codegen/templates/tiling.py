@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from ..emit import PARALLEL, SERIAL, Emitter, Expr, index
+from ...ir import Dim
+from ..emit import PARALLEL, SERIAL, Emitter, Expr, extent_of, index
 from ..target import Target
 
 PARALLEL_SECONDS = 20e-6
@@ -71,16 +72,96 @@ class EvenSplit:
             yield emitter.bind((tile - first) * run.size + run.start, "row")
 
 
+@dataclass(frozen=True)
+class StepSplit:
+    """A symbolic ``extent`` cut into tiles of a few ``sizes``, the largest first; what is computed twice must bear it.
+
+    As many whole tiles of the largest size as fit, then one of the smallest size that covers the rest, which starts early enough to end
+    with the extent. An extent too short for that is covered by two tiles of the next smaller size.
+    """
+
+    extent: Dim
+    sizes: tuple[int, ...]
+
+    @staticmethod
+    def of(emitter: Emitter, extent: Dim, most: int) -> StepSplit:
+        """Tiles of at most ``most``: of a few sizes for the rest, and down to 1 where the extent may be that short."""
+        sizes = [most]
+        least = emitter.least(extent)
+        for size in (-(-3 * most // 4), -(-most // 2), -(-most // 4)):
+            if size < sizes[-1]:
+                sizes.append(size)
+        # Each size is at most twice the next, so that two tiles of the next cover what is shorter.
+        while sizes[-1] > max(least, 1):
+            sizes.append(-(-sizes[-1] // 2))
+        return StepSplit(extent, tuple(sizes))
+
+    def runs(self, emitter: Emitter) -> list[StepRun]:
+        """The tiles, by size; emits what counts them."""
+        extent, sizes = index(self.extent), self.sizes
+        most = sizes[0]
+        whole = emitter.bind(emitter.simplify(extent // most), "whole")
+        rest = emitter.bind(emitter.simplify(extent % most), "rest")
+        long = emitter.least(self.extent) >= most
+        found: list[StepRun] = []
+        first: Expr = index(0)
+        for number, size in enumerate(sizes):
+            smaller = sizes[number + 1] if number + 1 < len(sizes) else 0
+            ends = tirx.And(rest > smaller, rest <= size)
+            if not long:
+                ends = tirx.And(ends, extent >= size)
+            count = tirx.Select(ends, index(1), index(0))
+            if number == 0:
+                count = whole + count
+            elif not long:
+                short = tirx.And(extent > size, extent < sizes[number - 1])
+                count = tirx.Select(short, index(2), count)
+            count = emitter.bind(count, "tiles")
+            found.append(StepRun(size, first, count, emitter.bind(emitter.simplify(extent - size), "last"), number > 0))
+            first = emitter.bind(first + count, "first")
+        return found
+
+
+@dataclass(frozen=True)
+class StepRun:
+    """``count`` tiles of ``size``, numbered from ``first`` on among those of all runs; the last one starts at ``last``."""
+
+    size: int
+    first: Expr
+    count: Expr
+    last: Expr
+    is_rest: bool
+
+    @contextmanager
+    def loop(self, emitter: Emitter, low: Expr | None = None, high: Expr | None = None) -> Iterator[Expr]:
+        """A loop over the tiles (those numbered in [low, high)); yields where the tile starts."""
+        begin: Expr = index(0)
+        count = self.count
+        if low is not None and high is not None:
+            begin = emitter.bind(tirx.Max(low - self.first, index(0)), "begin")
+            count = emitter.bind(tirx.Max(tirx.Min(high - self.first, self.count) - begin, index(0)), "count")
+        with emitter.loop(count, name="tile", start=begin) as tile:
+            start = tirx.Min(tile * self.size, self.last)
+            # A single tile of a smaller size is the rest behind larger ones.
+            yield emitter.bind(tirx.Select(tirx.EQ(self.count, 1), self.last, start) if self.is_rest else start, "row")
+
+
+def tile_count(runs: list[StepRun]) -> Expr:
+    """The tiles of all runs."""
+    return runs[-1].first + runs[-1].count
+
+
 def distinct_splits(extent: int, most: int) -> tuple[int, ...]:
     """Tile sizes up to ``most`` that cut ``extent`` in different ways, largest first."""
     return tuple(sorted({EvenSplit(extent, size).largest for size in range(1, min(most, extent) + 1)}, reverse=True))
 
 
 @contextmanager
-def share(emitter: Emitter, part: Expr, parts: int, count: int) -> Iterator[tuple[Expr, Expr]]:
+def share(emitter: Emitter, part: Expr, parts: int, count: Dim | Expr) -> Iterator[tuple[Expr, Expr]]:
     """The range [low, high) of ``count`` items that is ``part``'s, of ``parts`` equal shares."""
-    low = emitter.bind(emitter.simplify(part * count // parts), "low")
-    high = emitter.bind(emitter.simplify((part + 1) * count // parts), "high")
+    size = extent_of(count)
+    low = emitter.bind(emitter.simplify(part * size // parts), "low")
+    high = emitter.bind(emitter.simplify((part + 1) * size // parts), "high")
     yield low, high
 
 
@@ -163,7 +244,7 @@ def columns_of(vectors: int, target: Target) -> int:
     return vectors * target.vector_lanes
 
 
-def round_up(value: int, multiple: int) -> int:
+def round_up(value: Dim, multiple: int) -> Dim:
     return -(-value // multiple) * multiple
 
 

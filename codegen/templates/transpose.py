@@ -55,4 +55,4 @@ def transposed_tile(
     rows = [emitter.bind(tirx.BufferLoad(tile, [ramp(row * lanes, lanes)])) for row in range(lanes)]
     for column, vector in enumerate(transpose_registers(emitter, rows)):
         buffer, offset = place(index(column))
-        emitter.emit(tirx.BufferStore(buffer, vector, [ramp(emitter.simplify(offset), lanes)]))
+        emitter.emit(tirx.BufferStore(buffer, vector, [ramp(emitter.place(offset), lanes)]))

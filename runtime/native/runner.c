@@ -70,6 +70,10 @@ struct Runner {
   tensor_spec* inputs;
   tensor_spec* outputs;
   size_t arena_bytes;
+  /* Symbolic dimensions: how a call tells them, room for them and for the extents of inputs, and the slots of the arena. */
+  Py_ssize_t symbol_count, value_count, slot_count;
+  size_symbol* symbols;
+  size_code* slots;
   int32_t threads;
   bool release_lock;
   /* The buffers of the session that the program reads and changes; `guard` is NULL when there are none. */
@@ -87,7 +91,7 @@ struct Runner {
   PyObject* build; /* for OUTPUT_BUILD: called with the list of outputs */
 };
 
-static tensor_spec* parse_specs(PyObject* descriptions, Py_ssize_t* count) {
+static tensor_spec* parse_specs(PyObject* descriptions, Py_ssize_t* count, Py_ssize_t symbols) {
   *count = 0;
   const Py_ssize_t size = PyTuple_GET_SIZE(descriptions);
   tensor_spec* specs = calloc((size_t)size + 1, sizeof *specs);
@@ -102,9 +106,58 @@ static tensor_spec* parse_specs(PyObject* descriptions, Py_ssize_t* count) {
       PyErr_SetString(PyExc_TypeError, "a tensor is described by a tuple (name, code, bits, shape)");
       return specs;
     }
-    if (!tensor_spec_init(&specs[i], description)) return specs;
+    if (!tensor_spec_init(&specs[i], description, symbols)) return specs;
   }
   return specs;
+}
+
+/* Tuples (input, axis, factor, offset, lower, upper), upper negative without a bound; false with an exception set. */
+static bool parse_symbols(Runner* self, PyObject* symbols) {
+  self->symbol_count = PyTuple_GET_SIZE(symbols);
+  self->symbols = calloc((size_t)self->symbol_count + 1, sizeof *self->symbols);
+  if (self->symbols == NULL) {
+    PyErr_NoMemory();
+    return false;
+  }
+  for (Py_ssize_t i = 0; i < self->symbol_count; ++i) {
+    size_symbol* symbol = &self->symbols[i];
+    int axis;
+    long long factor, offset, lower, upper;
+    if (!PyArg_ParseTuple(PyTuple_GET_ITEM(symbols, i), "niLLLL", &symbol->input, &axis, &factor, &offset, &lower, &upper)) return false;
+    symbol->axis = axis;
+    symbol->factor = factor;
+    symbol->offset = offset;
+    symbol->lower = lower;
+    symbol->upper = upper;
+  }
+  return true;
+}
+
+/* The slots, and the places of extents; false with an exception set. */
+static bool parse_slots(Runner* self, PyObject* slots) {
+  self->slot_count = PyTuple_GET_SIZE(slots);
+  self->slots = calloc((size_t)self->slot_count + 1, sizeof *self->slots);
+  if (self->slots == NULL) {
+    PyErr_NoMemory();
+    return false;
+  }
+  for (Py_ssize_t i = 0; i < self->slot_count; ++i)
+    if (!size_code_init(&self->slots[i], PyTuple_GET_ITEM(slots, i), self->symbol_count)) return false;
+  self->value_count = self->symbol_count;
+  for (Py_ssize_t i = 0; i < self->input_count; ++i) {
+    if (self->inputs[i].sizes == NULL) continue;
+    self->inputs[i].first_extent = self->value_count;
+    self->value_count += self->inputs[i].rank;
+  }
+  for (Py_ssize_t i = 0; i < self->symbol_count; ++i) {
+    const size_symbol* symbol = &self->symbols[i];
+    if (symbol->input < 0 || symbol->input >= self->input_count || self->inputs[symbol->input].sizes == NULL || symbol->axis < 0 ||
+        symbol->axis >= self->inputs[symbol->input].rank || symbol->factor < 1) {
+      PyErr_SetString(PyExc_ValueError, "a symbol is told by an extent that does not exist");
+      return false;
+    }
+  }
+  return true;
 }
 
 /* (positional, keyword names, keywords): each argument an int (input number) or a 1-tuple (the value it must equal). */
@@ -198,15 +251,16 @@ static bool parse_output(Runner* self, PyObject* output) {
 static PyObject* runner_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   static char* names[] = {"library", "entry",   "inputs",       "outputs", "constants", "arena_bytes",
                           "threads", "calls",   "release_lock", "plan",    "output",    "states",
-                          "state_owner", "guard", "mutated",    NULL};
+                          "state_owner", "guard", "mutated",    "symbols", "slots",     NULL};
   Library* library;
   const char* entry;
-  PyObject *inputs, *outputs, *constants, *plan, *output, *states, *state_owner, *guard, *mutated;
+  PyObject *inputs, *outputs, *constants, *plan, *output, *states, *state_owner, *guard, *mutated, *symbols = NULL, *slots = NULL;
   Py_ssize_t arena_bytes, calls;
   int threads, release_lock;
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!sO!O!OninpOOO!OOO!", names, &LibraryType, &library, &entry, &PyTuple_Type, &inputs,
-                                   &PyTuple_Type, &outputs, &constants, &arena_bytes, &threads, &calls, &release_lock, &plan,
-                                   &output, &PyTuple_Type, &states, &state_owner, &guard, &PyTuple_Type, &mutated))
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!sO!O!OninpOOO!OOO!|O!O!", names, &LibraryType, &library, &entry, &PyTuple_Type,
+                                   &inputs, &PyTuple_Type, &outputs, &constants, &arena_bytes, &threads, &calls, &release_lock, &plan,
+                                   &output, &PyTuple_Type, &states, &state_owner, &guard, &PyTuple_Type, &mutated, &PyTuple_Type,
+                                   &symbols, &PyTuple_Type, &slots))
     return NULL;
   Runner* self = (Runner*)type->tp_alloc(type, 0);
   if (self == NULL) return NULL;
@@ -228,10 +282,12 @@ static PyObject* runner_new(PyTypeObject* type, PyObject* args, PyObject* kwargs
       goto fail;
     }
   }
-  self->inputs = parse_specs(inputs, &self->input_count);
+  if (symbols != NULL && !parse_symbols(self, symbols)) goto fail;
+  self->inputs = parse_specs(inputs, &self->input_count, self->symbol_count);
   if (self->inputs == NULL || PyErr_Occurred()) goto fail;
-  self->outputs = parse_specs(outputs, &self->output_count);
+  self->outputs = parse_specs(outputs, &self->output_count, self->symbol_count);
   if (self->outputs == NULL || PyErr_Occurred()) goto fail;
+  if (slots != NULL && !parse_slots(self, slots)) goto fail;
   if (!parse_plan(self, plan) || !parse_output(self, output)) goto fail;
   if (!parse_states(self, states, state_owner, guard, mutated)) goto fail;
   return (PyObject*)self;
@@ -260,6 +316,9 @@ static void runner_dealloc(Runner* self) {
   for (Py_ssize_t i = 0; i < self->output_count; ++i) tensor_spec_clear(&self->outputs[i]);
   free(self->inputs);
   free(self->outputs);
+  free(self->symbols);
+  for (Py_ssize_t i = 0; self->slots != NULL && i < self->slot_count; ++i) size_code_clear(&self->slots[i]);
+  free(self->slots);
   if (self->arguments != NULL)
     for (Py_ssize_t i = 0; i < self->positional_count + self->keyword_count; ++i) Py_CLEAR(self->arguments[i].value);
   free(self->arguments);
@@ -307,13 +366,25 @@ static void raise_kernel_error(int32_t code, const char* text) {
   Py_XDECREF(errors);
 }
 
+/* The arena that a call needs for `values` of the symbols; SIZE_MAX when it cannot be told. */
+static size_t arena_size(const Runner* self, const int64_t* values) {
+  size_t bytes = self->arena_bytes;
+  for (Py_ssize_t i = 0; i < self->slot_count; ++i) {
+    const int64_t slot = size_code_evaluate(&self->slots[i], values);
+    if (slot < 0 || (size_t)slot > SIZE_MAX / 4 || bytes > SIZE_MAX / 4) return SIZE_MAX;
+    bytes += ((size_t)slot + MLC_ALIGNMENT - 1) / MLC_ALIGNMENT * MLC_ALIGNMENT;
+  }
+  return bytes;
+}
+
 /* Calls the entry with pointers in place; false with an exception set. */
-static bool invoke(Runner* self, void** io, profile_record* profile) {
+static bool invoke(Runner* self, void** io, const int64_t* values, profile_record* profile) {
   mlc_arena* arena = NULL;
-  if (self->arena_bytes > 0) {
-    arena = mlc_arena_take(self->arena_bytes);
+  const size_t bytes = arena_size(self, values);
+  if (bytes > 0) {
+    arena = bytes < SIZE_MAX ? mlc_arena_take(bytes) : NULL;
     if (arena == NULL) {
-      PyErr_Format(PyExc_MemoryError, "no memory for an arena of %zu bytes", self->arena_bytes);
+      PyErr_Format(PyExc_MemoryError, "no memory for an arena of %zu bytes", bytes);
       return false;
     }
   }
@@ -334,10 +405,10 @@ static bool invoke(Runner* self, void** io, profile_record* profile) {
   if (self->guard != NULL) guard_take(self->guard);
   if (self->release_lock) {
     Py_BEGIN_ALLOW_THREADS;
-    code = self->entry(&context, io, NULL, base);
+    code = self->entry(&context, io, values, base);
     Py_END_ALLOW_THREADS;
   } else {
-    code = self->entry(&context, io, NULL, base);
+    code = self->entry(&context, io, values, base);
   }
   if (self->guard != NULL) guard_give(self->guard);
   if (arena != NULL) mlc_arena_give(arena);
@@ -353,7 +424,10 @@ static bool binding_init(Runner* self, runner_binding* binding) {
   binding->copies = NULL;
   binding->io = binding->inline_io;
   if (total > sizeof binding->inline_io / sizeof binding->inline_io[0]) binding->io = malloc(total * sizeof(void*));
-  return binding->io != NULL;
+  binding->values = binding->inline_values;
+  const size_t numbers = (size_t)self->value_count;
+  if (numbers > sizeof binding->inline_values / sizeof binding->inline_values[0]) binding->values = malloc(numbers * sizeof(int64_t));
+  return binding->io != NULL && binding->values != NULL;
 }
 
 static void binding_clear(runner_binding* binding) {
@@ -363,6 +437,24 @@ static void binding_clear(runner_binding* binding) {
     binding->copies = next;
   }
   if (binding->io != binding->inline_io) free(binding->io);
+  if (binding->values != binding->inline_values) free(binding->values);
+}
+
+/* The values of the symbols from the extents of bound inputs; false when one is out of range or extents contradict each other. */
+static bool bind_symbols(const Runner* self, runner_binding* binding) {
+  int64_t* values = binding->values;
+  for (Py_ssize_t i = 0; i < self->symbol_count; ++i) {
+    const size_symbol* symbol = &self->symbols[i];
+    const int64_t rest = values[self->inputs[symbol->input].first_extent + symbol->axis] - symbol->offset;
+    values[i] = rest / symbol->factor;
+    if (rest % symbol->factor != 0 || values[i] < symbol->lower || (symbol->upper >= 0 && values[i] > symbol->upper)) return false;
+  }
+  for (Py_ssize_t i = 0; self->symbol_count > 0 && i < self->input_count; ++i) {
+    const tensor_spec* spec = &self->inputs[i];
+    for (int32_t axis = 0; spec->sizes != NULL && axis < spec->rank; ++axis)
+      if (spec->sizes[axis].count > 0 && size_code_evaluate(&spec->sizes[axis], values) != values[spec->first_extent + axis]) return false;
+  }
+  return true;
 }
 
 static bool bind_leaf(Runner* self, Py_ssize_t leaf, PyObject* object, runner_binding* binding) {
@@ -370,14 +462,15 @@ static bool bind_leaf(Runner* self, Py_ssize_t leaf, PyObject* object, runner_bi
   if (kind == KIND_UNKNOWN || (binding->kind != KIND_UNKNOWN && binding->kind != kind)) return false;
   binding->kind = kind;
   const tensor_spec* spec = &self->inputs[leaf];
-  const tensor_fit fit = tensor_fits(object, kind, spec, &binding->io[leaf]);
+  size_t bytes;
+  const tensor_fit fit = tensor_fits(object, kind, spec, &binding->io[leaf], &bytes, binding->values + spec->first_extent);
   if (fit != FIT_UNALIGNED) return fit == FIT_READY;
   if (spec->mutated) return false;
-  char* copy = mlc_aligned(MLC_ALIGNMENT + spec->bytes);
+  char* copy = mlc_aligned(MLC_ALIGNMENT + bytes);
   if (copy == NULL) return false;
   *(void**)copy = binding->copies;
   binding->copies = copy;
-  memcpy(copy + MLC_ALIGNMENT, binding->io[leaf], spec->bytes);
+  memcpy(copy + MLC_ALIGNMENT, binding->io[leaf], bytes);
   binding->io[leaf] = copy + MLC_ALIGNMENT;
   return true;
 }
@@ -421,7 +514,7 @@ bool runner_bind(Runner* self, PyObject* const* args, Py_ssize_t count, PyObject
     if (at < 0 || !bind_argument(self, &self->arguments[count + i], args[count + at], binding)) goto mismatch;
   }
   /* Without any tensor among the inputs nothing says which kind the outputs shall be. */
-  if (binding->kind != KIND_UNKNOWN && !inputs_overlap(self, binding->io)) return true;
+  if (binding->kind != KIND_UNKNOWN && bind_symbols(self, binding) && !inputs_overlap(self, binding->io)) return true;
 mismatch:
   binding_clear(binding);
   return false;
@@ -449,11 +542,11 @@ PyObject* runner_finish(Runner* self, runner_binding* binding) {
   PyObject* outputs = PyList_New(self->output_count);
   if (outputs == NULL) goto fail;
   for (Py_ssize_t i = 0; i < self->output_count; ++i) {
-    PyObject* tensor = tensor_new(binding->kind, &self->outputs[i], &binding->io[self->input_count + i]);
+    PyObject* tensor = tensor_new(binding->kind, &self->outputs[i], binding->values, &binding->io[self->input_count + i]);
     if (tensor == NULL) goto fail;
     PyList_SET_ITEM(outputs, i, tensor);
   }
-  if (!invoke(self, binding->io, NULL)) goto fail;
+  if (!invoke(self, binding->io, binding->values, NULL)) goto fail;
   binding_clear(binding);
   return shape_output(self, outputs);
 fail:
@@ -473,7 +566,7 @@ static PyObject* runner_leaves(Runner* self, PyObject* const* args, Py_ssize_t c
       binding_clear(&binding);
       return Py_NewRef(Py_NotImplemented);
     }
-  if (binding.kind == KIND_UNKNOWN || inputs_overlap(self, binding.io)) {
+  if (binding.kind == KIND_UNKNOWN || !bind_symbols(self, &binding) || inputs_overlap(self, binding.io)) {
     binding_clear(&binding);
     return Py_NewRef(Py_NotImplemented);
   }
@@ -488,7 +581,8 @@ static bool read_addresses(PyObject* addresses, const tensor_spec* specs, Py_ssi
   for (Py_ssize_t i = 0; i < count; ++i) {
     io[i] = PyLong_AsVoidPtr(PyTuple_GET_ITEM(addresses, i));
     if (PyErr_Occurred()) return false;
-    if (specs[i].bytes > 0 && (io[i] == NULL || (uintptr_t)io[i] % MLC_ALIGNMENT != 0)) {
+    const bool wanted = specs[i].bytes > 0 && io[i] == NULL; /* of symbolic shape: it may be empty */
+    if (wanted || ((specs[i].bytes > 0 || specs[i].sizes != NULL) && (uintptr_t)io[i] % MLC_ALIGNMENT != 0)) {
       PyErr_Format(PyExc_ValueError, "'%U' is not aligned to %d bytes", specs[i].name, MLC_ALIGNMENT);
       return false;
     }
@@ -496,34 +590,53 @@ static bool read_addresses(PyObject* addresses, const tensor_spec* specs, Py_ssi
   return true;
 }
 
-static bool invoke_addresses(Runner* self, PyObject* inputs, PyObject* outputs, profile_record* profile) {
+/* The values of the symbols from a tuple; false with an exception set. */
+static bool read_values(const Runner* self, PyObject* given, int64_t* values) {
+  const Py_ssize_t count = given != NULL ? PyTuple_GET_SIZE(given) : 0;
+  if (count != self->symbol_count) {
+    PyErr_Format(PyExc_ValueError, "expected the values of %zd symbols", self->symbol_count);
+    return false;
+  }
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    values[i] = PyLong_AsLongLong(PyTuple_GET_ITEM(given, i));
+    if (PyErr_Occurred()) return false;
+    if (values[i] < self->symbols[i].lower || (self->symbols[i].upper >= 0 && values[i] > self->symbols[i].upper)) {
+      PyErr_SetString(PyExc_ValueError, "the value of a symbol is outside of its range");
+      return false;
+    }
+  }
+  return true;
+}
+
+static bool invoke_addresses(Runner* self, PyObject* inputs, PyObject* outputs, PyObject* values, profile_record* profile) {
   runner_binding binding;
   if (!binding_init(self, &binding)) {
     PyErr_NoMemory();
     return false;
   }
-  const bool done = read_addresses(inputs, self->inputs, self->input_count, binding.io) &&
+  const bool done = read_values(self, values, binding.values) && read_addresses(inputs, self->inputs, self->input_count, binding.io) &&
                     read_addresses(outputs, self->outputs, self->output_count, binding.io + self->input_count) &&
-                    invoke(self, binding.io, profile);
+                    invoke(self, binding.io, binding.values, profile);
   binding_clear(&binding);
   return done;
 }
 
 static PyObject* runner_run(Runner* self, PyObject* args) {
-  PyObject *inputs, *outputs;
-  if (!PyArg_ParseTuple(args, "OO", &inputs, &outputs) || !invoke_addresses(self, inputs, outputs, NULL)) return NULL;
+  PyObject *inputs, *outputs, *values = NULL;
+  if (!PyArg_ParseTuple(args, "OO|O!", &inputs, &outputs, &PyTuple_Type, &values)) return NULL;
+  if (!invoke_addresses(self, inputs, outputs, values, NULL)) return NULL;
   Py_RETURN_NONE;
 }
 
 static PyObject* runner_profile(Runner* self, PyObject* args) {
-  PyObject *inputs, *outputs;
-  if (!PyArg_ParseTuple(args, "OO", &inputs, &outputs)) return NULL;
+  PyObject *inputs, *outputs, *values = NULL;
+  if (!PyArg_ParseTuple(args, "OO|O!", &inputs, &outputs, &PyTuple_Type, &values)) return NULL;
   profile_record record = {.count = self->call_count};
   record.started = calloc((size_t)self->call_count * 2 + 1, sizeof(int64_t));
   if (record.started == NULL) return PyErr_NoMemory();
   record.spent = record.started + self->call_count;
   PyObject* result = NULL;
-  if (invoke_addresses(self, inputs, outputs, &record)) {
+  if (invoke_addresses(self, inputs, outputs, values, &record)) {
     result = PyList_New(self->call_count);
     for (Py_ssize_t i = 0; result != NULL && i < self->call_count; ++i) {
       PyObject* spent = PyLong_FromLongLong(record.spent[i]);
@@ -541,9 +654,9 @@ static PyMethodDef runner_methods[] = {
     {"leaves", (PyCFunction)(void (*)(void))runner_leaves, METH_FASTCALL,
      "leaves(*inputs): run on the flat inputs; NotImplemented when one does not fit as it stands."},
     {"run", (PyCFunction)runner_run, METH_VARARGS,
-     "run(input_addresses, output_addresses): run on memory the caller vouches for."},
+     "run(input_addresses, output_addresses, symbols=()): run on memory the caller vouches for."},
     {"profile", (PyCFunction)runner_profile, METH_VARARGS,
-     "profile(input_addresses, output_addresses): run and give the nanoseconds spent in each kernel call."},
+     "profile(input_addresses, output_addresses, symbols=()): run and give the nanoseconds spent in each kernel call."},
     {NULL, NULL, 0, NULL},
 };
 

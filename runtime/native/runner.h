@@ -15,7 +15,9 @@ typedef struct {
   tensor_kind kind;
   void** io; /* inputs, room for the outputs behind them */
   void* copies; /* aligned copies of inputs, each linked to the next by its first bytes */
+  int64_t* values; /* of the symbols, then the extents of the inputs with symbolic ones */
   void* inline_io[32];
+  int64_t inline_values[48];
 } runner_binding;
 
 /* Matches a vectorcall's arguments against the runner's flat signature: true and a filled binding, or false without an

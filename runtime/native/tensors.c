@@ -85,7 +85,22 @@ PyTypeObject BufferType = {
 
 /* ---- specs ---- */
 
-bool tensor_spec_init(tensor_spec* spec, PyObject* description) {
+/* The symbolic extents of a shape; false with an exception set. */
+static bool read_sizes(tensor_spec* spec, PyObject* shape, Py_ssize_t symbols) {
+  for (int32_t axis = 0; axis < spec->rank; ++axis) {
+    PyObject* extent = PyTuple_GET_ITEM(shape, axis);
+    if (!PyTuple_Check(extent)) continue;
+    if (spec->sizes == NULL) spec->sizes = calloc((size_t)spec->rank, sizeof *spec->sizes);
+    if (spec->sizes == NULL) {
+      PyErr_NoMemory();
+      return false;
+    }
+    if (!size_code_init(&spec->sizes[axis], extent, symbols)) return false;
+  }
+  return true;
+}
+
+bool tensor_spec_init(tensor_spec* spec, PyObject* description, Py_ssize_t symbols) {
   memset(spec, 0, sizeof *spec);
   int code, bits;
   PyObject *name, *shape;
@@ -100,6 +115,12 @@ bool tensor_spec_init(tensor_spec* spec, PyObject* description) {
     return false;
   }
   spec->name = Py_NewRef(name);
+  if (!read_sizes(spec, shape, symbols)) return false;
+  if (spec->sizes != NULL) {
+    for (int32_t axis = 0; axis < spec->rank; ++axis)
+      spec->shape[axis] = spec->sizes[axis].count > 0 ? -1 : PyLong_AsLongLong(PyTuple_GET_ITEM(shape, axis));
+    return !PyErr_Occurred();
+  }
   spec->shape_tuple = Py_NewRef(shape);
   int64_t elements = 1, step = 1;
   for (int32_t axis = spec->rank - 1; axis >= 0; --axis) {
@@ -125,6 +146,9 @@ void tensor_spec_clear(tensor_spec* spec) {
   Py_CLEAR(spec->stride_tuple);
   Py_CLEAR(spec->torch_dtype);
   Py_CLEAR(spec->numpy_dtype);
+  for (int32_t axis = 0; spec->sizes != NULL && axis < spec->rank; ++axis) size_code_clear(&spec->sizes[axis]);
+  free(spec->sizes);
+  spec->sizes = NULL;
   free(spec->shape);
   spec->shape = NULL;
 }
@@ -189,7 +213,14 @@ static inline bool aligned(const void* data, size_t bytes) {
   return bytes == 0 || ((uintptr_t)data % MLC_ALIGNMENT == 0 && data != NULL);
 }
 
-static tensor_fit torch_fits(PyObject* object, const tensor_spec* spec, void** data) {
+/* What a dense tensor of this shape takes. */
+static size_t bytes_of(const tensor_spec* spec, const int64_t* shape) {
+  int64_t elements = 1;
+  for (int32_t axis = 0; axis < spec->rank; ++axis) elements *= shape[axis];
+  return (size_t)elements * spec->bits / 8;
+}
+
+static tensor_fit torch_fits(PyObject* object, const tensor_spec* spec, void** data, size_t* bytes, int64_t* extents) {
   dlpack_tensor view;
   if (torch.exchange->tensor_from_object(object, &view) != 0) {
     PyErr_Clear();
@@ -199,18 +230,23 @@ static tensor_fit torch_fits(PyObject* object, const tensor_spec* spec, void** d
   if (view.code != spec->code || view.bits != spec->bits || view.lanes != 1 || view.ndim != spec->rank) return FIT_NOT;
   /* A lazily conjugated view has the same strides as its base; the careful path resolves it. */
   if (spec->code == DLPACK_COMPLEX) return FIT_NOT;
+  *bytes = spec->bytes;
+  if (spec->sizes != NULL) {
+    for (int32_t axis = 0; axis < spec->rank; ++axis) extents[axis] = view.shape[axis];
+    *bytes = bytes_of(spec, extents);
+  }
   int64_t step = 1;
   for (int32_t axis = spec->rank - 1; axis >= 0; --axis) {
-    const int64_t extent = spec->shape[axis];
+    const int64_t extent = spec->shape[axis] >= 0 ? spec->shape[axis] : extents[axis];
     if (view.shape[axis] != extent) return FIT_NOT;
-    if (view.strides != NULL && view.strides[axis] != step && extent > 1 && spec->bytes > 0) return FIT_NOT;
+    if (view.strides != NULL && view.strides[axis] != step && extent > 1 && *bytes > 0) return FIT_NOT;
     step *= extent;
   }
   /* DLPack does not tell of lazy negation. Such views come out of complex numbers with a stride of 2, so only a single
    * element can look dense. */
-  if (spec->code == DLPACK_FLOAT && spec->bytes * 8 == spec->bits && is_negated(object)) return FIT_NOT;
+  if (spec->code == DLPACK_FLOAT && *bytes * 8 == spec->bits && is_negated(object)) return FIT_NOT;
   *data = (char*)view.data + view.byte_offset;
-  return aligned(*data, spec->bytes) ? FIT_READY : FIT_UNALIGNED;
+  return aligned(*data, *bytes) ? FIT_READY : FIT_UNALIGNED;
 }
 
 /* The DLPack code of a native-endian struct format of one element; -1 for others. */
@@ -243,32 +279,37 @@ static int format_code(const char* format) {
   }
 }
 
-static tensor_fit numpy_fits(PyObject* object, const tensor_spec* spec, void** data) {
+static tensor_fit numpy_fits(PyObject* object, const tensor_spec* spec, void** data, size_t* bytes, int64_t* extents) {
   Py_buffer view;
   if (PyObject_GetBuffer(object, &view, PyBUF_STRIDES | PyBUF_FORMAT | (spec->mutated ? PyBUF_WRITABLE : 0)) != 0) {
     PyErr_Clear();
     return FIT_NOT;
   }
   bool fits = view.ndim == spec->rank && view.itemsize * 8 == spec->bits && format_code(view.format) == spec->code;
+  *bytes = spec->bytes;
+  if (fits && spec->sizes != NULL) {
+    for (int32_t axis = 0; axis < spec->rank; ++axis) extents[axis] = view.shape[axis];
+    *bytes = bytes_of(spec, extents);
+  }
   Py_ssize_t step = view.itemsize;
   for (int32_t axis = spec->rank - 1; fits && axis >= 0; --axis) {
-    const int64_t extent = spec->shape[axis];
-    fits = view.shape[axis] == extent && (view.strides[axis] == step || extent <= 1 || spec->bytes == 0);
+    const int64_t extent = spec->shape[axis] >= 0 ? spec->shape[axis] : extents[axis];
+    fits = view.shape[axis] == extent && (view.strides[axis] == step || extent <= 1 || *bytes == 0);
     step *= extent;
   }
   *data = view.buf;
   /* The caller keeps a reference to the array, which therefore does not move. */
   PyBuffer_Release(&view);
   if (!fits) return FIT_NOT;
-  return aligned(*data, spec->bytes) ? FIT_READY : FIT_UNALIGNED;
+  return aligned(*data, *bytes) ? FIT_READY : FIT_UNALIGNED;
 }
 
-tensor_fit tensor_fits(PyObject* object, tensor_kind kind, const tensor_spec* spec, void** data) {
+tensor_fit tensor_fits(PyObject* object, tensor_kind kind, const tensor_spec* spec, void** data, size_t* bytes, int64_t* extents) {
   switch (kind) {
     case KIND_TORCH:
-      return torch_fits(object, spec, data);
+      return torch_fits(object, spec, data, bytes, extents);
     case KIND_NUMPY:
-      return numpy_fits(object, spec, data);
+      return numpy_fits(object, spec, data, bytes, extents);
     default:
       return FIT_NOT;
   }
@@ -368,9 +409,42 @@ static PyObject* numpy_new(tensor_spec* spec, void** data) {
   return array;
 }
 
-PyObject* tensor_new(tensor_kind kind, tensor_spec* spec, void** data) {
+static PyObject* static_new(tensor_kind kind, tensor_spec* spec, void** data) {
   if (kind == KIND_TORCH) return torch_new(spec, data);
   if (kind == KIND_NUMPY) return numpy_new(spec, data);
   PyErr_SetString(PyExc_SystemError, "no framework to make an output with");
   return NULL;
+}
+
+PyObject* tensor_new(tensor_kind kind, tensor_spec* spec, const int64_t* values, void** data) {
+  if (spec->sizes == NULL) return static_new(kind, spec, data);
+  /* The spec with the shape of this call; only the dtypes looked up in it outlive the call. */
+  tensor_spec concrete = *spec;
+  PyObject* result = NULL;
+  concrete.shape_tuple = PyTuple_New(spec->rank);
+  concrete.stride_tuple = PyTuple_New(spec->rank);
+  if (concrete.shape_tuple == NULL || concrete.stride_tuple == NULL) goto done;
+  int64_t elements = 1, step = 1;
+  for (int32_t axis = spec->rank - 1; axis >= 0; --axis) {
+    const int64_t extent = spec->shape[axis] >= 0 ? spec->shape[axis] : size_code_evaluate(&spec->sizes[axis], values);
+    PyObject* number = PyLong_FromLongLong(extent);
+    PyObject* stride = PyLong_FromLongLong(step);
+    if (number != NULL) PyTuple_SET_ITEM(concrete.shape_tuple, axis, number);
+    if (stride != NULL) PyTuple_SET_ITEM(concrete.stride_tuple, axis, stride);
+    if (number == NULL || stride == NULL) goto done;
+    if (extent < 0) {
+      PyErr_Format(PyExc_ValueError, "output '%U' would have a negative extent for these inputs", spec->name);
+      goto done;
+    }
+    elements *= extent;
+    step *= extent > 0 ? extent : 1;
+  }
+  concrete.bytes = (size_t)elements * spec->bits / 8;
+  result = static_new(kind, &concrete, data);
+  spec->torch_dtype = concrete.torch_dtype;
+  spec->numpy_dtype = concrete.numpy_dtype;
+done:
+  Py_XDECREF(concrete.shape_tuple);
+  Py_XDECREF(concrete.stride_tuple);
+  return result;
 }
