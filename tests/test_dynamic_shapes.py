@@ -229,4 +229,5 @@ def test_what_has_no_code_for_symbolic_sizes_says_so() -> None:
             Head(lambda x, y: (x + y).sort(-1)).eval(),
             example_inputs=(torch.randn(3, 4), torch.randn(3, 4)),
             dynamic_shapes=({1: Dim("n", min=2, max=9)}, {1: Dim("n", min=2, max=9)}),
+            strict=True,
         )
