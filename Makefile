@@ -5,6 +5,7 @@
 #   make test-full   the tests of the full-size models
 #   make models      some fifty model families at reduced depth: native or not, error, compile time, latency beside eager PyTorch
 #   make bench       eight models, mlc and eager PyTorch side by side
+#   make fuzz        a minute of random graphs and torch programs
 #   make lint types  ruff; mypy on the installed package
 #
 # PYTHON=python3.12 chooses the interpreter (3.11 or newer); ARGS="-k matmul" goes to pytest or to the benchmark;
@@ -20,10 +21,10 @@ STAMP := $(VENV)/mlc-installed
 TYPES := $(VENV)/types
 NATIVE := $(wildcard setup.py runtime/native/*.c runtime/native/*.h)
 
-.PHONY: help setup demo test test-full models bench lint types clean
+.PHONY: help setup demo test test-full fuzz models bench lint types clean
 
 help:
-	@sed -n '3,11s/^# \{0,1\}//p' Makefile
+	@sed -n '3,12s/^# \{0,1\}//p' Makefile
 
 setup: $(STAMP)
 
@@ -53,6 +54,9 @@ test-full: $(STAMP)
 
 models: $(STAMP)
 	@$(VENV)/bin/python -m mlc.benchmarks.coverage $(ARGS)
+
+fuzz: $(STAMP)
+	$(VENV)/bin/mlc fuzz --seconds 60 $(ARGS)
 
 bench: $(STAMP)
 	@$(VENV)/bin/mlc bench $(ARGS)

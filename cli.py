@@ -1,4 +1,4 @@
-"""The command line: ``mlc compile | run | tune | bench | report | targets | cache``.
+"""The command line: ``mlc compile | run | tune | bench | report | fuzz | targets | cache``.
 
 Results go to standard output, as a table or with ``--json`` as one JSON document; progress and errors go to standard error. The
 exit code is 0, 1 for an error that mlc explains or a benchmark that went wrong, 2 for a command that was not understood.
@@ -309,6 +309,53 @@ def targets(json: JsonOption = False) -> None:
     out.print(grid)
     options = "cpu -threads=N -l1=KiB -l2=KiB -l3=KiB; cortex-m -flash=SIZE -ram=SIZE -clock=MHz; cuda -arch=sm_XY -board=NAME"
     out.print(f"further options: {options}", highlight=False)
+
+
+@app.command(
+    epilog=_examples(
+        "mlc fuzz --seconds 60",
+        "mlc fuzz --seed 7 --count 200 --output reproducers/",
+        "mlc fuzz --seed 7 --start 133 --count 1   (one case again)",
+    )
+)
+def fuzz(
+    seconds: Annotated[float | None, typer.Option(min=0, help="Stop after this time; 60 unless a count is given.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Cases follow from the seed and their number.")] = 0,
+    count: Annotated[int | None, typer.Option(min=1, help="Cases to run.")] = None,
+    start: Annotated[int, typer.Option(min=0, help="Number of the first case.")] = 0,
+    output: Annotated[pathlib.Path | None, typer.Option("--output", "-o", help="Folder for reproducers of what fails.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Check random graphs and torch programs against the interpreter and eager PyTorch, stage by stage.
+
+    Every pass, code generation and the native program are compared with a float64 interpretation. What fails is made small and written
+    to --output, as IR text with its seed and the stage that broke it. The exit code is 1 when something failed.
+    """
+    from .fuzz import Campaign, CaseResult
+
+    if seconds is None and count is None:
+        seconds = 60.0
+    campaign = Campaign(seed=seed, start=start, count=count, seconds=seconds, folder=output)
+    with _working("fuzzing") as tell:
+
+        def progress(result: CaseResult) -> None:
+            tell(result.number + 1 - start, count or 0, f"case {result.number}")
+            if result.failure is not None and not json:
+                out.print(result.reproducer, highlight=False, markup=False, soft_wrap=True)
+
+        summary = campaign.run(progress)
+    if json:
+        _print_json(summary.to_dict())
+    else:
+        out.print(
+            f"seed {seed}: {summary.cases} cases in {summary.seconds:.0f} s, {len(summary.failures)} failed, "
+            f"{summary.refused.total()} not supported, {summary.undefined} undefined",
+            highlight=False,
+        )
+        for reason, times in summary.refused.most_common(5):
+            out.print(f"  {times} times: {reason[:160]}", highlight=False, markup=False)
+    if summary.failures:
+        raise typer.Exit(1)
 
 
 @app.command(epilog=_examples("mlc cache", "mlc cache --clear"))

@@ -88,29 +88,40 @@ def _sign(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: D
     zero, one = _zero(dtype), _one(dtype)
     if dtype is DType.UINT8:
         return select(x[0] > zero, one, zero)
-    return select(x[0] > zero, one, select(x[0] < zero, zero - one, x[0]))
+    return select(x[0] > zero, one, select(x[0] < zero, zero - one, zero))
 
 
 def _clamp(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
     value = x[0]
-    # No byte is below 0.
-    if attributes["min"] is not None and not (dtype is DType.UINT8 and attributes["min"] <= 0):
-        low = constant(attributes["min"], dtype)
-        value = bind(select(value < low, low, value))
-    if attributes["max"] is not None:
-        high = constant(attributes["max"], dtype)
-        value = bind(select(value > high, high, value))
+    low, high = _within_range(attributes["min"], dtype), _within_range(attributes["max"], dtype)
+    if low is not None and not _is_lowest(low, dtype):
+        value = bind(select(value < constant(low, dtype), constant(low, dtype), value))
+    if high is not None:
+        value = bind(select(value > constant(high, dtype), constant(high, dtype), value))
     return value
 
 
+def _within_range(bound: Any, dtype: DType) -> Any:
+    """A bound of an integer type as a number of that type: what lies outside of its range limits like the end of it."""
+    if bound is None or not dtype.is_integer:
+        return bound
+    limits = np.iinfo(dtype.numpy)
+    return int(min(max(bound, int(limits.min)), int(limits.max)))
+
+
+def _is_lowest(bound: Any, dtype: DType) -> bool:
+    """Whether nothing is below ``bound``. See :func:`_comparable`."""
+    return dtype.is_integer and bool(bound == np.iinfo(dtype.numpy).min)
+
+
 def _leaky_relu(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
-    return select(x[0] > _zero(dtype), x[0], x[0] * constant(attributes["slope"], dtype))
+    return select(x[0] > _zero(dtype), x[0], tirx.Mul(x[0], constant(attributes["slope"], dtype)))
 
 
 def _elu(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
     low = bind(select(x[0] > _zero(dtype), _zero(dtype), x[0]))
     negative = math.expm1(bind, low) if dtype is DType.FLOAT32 else _libm("expm1")(low)
-    return select(x[0] > _zero(dtype), x[0], negative * constant(attributes["alpha"], dtype))
+    return select(x[0] > _zero(dtype), x[0], tirx.Mul(negative, constant(attributes["alpha"], dtype)))
 
 
 def _hardsigmoid(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
@@ -177,11 +188,11 @@ def _floor_div(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dty
         return select(_sign_differs(bind(tirx.truncmod(a, b)), b, dtype), quotient - _one(dtype), quotient)
     # As PyTorch: exact quotient from the remainder, so that rounding of a / b does not matter.
     remainder = _modulo(bind, a, b, dtype)
-    quotient = bind((a - remainder) / b)
+    quotient = bind(tirx.Div(a - remainder, b))
     quotient = bind(select(_sign_differs(remainder, b, dtype), quotient - _one(dtype), quotient))
     whole = bind(tirx.floor(quotient))
     whole = bind(select(quotient - whole > constant(0.5, dtype), whole + _one(dtype), whole))
-    return select(tirx.EQ(b, _zero(dtype)), a / b, whole)
+    return select(tirx.EQ(b, _zero(dtype)), tirx.Div(a, b), whole)
 
 
 def _power(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
@@ -190,10 +201,10 @@ def _power(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: 
         value = float(exponent.value)
         if value == int(value) and abs(value) <= 64 and (dtype.is_float or value >= 0):
             result = _integer_power(bind, base, abs(int(value)), dtype)
-            return _one(dtype) / result if value < 0 else result
+            return tirx.Div(_one(dtype), result) if value < 0 else result
         if abs(value) == 0.5:
             root = bind(tirx.sqrt(base))
-            return root if value > 0 else _one(dtype) / root
+            return root if value > 0 else tirx.Div(_one(dtype), root)
     if dtype.is_integer:
         wide = tirx.pow(tirx.Cast("float64", base), tirx.Cast("float64", exponent))
         return tirx.Cast(compute_dtype(dtype), tirx.Cast("int64", wide))
@@ -275,9 +286,9 @@ RULES: dict[str, Rule] = {
     "ceil": _unary(lambda x, dtype: tirx.ceil(x)),
     "round": _unary(lambda x, dtype: tirx.nearbyint(x)),
     "trunc": _unary(lambda x, dtype: tirx.trunc(x)),
-    "reciprocal": _unary(lambda x, dtype: _one(dtype) / x),
+    "reciprocal": _unary(lambda x, dtype: tirx.Div(_one(dtype), x)),
     "sqrt": _unary(lambda x, dtype: tirx.sqrt(x)),
-    "rsqrt": _unary(lambda x, dtype: _one(dtype) / tirx.sqrt(x)),
+    "rsqrt": _unary(lambda x, dtype: tirx.Div(_one(dtype), tirx.sqrt(x))),
     "exp": _transcendental(math.exp, tirx.exp),
     "exp2": _transcendental(math.exp2, _libm("exp2")),
     "expm1": _transcendental(math.expm1, _libm("expm1")),
@@ -311,7 +322,7 @@ RULES: dict[str, Rule] = {
     "logical_not": _unary(lambda x, dtype: tirx.Not(_truth(x, dtype))),
     "bitwise_not": _unary(lambda x, dtype: tirx.Not(x) if dtype is DType.BOOL else tirx.bitwise_not(x)),
     "clamp": _clamp,
-    # The nodes themselves: Python's operators would fold x + 0.0 to x and x * 0.0 to 0.0, wrong for -0.0 and NaN.
+    # The nodes themselves: Python's operators would fold x + 0.0 to x and x * 0.0 to 0.0, wrong for -0.0 and NaN, and refuse 1.0 / 0.0.
     "add": _binary(tirx.Add),
     "sub": _binary(tirx.Sub),
     "mul": _multiply,

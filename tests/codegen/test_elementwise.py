@@ -136,6 +136,38 @@ def test_the_complementary_error_function_keeps_its_accuracy_far_right() -> None
         check(TEMPLATE, graph, inputs=[values[:count]], tolerance=2e-7)
 
 
+@pytest.mark.parametrize("dtype", [DType.UINT8, DType.INT8])
+def test_comparisons_at_the_ends_of_a_range(dtype: DType) -> None:
+    """TVM's analyzer ends the process when it meets a comparison of unsigned numbers with zero."""
+
+    def build(b, x, y):
+        zero = b.call("full", shape=(), value=0, dtype=dtype)
+        compared = [b.call(op, x, zero) for op in ("lt", "ge", "maximum", "minimum")]
+        limited = [b.call("clamp", x, min=low, max=high) for low, high in ((0, None), (-1000, 1000), (None, 0))]
+        return [*compared, *limited, b.call("relu", x), b.call("sign", x), b.call("where", compared[0], x, y)]
+
+    check(TEMPLATE, region([tensor((9,), dtype), tensor((9,), dtype)], build))
+
+
+def test_divisions_by_a_constant_zero() -> None:
+    def build(b, x):
+        zero = b.call("full", shape=(), value=-0.0, dtype=DType.FLOAT32)
+        return [
+            b.call("div", x, zero),
+            b.call("floor_div", x, zero),
+            b.call("reciprocal", zero),
+            b.call("rsqrt", zero),
+            b.call("sign", zero),
+        ]
+
+    check(TEMPLATE, region([tensor((5,))], build))
+
+
+def test_sign_of_nan_is_zero() -> None:
+    graph = region([tensor((4,))], lambda b, x: b.call("sign", x))
+    check(TEMPLATE, graph, inputs=[np.array([np.nan, -0.0, 3.0, -2.0], np.float32)])
+
+
 def test_nan_and_infinity() -> None:
     values = np.array([np.nan, 1.0, np.inf, -np.inf, -2.0, np.nan], np.float32)
     for op in ("isnan", "isinf", "relu"):
