@@ -7,6 +7,7 @@ logarithm of a large number is fine, an integer division by zero is not) are lim
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..errors import Error
-from ..ir import ArrayConstant, DType, Graph, GraphBuilder, Layout, TensorType, Value
+from ..ir import REQUIRED, ArrayConstant, DType, Graph, GraphBuilder, Layout, TensorType, Trait, Value, registry
 from .rebuilding import rebuild
 
 _Item = TypeVar("_Item")
@@ -27,11 +28,15 @@ F32 = DType.FLOAT32
 _INTEGERS = (DType.INT64, DType.INT32, DType.INT16, DType.INT8, DType.UINT8)
 _STORED = (F32, DType.FLOAT64, DType.BOOL, *_INTEGERS)
 
-UNARY = ("abs", "ceil", "cos", "elu", "erf", "exp", "expm1", "floor", "gelu", "hardsigmoid", "hardswish", "isinf", "isnan", "leaky_relu",
-         "log", "log1p", "logical_not", "neg", "reciprocal", "relu", "round", "rsqrt", "sigmoid", "sign", "silu", "sin", "softplus", "sqrt",
-         "square", "tanh", "trunc")  # fmt: skip
+_TAMES = frozenset({"abs", "ceil", "clamp", "cos", "floor", "neg", "relu", "round", "sigmoid", "sign", "sin", "tanh", "trunc", "isnan"})
+"""Operations whose operands may be of any size."""
+
+_POSITIVE = frozenset(
+    {"log", "log2", "log10", "sqrt", "rsqrt", "log1p", "reciprocal", "lgamma", "digamma", "trigamma", "bessel_y0", "bessel_y1"}
+)
+"""Operations that are mostly given positive operands."""
+
 UNARY_ANY = ("abs", "neg", "square", "sign", "relu", "logical_not", "clamp", "bitwise_not")
-BINARY = ("add", "sub", "mul", "maximum", "minimum", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_xor")
 BINARY_FLOAT = ("div", "pow", "fmod", "remainder", "floor_div")
 BINARY_INTEGER = ("bitwise_and", "bitwise_or", "bitwise_xor", "floor_div", "fmod", "remainder")
 _WEIGHTS = {
@@ -73,8 +78,21 @@ _WEIGHTS = {
 }
 """How often each kind of step is tried."""
 
-NEVER = frozenset({"state_read", "state_write", "fusion", "while", "put"})
-"""Operations that are not generated: they need tokens, are made by passes, or may not end."""
+NEVER = frozenset({"state_read", "state_write", "fusion", "while", "put", "bitcast", "nextafter"})
+"""Operations that are not generated: they need tokens, are made by passes, may not end, or look at bits, which float64 has others of."""
+
+
+@functools.cache
+def elementwise(operands: int) -> tuple[str, ...]:
+    """The elementwise operations of the registry with that many operands, and without attributes that must be given."""
+    return tuple(
+        name
+        for name, op in sorted(registry().items())
+        if op.has(Trait.ELEMENTWISE)
+        and len(op.operands) == operands
+        and name not in (*NEVER, *BINARY_FLOAT, "cast", "where")
+        and not any(default is REQUIRED for default in op.attributes.values())
+    )
 
 
 def random_graph(generator: np.random.Generator, nodes: int | None = None) -> Graph:
@@ -194,15 +212,16 @@ class _Maker:
     # ---- elementwise ----
 
     def unary(self) -> Value:
-        x, op = self.floating(), self.choice(UNARY)
-        if op in ("exp", "expm1", "square", "softplus"):
-            x = self.limited(x, -8.0, 8.0)
+        x, op = self.floating(), self.choice(elementwise(1))
+        if op not in _TAMES:
+            limit = self.choice((0.9, 3.0, 8.0))
+            x = self.limited(x, -limit, limit)
         choices: dict[str, dict[str, Any]] = {
             "gelu": {"approximate": self.choice(("none", "tanh"))},
             "elu": {"alpha": self.choice((1.0, 0.5, 2.0))},
             "leaky_relu": {"slope": self.choice((0.01, 0.3))},
         }
-        if op in ("log", "sqrt", "rsqrt", "log1p", "reciprocal") and self.chance(0.8):
+        if op in _POSITIVE and self.chance(0.8):
             x = self.builder.call("add", self.builder.call("abs", x), self.number(x, 0.5))
         return self.builder.call(op, x, **choices.get(op, {}))
 
@@ -230,7 +249,7 @@ class _Maker:
     def binary(self) -> Value:
         x = self.pick()
         y = self.partner(x)
-        return self.builder.call(self.choice(BINARY), *((x, y) if self.chance(0.7) else (y, x)))
+        return self.builder.call(self.choice(elementwise(2)), *((x, y) if self.chance(0.7) else (y, x)))
 
     def binary_float(self) -> Value:
         x, op = self.floating(), self.choice(BINARY_FLOAT)

@@ -95,7 +95,7 @@ def _constant(builder: GraphBuilder, value: Value, extent: Extent | None) -> Val
     if array.dtype.kind == "i" and value.tensor.dtype.text == "i64" and array.size:
         # Probably indices: kept inside the smallest extent there may be.
         array = np.where(array < 0, -1, np.minimum(array, max(min(shape, default=1) - 1, 0)))
-    return builder.constant(ArrayConstant(np.ascontiguousarray(array)))
+    return builder.constant(ArrayConstant(np.array(array, order="C")))
 
 
 _SHAPES = ("shape",)

@@ -139,7 +139,7 @@ def _inputs(graph: Graph, smaller: Graph, values: dict[Value, np.ndarray]) -> li
         if array.shape != shape:
             array = np.resize(array, shape)
         with np.errstate(all="ignore"):
-            arrays.append(np.ascontiguousarray(array.astype(dtype)))
+            arrays.append(np.array(array, dtype, order="C"))
     return arrays
 
 
