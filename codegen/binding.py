@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import LoweringError
 from ..ir import (
+    FUSION,
     Constant,
     Cost,
     Extent,
@@ -268,12 +269,12 @@ class _Binder:
                 layout = native.constant_layouts.get(position, value.tensor.layout)
                 arguments.append(self.packed.place(self.constants[value], layout))
             else:
-                arguments.append(self._read(value))
+                arguments.append(_part(self._read(value), kernel, position))
         arguments += [self._write(value) for value in node.outputs]
         workspace = size_of(kernel.renamed(native.workspace_bytes))
         if workspace != 0:
             arguments.append(self._new(workspace))
-        cost = self._costs[node]
+        cost = FUSION.cost_of_region(kernel.task.graph) if kernel.offsets else self._costs[node]
         return KernelCall(
             symbol=native.symbol,
             arguments=tuple(arguments),
@@ -397,6 +398,14 @@ class _Carried:
             return self.present
         (move,) = self.present.moves
         return dataclasses.replace(self.present, offset=trips % 2 * move.stride, moves=())
+
+
+def _part(whole: BufferRef, kernel: KernelNode, position: int) -> BufferRef:
+    """What the kernel takes of its operand at ``position``."""
+    if position not in kernel.offsets or not whole.nbytes:
+        return whole
+    nbytes = kernel.task.graph.inputs[position].tensor.nbytes
+    return dataclasses.replace(whole, nbytes=nbytes, offset=whole.offset + kernel.offsets[position])
 
 
 def _piece(whole: BufferRef, piece: TensorType, loop: int, trips: int, backwards: bool) -> BufferRef:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from ..ir import (
     symbol,
     used_symbols,
 )
+from .offsets import without_offsets
 from .target import Kind, Target
 from .task import Numerics, Task
 from .template import Template
@@ -37,12 +38,14 @@ class KernelNode:
     """A kernel call to be: the fused node, its task and the template that takes it.
 
     ``symbols`` are the graph's names of what the task calls s0, s1, ...
+    ``offsets`` are the bytes from the start of operands, by their position, to the parts of them that the task takes.
     """
 
     node: Node
     task: Task
     template: Template
     symbols: tuple[str, ...] = ()
+    offsets: Mapping[int, int] = field(default_factory=dict)
 
     def renamed(self, dim: Dim) -> Dim:
         """A size that the task's kernel states, in the symbols of the graph."""
@@ -69,7 +72,14 @@ def kernel_nodes(graph: Graph, target: Target, threads: int, numerics: Numerics,
             locations += _refused_locations(node, target.kind)
             continue
         constant_inputs = frozenset(position for position, value in enumerate(node.inputs) if value in constants)
-        kernels.append(KernelNode(node, Task(region, constant_inputs, target, threads, numerics), template, used_symbols(original)))
+        offsets: dict[int, int] = {}
+        symbols = used_symbols(original)
+        if not symbols and template.in_place(region) is None:
+            part, found = without_offsets(region, constant_inputs)
+            better = template_for(canonicalise(part), target.kind) if found else None
+            if better is not None and better.in_place(part) is None:
+                region, template, offsets = canonicalise(part), better, found
+        kernels.append(KernelNode(node, Task(region, constant_inputs, target, threads, numerics), template, symbols, offsets))
     if refused:
         remedy = "compile with static shapes (without dynamic_shapes), " if graph.symbols else ""
         error = LoweringError(

@@ -104,7 +104,8 @@ class GradientBoostedModel(CostModel):
             raise CostModelError("this cost model has learned nothing yet; fit it or load one")
         import xgboost
 
-        data = xgboost.DMatrix(feature_matrix(task, configs))
+        # One thread: starting several takes longer than such a prediction.
+        data = xgboost.DMatrix(feature_matrix(task, configs), nthread=1)
         scores = np.stack([np.asarray(ranker.predict(data), dtype=np.float64) for ranker in self._rankers])
         slowdown = np.asarray(self._regressor.predict(data), dtype=np.float64)
         return Prediction(roofline(task).seconds * np.exp(slowdown), scores)

@@ -15,10 +15,12 @@ from .layout import AssignLayouts
 from .pipeline import Pipeline
 from .raise_composites import RaiseComposites
 from .simplify import Simplify
+from .unrolled_loops import BatchLayers, LeadSlices
 from .widen_halves import WidenHalves
 
 __all__ = [
     "AssignLayouts",
+    "BatchLayers",
     "CommonSubexpressions",
     "Compare",
     "Context",
@@ -34,6 +36,7 @@ __all__ = [
     "Fuse",
     "Horizontal",
     "Instrument",
+    "LeadSlices",
     "Pass",
     "Pipeline",
     "RaiseComposites",

@@ -26,6 +26,7 @@ from .facts import (
 )
 from .grouping import Group, Partition
 from .regions import Region
+from .unrolled_loops import leads_slices
 
 
 @register_pass
@@ -54,10 +55,10 @@ class Fuse(Pass):
 def _split_virtual_views(graph: Graph) -> Graph:
     """Gives each reader of a view that would move data its own copy of the view, so that it can be fused into all of them."""
     rewriter = Rewriter(graph)
-    split = {node for node in graph.nodes if is_virtual(node) and use_count(graph, node.output) > 1}
+    chains = {node for node in graph.nodes if is_virtual(node) and not leads_slices(graph, node)}
+    split = {node for node in chains if use_count(graph, node.output) > 1}
     if not split:
         return graph
-    chains = {node for node in graph.nodes if is_virtual(node)}
 
     def fresh(value: Value) -> Value:
         node = value.node

@@ -74,3 +74,29 @@ def test_scans_and_while_loops() -> None:
     torch.manual_seed(0)
     for rounds in (0, 3):
         check(Cells().eval(), torch.randn(5, 2, 6), torch.tensor(rounds))
+
+
+class Unrolled(nn.Module):
+    """A cell in a loop of Python."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.from_input, self.from_state = nn.Linear(8, 16), nn.Linear(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.new_zeros(x.shape[0], 16)
+        states = []
+        for step in range(x.shape[1]):
+            h = torch.tanh(self.from_input(x[:, step]) + self.from_state(h))
+            states.append(h)
+        return torch.stack(states, 1)
+
+
+def test_the_rounds_of_an_unrolled_loop_share_their_kernels() -> None:
+    torch.manual_seed(0)
+    counts = []
+    for length in (8, 16):
+        (program,) = check(Unrolled().eval(), torch.randn(2, length, 8)).report().programs
+        assert len(program.kernels) >= length
+        counts.append(len({kernel.symbol for kernel in program.kernels}))
+    assert counts[0] == counts[1] <= 5

@@ -59,7 +59,7 @@ def test_the_default_pipeline_round_trips_and_every_pass_is_in_the_registry() ->
 @pytest.mark.parametrize(
     ("text", "position", "message"),
     [
-        ("simplify,fuze", 9, "no pass is called 'fuze' (known: common-subexpressions, "),
+        ("simplify,fuze", 9, "no pass is called 'fuze' (known: batch-layers, common-subexpressions, "),
         ("fuse{max_opps=2}", 5, "pass 'fuse' has no option 'max_opps' (known: max_ops)"),
         ("fuse{max_ops=many}", 13, "option 'max_ops' needs a whole number, not 'many'"),
         ("fuse{max_ops=2,max_ops=3}", 15, "given twice"),
