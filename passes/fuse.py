@@ -143,8 +143,10 @@ def _rank(group: Group) -> int:
 
 def _join_consumers(partition: Partition) -> None:
     """Injective groups become prologues of the kernel that reads them."""
-    for group in reversed(partition.groups()):
-        if not group.injective or partition.home(next(iter(group.nodes))) is not group:
+    for seen in reversed(partition.groups()):
+        group = partition.home(next(iter(seen.nodes)))
+        # A group that has become part of a later one was dealt with; one that took in what it reads ends where it did.
+        if not group.injective or group.last != seen.last:
             continue
         consumers = partition.consumers(group)
         if not consumers:

@@ -93,10 +93,10 @@ def test_results_without_elements_need_no_kernel() -> None:
 
 def test_what_no_template_takes_is_listed_with_the_users_line() -> None:
     builder = GraphBuilder()
-    x = builder.input(TensorType(DType.BFLOAT16, (4, 4)))
-    builder.location = Location("net.head", "model.py:7: x @ x", "aten.matmul.default")
-    with pytest.raises(LoweringError, match=r"matmul .*net\.head.*model\.py:7.*bf16\[4,4\]"):
-        assembled(builder.finish([builder.call("matmul", x, x)]))
+    x = builder.input(TensorType(DType.COMPLEX64, (4, 4)))
+    builder.location = Location("net.head", "model.py:7: torch.cat([x, x])", "aten.cat.default")
+    with pytest.raises(LoweringError, match=r"concat .*net\.head.*model\.py:7.*c64\[4,4\]"):
+        assembled(builder.finish([builder.call("concat", x, x, axis=0)]))
 
 
 def test_a_size_that_no_input_tells_is_refused() -> None:
