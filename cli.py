@@ -22,7 +22,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from .errors import DatabaseError, Error
+from .errors import DatabaseError, DeviceUnavailableError, Error
 
 if TYPE_CHECKING:
     from .model_source import ModelSource
@@ -183,8 +183,11 @@ def report(
     compiled = _artifact(model) if _is_artifact(model) else _compile(_load(model), target, threads, database)
     found = compiled.report()
     if not _is_c(compiled):  # else the device is elsewhere: sizes, but no times
-        with _working("profiling"):
-            found = Report(found.name, tuple(executable.profile() for executable in compiled.executables))
+        try:
+            with _working("profiling"):
+                found = Report(found.name, tuple(executable.profile() for executable in compiled.executables))
+        except DeviceUnavailableError as error:
+            err.print(f"without times: {error}", highlight=False, markup=False, soft_wrap=True)
     if json:
         _print_json(found.to_dict())
     else:

@@ -12,8 +12,10 @@ import pytest
 import torch
 from cuda_stand_in import StandIn, cuda_stand_in
 from torch import nn
+from typer.testing import CliRunner
 
 import mlc
+from mlc import cli
 from mlc.benchmarks.models.randomise import randomise
 from mlc.errors import BuildError, DeviceUnavailableError, OptionError, SignatureError
 
@@ -57,6 +59,18 @@ class Decoder(nn.Module):
         x = x + self.out(attended.transpose(1, 2).reshape(batch, length, 32))
         x = x + self.narrow(nn.functional.gelu(self.wide(x)))
         return self.head(x).log_softmax(-1).topk(3).values
+
+
+class Remembering(nn.Module):
+    """A branch on data, and a buffer that the calls change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.add_(x.sum(0))
+        return torch.cond(x.sum() > 0, lambda a: a.relu(), lambda a: a * 2, (x,)) + self.seen
 
 
 def perceptron() -> nn.Module:
@@ -111,6 +125,17 @@ def test_models_match_pytorch(name: str, gpu: StandIn, tmp_path: Path) -> None:
             loaded(x[:2])
 
 
+def test_branches_and_states(gpu: StandIn) -> None:
+    model, x = Remembering().eval(), torch.ones(3, 4)
+    twin = copy.deepcopy(model)
+    compiled = mlc.compile(model, example_inputs=(x,), target=TARGET)
+    gpu.know(compiled.executables[0].program, copy.deepcopy(twin), (x,), TARGET)
+    with torch.no_grad():
+        for sign in (1, -1, -1):
+            torch.testing.assert_close(compiled(sign * x), twin(sign * x))
+    assert torch.equal(model.seen, twin.seen) and not gpu.problems
+
+
 def test_without_a_gpu_everything_works_but_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlc.runtime import cuda_driver
 
@@ -121,6 +146,8 @@ def test_without_a_gpu_everything_works_but_the_call(tmp_path: Path, monkeypatch
     compiled = mlc.compile(model, example_inputs=(x,), target=TARGET)
     compiled.save(tmp_path / "model.mlc")
     assert "cuda -arch=sm_80" in str(mlc.load(tmp_path / "model.mlc").report())
+    shown = CliRunner().invoke(cli.app, ["report", str(tmp_path / "model.mlc")])
+    assert shown.exit_code == 0 and "softmax" in shown.output
     with torch.no_grad():
         for callable_ in (compiled, mlc.load(tmp_path / "model.mlc")):
             with pytest.raises(DeviceUnavailableError, match=r"NVIDIA GPU.*target='cpu'"):

@@ -42,7 +42,7 @@ def conv(**attributes: object) -> dict[str, object]:
 
 
 def moved(b, x, y):
-    z = b.call("permute", b.call("gelu", b.call("add", x, y)), order=(2, 0, 1))
+    z = b.call("permute", b.call("relu", b.call("add", x, y)), order=(2, 0, 1))
     return [b.call("concat", z, z, axis=1), b.call("gt", b.call("mul", x, y), x)]
 
 
@@ -72,7 +72,7 @@ PUT = [
 BIG = [np.array([[-7, 7, 2**40, -(2**40)], [5, -5, 3, 0]]), np.array([3, -3, 7, 2**33])]
 
 CASES = {
-    "movement": case("elementwise", [tensor((5, 7, 9)), tensor((7, 1))], moved, configs=2),
+    "movement": case("elementwise", [tensor((5, 7, 9)), tensor((7, 1))], moved),
     "maths fp32": case("elementwise", [tensor((1000,))], maths),
     "maths fp64": case("elementwise", [tensor((300,), F64)], maths),
     "integers": case("elementwise", [tensor((2, 4), I64), tensor((4,), I64)], whole_numbers, inputs=BIG),
@@ -90,7 +90,7 @@ CASES = {
     "first largest": case("reduction", [tensor((3, 41, 20))], lambda b, x: b.call("reduce", x, kind="argmax", axes=(1,)), inputs=ROUNDED),
     "any": case("reduction", [tensor((6, 30), B1)], lambda b, x: b.call("reduce", x, kind="any", axes=(0, 1))),
     "largest byte": case("reduction", [tensor((6, 30), U8)], lambda b, x: b.call("reduce", x, kind="max", axes=(1,))),
-    "softmax": case("rowwise", [tensor((6, 133))], lambda b, x: b.call("softmax", b.call("mul", x, x), axis=1), configs=2),
+    "softmax": case("rowwise", [tensor((6, 133))], lambda b, x: b.call("softmax", b.call("mul", x, x), axis=1)),
     "softmax across": case("rowwise", [tensor((3, 40, 5))], lambda b, x: b.call("softmax", x, axis=1)),
     "long log_softmax": case("rowwise", [tensor((2, 9000))], lambda b, x: b.call("log_softmax", x, axis=1)),
     "layer_norm": case("rowwise", [tensor((5, 7, 96)), tensor((5, 7, 96)), tensor((96,)), tensor((96,))], normalised),
@@ -113,7 +113,7 @@ CASES = {
         [tensor((3, 200)), tensor((19, 200)), tensor((19,))],
         lambda b, *x: b.call("gelu", b.call("linear", *x)),
         constants=frozenset({1}),
-        configs=3,
+        configs=2,
     ),
     "batched matmul": case("gemm", [tensor((3, 2, 20, 17)), tensor((2, 17, 24))], lambda b, x, y: b.call("matmul", b.call("relu", x), y)),
     "vector": case("gemm", [tensor((20,)), tensor((4, 20))], lambda b, x, w: b.call("linear", x, w)),
