@@ -291,7 +291,7 @@ _DECODERS = (
     Family(
         "RWKV",
         _decoder("RwkvForCausalLM", hidden_size=768, attention_hidden_size=768, num_hidden_layers=2),
-        lambda g: {"input_ids": _tokens(g, 64)},
+        lambda g: {"input_ids": _tokens(g, 32)},
     ),
 )
 
