@@ -6,10 +6,12 @@ import json
 import math
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from ..codegen.task import Task
+from ..codegen.templates import template_for
 from ..ir import DType, Graph, Node, TensorType, Trait, Value, interpret, lookup
 
 SETS = 2
@@ -68,7 +70,9 @@ def _integer_range(graph: Graph, value: Value, type: TensorType) -> tuple[int, i
         for node, position in _uses(graph, pending.pop()):
             if node.op in _INDEX_OPS and position == 1:
                 extents.append(_indexed_extent(node))
-            elif lookup(node.op).has(Trait.VIEW) or node.op in ("cast", "concat"):
+            elif node.op == "put" and position >= 2:
+                extents.append(_put_extent(node, position))
+            elif lookup(node.op).has(Trait.VIEW) or node.op in ("cast", "concat") or _counts_on(node):
                 new = [output for output in node.outputs if output not in seen]
                 seen.update(new)
                 pending.extend(new)
@@ -84,6 +88,20 @@ def _indexed_extent(node: Node) -> int:
     axis = node.attributes.get("axis", 0)
     assert isinstance(axis, int)
     return shape[axis]
+
+
+def _counts_on(node: Node) -> bool:
+    """Whether the node adds 0, 1, ... to a number: the positions in a cache from the first one on."""
+    return node.op == "add" and any(operand.op == "iota" for operand in node.inputs)
+
+
+def _put_extent(node: Node, position: int) -> int:
+    """How many first positions there are for which those that count on from there are valid too."""
+    axes = node.attributes["axes"]
+    assert isinstance(axes, tuple)
+    axis = axes[position - 2]
+    assert isinstance(axis, int)
+    return node.inputs[0].tensor.static_shape[axis] - node.inputs[position].tensor.elements + 1
 
 
 def _fan_in(op: str, type: TensorType) -> int:
@@ -105,16 +123,20 @@ def write_case(task: Task, folder: pathlib.Path, seed: int = 0) -> pathlib.Path:
     folder.mkdir(parents=True, exist_ok=True)
     inputs = [example_inputs(task, variant, seed) for variant in range(SETS)]
     results = [interpret(task.graph, arrays, wide=True) for arrays in inputs]
-    manifest = {
+    manifest: dict[str, Any] = {
         "threads": task.threads,
         "inputs": [
             _write_input(task, position, [arrays[position] for arrays in inputs], folder) for position in range(len(task.graph.inputs))
         ],
         "outputs": [
-            _write_output(value.tensor, position, [arrays[position] for arrays in results], folder)
+            _write_output(value.tensor, position, [arrays[position] for arrays in results], folder) | {"held": None}
             for position, value in enumerate(task.graph.outputs)
         ],
     }
+    template = template_for(task.graph)
+    updated = template.in_place(task.graph) if template is not None else None
+    if updated is not None:
+        manifest["outputs"][0]["held"] = _write_held(task, updated, inputs, folder)
     path = folder / "case.json"
     path.write_text(json.dumps(manifest))
     return path
@@ -129,6 +151,15 @@ def _write_input(task: Task, position: int, variants: Sequence[np.ndarray], fold
         np.save(path, array if constant else layout.pack(array))
         paths.append(str(path))
     return {"constant": constant, "order": list(layout.order), "blocks": list(layout.blocks), "files": paths}
+
+
+def _write_held(task: Task, updated: int, inputs: Sequence[Sequence[np.ndarray]], folder: pathlib.Path) -> list[str]:
+    """What the output must hold before the kernel updates it in place."""
+    layout = task.graph.outputs[0].tensor.layout
+    paths = [str(folder / f"held.{variant}.npy") for variant in range(len(inputs))]
+    for path, arrays in zip(paths, inputs, strict=True):
+        np.save(path, layout.pack(arrays[updated]))
+    return paths
 
 
 def _write_output(type: TensorType, position: int, variants: Sequence[np.ndarray], folder: pathlib.Path) -> dict[str, object]:

@@ -234,7 +234,11 @@ class Executable:
         inputs = [framework.prepare(spec, leaf) for spec, leaf in zip(signature.inputs, leaves, strict=False)]
         outputs = [framework.empty(spec) for spec in signature.outputs]
         places = tuple(address for _, address in inputs), tuple(address for _, address in outputs), tuple(values.values())
-        samples = [self.runner.profile(*places) for _ in range(warmup + calls)][warmup:]
+        samples = []
+        for _ in range(warmup + calls):
+            self.states.reset()  # else a cache is full at some time
+            samples.append(self.runner.profile(*places))
+        samples = samples[warmup:]
         return self.report([statistics.median(times) * 1e-9 for times in zip(*samples, strict=True)])
 
     def report(self, seconds: Sequence[float] | None = None) -> ProgramReport:
