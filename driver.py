@@ -17,7 +17,7 @@ from .costmodel import CostOracle, Estimate
 from .errors import OptionError
 from .ir import Constant, Graph, interpret
 from .ir.program import Signature
-from .module import CompiledModel
+from .module import CompiledModel, own_forward
 from .passes import Context, Pipeline, default_pipeline
 from .passes.acceptance import template_takes
 from .passes.instruments import Instrument
@@ -77,7 +77,7 @@ def compile(
     initial: dict[str, Constant] = {}
 
     def compile_signature(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callee:
-        return compile_program(model, args, kwargs, options, dynamic_shapes=dynamic_shapes, name=name, initial=initial)
+        return compile_program(own_forward(model), args, kwargs, options, dynamic_shapes=dynamic_shapes, name=name, initial=initial)
 
     executables = []
     if example_inputs is not None or example_kwargs is not None or _is_exported(model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import sys
 import threading
@@ -21,6 +22,10 @@ from .runtime.states import BorrowedStates, States
 CompileSignature: TypeAlias = Callable[[tuple[Any, ...], dict[str, Any]], Callee]
 """Compiles the model for the arguments of one call. The executable's signature must describe those arguments as they were spelled:
 what was positional stays positional, what was a keyword stays a keyword."""
+
+_CALLERS = "transformers.generation."
+"""Where methods come from, generate above all, that call their model. They get a copy of the module (the weights are the same ones) whose
+``forward`` is the compiled model."""
 
 _RETURNING_SELF = frozenset(
     {
@@ -205,7 +210,7 @@ class CompiledModel(Model):
             "call under torch.inference_mode() or torch.no_grad() to run the compiled one",
             level=5,
         )
-        return self._original(*args, **kwargs)
+        return own_forward(self._original)(*args, **kwargs)
 
     def _warn_once(self, text: str, level: int) -> None:
         if text not in self._warned:
@@ -287,13 +292,19 @@ class CompiledModel(Model):
 
     @property
     def __signature__(self) -> inspect.Signature:
-        return inspect.signature(getattr(self._original, "forward", self._original))
+        original = own_forward(self._original)
+        return inspect.signature(getattr(original, "forward", original))
 
     def __getattr__(self, name: str) -> Any:
         original = self.__dict__.get("_original")
         if original is None:
             raise AttributeError(name)
         value = getattr(original, name)
+        function = getattr(value, "__func__", None)
+        if getattr(function, "__module__", "").startswith(_CALLERS) and value.__self__ is original:
+            caller = copy.copy(original)
+            vars(caller)["forward"] = self
+            return getattr(caller, name)
         if name in _RETURNING_SELF and callable(value):
 
             def method(*args: Any, **kwargs: Any) -> Any:
@@ -309,6 +320,16 @@ class CompiledModel(Model):
     def __repr__(self) -> str:
         lines = "".join(f"\n  {executable.signature_text}" for executable in self._executables)
         return f"CompiledModel '{self._name}':{lines or ' nothing compiled yet'}"
+
+
+def own_forward(model: Any) -> Any:
+    """``model``; a copy of it (the weights are the same ones) with its class's ``forward`` where a compiled model took that one's place, as
+    in ``model.forward = mlc.compile(model)``."""
+    if not isinstance(vars(model).get("forward") if hasattr(model, "__dict__") else None, CompiledModel):
+        return model
+    twin = copy.copy(model)
+    del vars(twin)["forward"]
+    return twin
 
 
 def _positional_names(model: Callable[..., Any]) -> tuple[str, ...]:

@@ -161,7 +161,8 @@ def _explanation(what: str, error: Exception, dynamic_shapes: Any = None) -> str
         "a branch or loop on tensor values: replace it by torch.where or masks, or use torch.compile(model, backend='mlc'), which compiles "
         "the parts around it",
         "arguments that are neither tensors, numbers, strings nor containers of them: pass tensors, or register the class as a pytree",
-        "state created inside forward (caches, .to(), .item()): move it to __init__ or pass it as an argument",
+        "state created inside forward (caches, .to(), .item()): move it to __init__ or pass it as an argument (to a model of Hugging Face "
+        "a StaticCache, or use_cache=False)",
     ]
     if dynamic_shapes is not None:
         remedies.insert(0, "dynamic_shapes that the examples or the model contradict: change the ranges, or leave dimensions out")

@@ -24,7 +24,7 @@ from transformers.integrations.executorch import TorchExportableModuleWithStatic
 
 import mlc
 import mlc.dynamo
-from mlc import ExportError
+from mlc import ExportError, SignatureError
 
 STEPS = 200
 
@@ -60,15 +60,20 @@ def test_generate_runs_prefill_and_decoding_compiled() -> None:
     prompt = torch.randint(0, 97, (2, 5), generator=torch.Generator().manual_seed(0))
     expected = generate(model, prompt)
     assert len(set(expected[0].tolist())) > 10
-    model.forward = mlc.compile(model.forward)
+    fast = mlc.compile(model)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        assert torch.equal(generate(model, prompt), expected)
-    prefill, decode = model.forward.executables
+        assert torch.equal(generate(fast, prompt), expected)
+    prefill, decode = fast.executables
     assert sorted(spec.shape for spec in decode.signature.inputs if spec.mutated)[-1] == (2, 2, 4 + STEPS, 12)
-    # Again, with another cache of that shape: nothing new is compiled, nothing is left over from before.
+    # Again, with another cache of that shape and by another way: nothing new is compiled, nothing is left over from before.
+    model.forward = fast
     assert torch.equal(generate(model, prompt), expected)
-    assert model.forward.executables == (prefill, decode)
+    assert fast.executables == (prefill, decode)
+    with torch.no_grad(), pytest.raises(SignatureError, match="StaticCache"):
+        model(prompt)  # compiled too, and makes a cache
+    with pytest.warns(UserWarning, match="gradients"):
+        assert model(prompt, use_cache=False).logits.requires_grad  # by the model's own forward
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
