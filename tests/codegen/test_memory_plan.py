@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlc.codegen.memory_plan import Lifetime, aligned, plan_memory
+from mlc.codegen.memory_plan import Lifetime, aligned, plan_memory, plan_slots
 from mlc.ir.program import ALIGNMENT
 
 LIFETIMES = st.lists(
@@ -33,6 +33,19 @@ def test_the_lower_bound_is_the_largest_sum_alive_at_once(lifetimes: list[Lifeti
     sums = [sum(aligned(item.nbytes) for item in lifetimes if item.first <= moment <= item.last) for moment in range(20)]
     assert plan.lower_bound == max(sums)
     assert plan.lower_bound <= plan.nbytes
+
+
+@given(LIFETIMES)
+def test_a_slot_never_holds_two_buffers_at_once(lifetimes: list[Lifetime]) -> None:
+    chosen = plan_slots(lifetimes)
+    for i, a in enumerate(lifetimes):
+        for b, slot in zip(lifetimes[:i], chosen, strict=False):
+            assert slot != chosen[i] or a.first > b.last or b.first > a.last
+    assert set(chosen) == set(range(len(set(chosen))))
+
+
+def test_a_chain_needs_two_slots() -> None:
+    assert set(plan_slots([Lifetime(1000, step, step + 1) for step in range(10)])) == {0, 1}
 
 
 def test_a_chain_needs_two_buffers() -> None:
