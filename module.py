@@ -7,12 +7,13 @@ import inspect
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from .errors import Error, SignatureError, SizeError
+from .errors import Error, OptionError, SignatureError, SizeError
 from .ir.program import Signature
+from .original import PLACE, buffer_of, owner_of, watched
 from .runtime import Model, ProgramReport, Report, _native, trees
 from .runtime.executable import Callee, choose
 from .runtime.frameworks import needs_gradient, random_inputs, torch_framework
@@ -55,8 +56,8 @@ class CompiledModel(Model):
       warning, because a compiled program computes no gradients. Call it under ``torch.inference_mode()`` or ``torch.no_grad()``.
     - Changes of parameters, buffers and of ``training`` are noticed at the next call and compiled in: assignment, optimizer steps,
       ``load_state_dict``, ``to``, in-place operations. Writes through ``.data`` or NumPy views do not count versions and cannot be
-      noticed: call :meth:`refresh` after them.
-    - Attributes that it does not have itself are those of the original model (``.config``, submodules).
+      noticed: call :meth:`refresh` after them, and after changes of plain attributes and hooks, which are compiled in as well.
+    - Attributes that it does not have itself are those of the original model (``.config``, submodules), to read and to write.
 
     Calls from several threads are safe; one signature is compiled once.
     """
@@ -75,6 +76,7 @@ class CompiledModel(Model):
         self._lock = threading.RLock()
         self._warned: set[str] = set()
         self._generation = 0
+        self._thread_limit: int | None = None
         self._weights = _native.Dispatch(lambda args, kwargs: None)
         self._parameter_names = _positional_names(original)
         super().__init__((), name or str(getattr(original, "__name__", type(original).__name__)))
@@ -100,7 +102,7 @@ class CompiledModel(Model):
             if "transformers.cache_utils" in sys.modules:
                 from .frontend.holders import initialise
 
-                initialise(_owner(self._original)[0], args, kwargs)
+                initialise(owner_of(self._original)[0], args, kwargs)
             executable, leaves = self._find(args, kwargs)
             session.adopt(executable)
             self._watch(session)
@@ -115,7 +117,7 @@ class CompiledModel(Model):
             return session
 
     def _own_states(self) -> States:
-        return BorrowedStates(lambda name: _buffer(self._original, name))
+        return BorrowedStates(lambda name: buffer_of(self._original, name))
 
     def _watch(self, session: Session) -> None:
         """Lets the native dispatch notice changes of the original: of weights their content, of states only which tensor they are."""
@@ -123,10 +125,10 @@ class CompiledModel(Model):
             return
         torch_framework()  # the native side must know torch to read versions and addresses
         changing = {name for executable in self._executables for name in executable.changes}
-        entries = list(_state(self._original, changing))
+        entries = list(watched(self._original, changing))
         session.watch(entries)
         if session is self._default:
-            self._weights.watch([entry for entry in entries if entry[2] != _PLACE])
+            self._weights.watch([entry for entry in entries if entry[2] != PLACE])
 
     def _find(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Callee, list[Any]]:
         """The executable for a call and the call's flat inputs; compiles one when none fits."""
@@ -180,6 +182,8 @@ class CompiledModel(Model):
         return tuple(values[name] for name in names), {key: values[key] for key in keywords["keys"]}
 
     def _adopt(self, executable: Callee) -> None:
+        if self._thread_limit is not None:
+            executable.limit_threads(self._thread_limit)
         self._add(executable)
         self._default.watches = False  # the program may change buffers that the others do not
         self._watch(self._default)
@@ -216,6 +220,24 @@ class CompiledModel(Model):
         if text not in self._warned:
             self._warned.add(text)
             warnings.warn(f"{self._name}: {text}", stacklevel=level)
+
+    # ---- threads ----
+
+    @property
+    def threads(self) -> int | None:
+        """How many threads a call may use at most; None before anything is compiled. To be set to fewer than it was compiled for."""
+        return max((executable.report().threads for executable in self._executables), default=self._thread_limit)
+
+    @threads.setter
+    def threads(self, threads: int) -> None:
+        if not isinstance(threads, int) or threads < 1:
+            raise OptionError(f"threads={threads!r}: give a whole number of at least 1")
+        with self._lock:
+            self._thread_limit = threads
+            for executable in self._executables:
+                executable.limit_threads(threads)
+            self._generation += 1
+            self._default.renew(self._generation)
 
     # ---- weights ----
 
@@ -314,6 +336,36 @@ class CompiledModel(Model):
             return method
         return value
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_") or hasattr(type(self), name):
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self._original, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if name.startswith("_"):
+            object.__delattr__(self, name)
+        else:
+            delattr(self._original, name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*object.__dir__(self), *dir(self._original)})
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __len__(self) -> int:
+        return len(self._original)  # type: ignore[arg-type]
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._original[key]  # type: ignore[index]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._original)  # type: ignore[call-overload, no-any-return]
+
+    def __contains__(self, item: Any) -> bool:
+        return item in self._original  # type: ignore[operator]
+
     def __reduce__(self) -> Any:
         raise TypeError("a compiled model cannot be pickled or copied; use save() and mlc.load(), or compile a copy of the original model")
 
@@ -341,47 +393,6 @@ def _positional_names(model: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD))
 
 
-_PLACE = 2
-"""How a tensor is watched whose content may change: by identity and address alone (see ``_native.Dispatch.watch``)."""
-
-
-def _owner(model: Callable[..., Any]) -> tuple[Any, str]:
-    """The module whose weights a model uses (None for a plain function), and what its parameters' names start with in a program."""
-    import torch
-
-    if isinstance(model, torch.nn.Module):
-        return model, ""
-    owner = getattr(model, "__self__", None)
-    return (owner, "owner.") if isinstance(owner, torch.nn.Module) else (None, "")
-
-
-def _buffer(model: Callable[..., Any], name: str) -> Any:
-    """The buffer of that name in a program of ``model``; None when there is none."""
-    owner, prefix = _owner(model)
-    try:
-        return owner.get_buffer(name.removeprefix(prefix)) if owner is not None else None
-    except AttributeError:
-        return None
-
-
-def _state(model: Callable[..., Any], changing: Collection[str]) -> Iterator[tuple[dict[str, Any], str, int]]:
-    """What a compiled program takes from a module: (dictionary, key, how to watch it) of submodules, parameters, buffers, training flags.
-
-    ``changing`` are the names of the buffers that programs change.
-    """
-    owner, prefix = _owner(model)
-    if owner is None:
-        return
-    for path, module in owner.named_modules():
-        yield vars(module), "training", 0
-        for name in module._modules:
-            yield module._modules, name, 0
-        for tensors in (module._parameters, module._buffers):
-            for name, value in tensors.items():
-                full = prefix + (f"{path}.{name}" if path else name)
-                yield tensors, name, 0 if value is None else _PLACE if full in changing else 1
-
-
 def _tensors(value: Any) -> Iterator[Any]:
     """The leaves of nested tuples, lists and mappings."""
     if isinstance(value, Mapping):
@@ -398,7 +409,7 @@ def _map_arrays(value: Any) -> Any:
     import numpy as np
     import torch
 
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray | np.generic):
         return torch.from_numpy(np.array(value))
     if isinstance(value, dict):
         return {key: _map_arrays(part) for key, part in value.items()}

@@ -231,6 +231,11 @@ class SegmentedExecutable:
         """The signature on one line: ``(x: f32[1,3]) -> f32[1,2]``."""
         return describe_signature(self.signature)
 
+    def limit_threads(self, threads: int) -> None:
+        """Bounds the threads of its native programs. PyTorch has its own setting, ``torch.set_num_threads``."""
+        for executable in self.executables():
+            executable.limit_threads(threads)
+
     def executables(self) -> tuple[Executable, ...]:
         """The native programs it has by now."""
         return tuple(executable for step in self._plan.steps for executable in step.run.executables())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import re
+import sys
 import types
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.utils._pytree as pytree
 from torch import fx, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
@@ -67,7 +71,7 @@ def _exported(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any],
         args, kwargs = open_holders((tuple(args), dict(kwargs)))
         module = Opening(module)
     try:
-        exported = torch.export.export(module, tuple(args), dict(kwargs), dynamic_shapes=dynamic_shapes)
+        exported = _traced(module, args, kwargs, dynamic_shapes)
     except ExportError:
         raise
     except Exception as error:
@@ -80,6 +84,29 @@ def _exported(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any],
         what = "the model changes tensors that are neither its buffers nor arguments (make them buffers with register_buffer)"
         raise ExportError(_explanation(what, error, dynamic_shapes)) from error
     return _functional(exported, module)
+
+
+def _traced(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], dynamic_shapes: Any) -> ExportedProgram:
+    """What torch.export gives, after making known to it the dataclasses that the model takes and returns."""
+    for item in pytree.tree_leaves((args, kwargs)):
+        if dataclasses.is_dataclass(item) and not isinstance(item, type):
+            torch.export.register_dataclass(type(item))
+    while True:
+        try:
+            return torch.export.export(module, tuple(args), dict(kwargs), dynamic_shapes=dynamic_shapes)
+        except RuntimeError as error:
+            returned = _unknown_dataclass(error)
+            if returned is None:
+                raise
+            torch.export.register_dataclass(returned)
+
+
+def _unknown_dataclass(error: RuntimeError) -> type | None:
+    """The dataclass that torch.export complains of because the model returns one that it does not know."""
+    match = re.search(r"Found <class '([\w.]+)\.(\w+)'> in output", str(error))
+    found = getattr(sys.modules.get(match[1]), match[2], None) if match else None
+    known = found in pytree.SUPPORTED_NODES
+    return found if isinstance(found, type) and dataclasses.is_dataclass(found) and not known else None
 
 
 def _functional(exported: ExportedProgram, module: nn.Module | None = None) -> Exported:
@@ -130,7 +157,12 @@ def _named_forward(function: Callable[..., Any]) -> Callable[..., Any]:
     if isinstance(function, types.MethodType):
         return types.MethodType(_named_forward(function.__func__), function.__self__)
     if not isinstance(function, types.FunctionType):
-        return function
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+        forward.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+        return forward
     code = function.__code__.replace(co_name="forward")
     renamed = types.FunctionType(code, function.__globals__, "forward", function.__defaults__, function.__closure__)
     renamed.__kwdefaults__ = function.__kwdefaults__
@@ -153,6 +185,10 @@ def as_module(model: nn.Module | Callable[..., Any]) -> nn.Module:
     return wrapper.train(getattr(getattr(model, "__self__", None), "training", False))
 
 
+_FOUND_IN_DATA = frozenset({"GuardOnDataDependentSymNode", "DynamicOutputShapeException", "DataDependentOutputException"})
+"""What torch.export raises where Python asks for a value that only a run of the model can tell."""
+
+
 def _explanation(what: str, error: Exception, dynamic_shapes: Any = None) -> str:
     """The problem, its cause in one paragraph, the user's line, and what usually helps."""
     cause = str(error).strip().split("\n\n")[0].strip() or type(error).__name__
@@ -164,6 +200,8 @@ def _explanation(what: str, error: Exception, dynamic_shapes: Any = None) -> str
         "state created inside forward (caches, .to(), .item()): move it to __init__ or pass it as an argument (to a model of Hugging Face "
         "a StaticCache, or use_cache=False)",
     ]
+    if type(error).__name__ in _FOUND_IN_DATA:
+        remedies = remedies[:1]
     if dynamic_shapes is not None:
         remedies.insert(0, "dynamic_shapes that the examples or the model contradict: change the ranges, or leave dimensions out")
     return "\n".join(

@@ -40,6 +40,9 @@ class Callee(Protocol):
     def changes(self) -> frozenset[str]:
         """The names of the model's buffers that a call changes."""
 
+    def limit_threads(self, threads: int) -> None:
+        """Bounds the threads of its native programs; for sessions that attach them from now on."""
+
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
         """The flat inputs of a call; SignatureError if its structure differs. Shapes and dtypes are looked at by :meth:`check`."""
 
@@ -74,6 +77,12 @@ class Executable:
         allowed = min(program.threads, _native.available_cpus())
         self.threads = max(1, min(allowed, threads) if threads is not None else allowed)
         self._dispatch: _native.Dispatch | None = None
+
+    def limit_threads(self, threads: int) -> None:
+        """Bounds the threads of a call; for sessions that attach the program from now on."""
+        self.threads = max(1, min(self.program.threads, _native.available_cpus(), threads))
+        self._dispatch = None
+        self.states.forget()
 
     @property
     def signature(self) -> Signature:
