@@ -129,6 +129,15 @@ def zero_bias(rewriter: LocalRewriter, node: Node) -> Replacement:
     return None
 
 
+def product_of_nothing(rewriter: LocalRewriter, node: Node) -> Replacement:
+    """A sum over no products is 0, or the bias."""
+    if node.inputs[0].tensor.shape[-1] != 0:
+        return None
+    if len(node.inputs) == 3:
+        return rewriter.emit("broadcast_to", node.inputs[2], shape=node.output.tensor.shape)
+    return rewriter.full(0, node.output)
+
+
 def scaled_operand(value: Value) -> tuple[Value, float, list[Node]]:
     """``value`` = views(x) * factor: gives x, the factor, and the views to apply to x again, innermost first."""
     factor = 1.0
@@ -150,9 +159,9 @@ def scaled_operand(value: Value) -> tuple[Value, float, list[Node]]:
 
 
 RULES: dict[str, Sequence[Rule]] = {
-    "matmul": (matmul_broadcasts, matmul_by_matrix),
+    "matmul": (product_of_nothing, matmul_broadcasts, matmul_by_matrix),
     "add": (bias_of_linear,),
     "reshape": (linear_between_reshapes,),
     "conv": (pad_of_conv, zero_bias, conv_of_resample),
-    "linear": (zero_bias,),
+    "linear": (product_of_nothing, zero_bias),
 }
