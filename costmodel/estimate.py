@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from ..codegen.target import Target
 from ..errors import TargetError
-from ..ir import Graph, Node, TensorType, Trait, Value, lookup
+from ..ir import Graph, Node, TensorType, Trait, Value, control_walk, is_control, lookup
 from .roofline import LAUNCH_SECONDS, Bound, Rates, Roofline, roofs
 from .workload import Workload, workload
 
@@ -104,32 +104,44 @@ def estimate(graph: Graph, target: Target, threads: int | None = None) -> Estima
     """What ``graph`` (statically shaped) needs on ``target``, whether or not that device is present.
 
     Elementwise operations and views whose operand is computed by the node before them cost no memory traffic of their own: they
-    will be fused. Constants come from the level of the hierarchy that holds all of them. TargetError for a target without rates.
+    will be fused. Constants come from the level of the hierarchy that holds all of them. The operations of a loop count once for each
+    round, those of a branch or of a loop whose rounds are not known once. TargetError for a target without rates.
     """
     count = threads or target.threads
     rates = Rates.sustained(target, count)
     if min(rates.operations, rates.memory) <= 0:
         raise TargetError(f"the target '{target}' has no peak rates, which estimates need")
-    constants = {value: value.tensor.nbytes for node in graph.nodes if node.op == "constant" for value in node.outputs}
+    constants = {value: value.tensor.nbytes for node in control_walk(graph) if node.op == "constant" for value in node.outputs}
     total_constants = sum(constants.values())
     cold = total_constants > rates.capacity[2]
     rows = []
-    for node in graph.nodes:
-        if node.op == "constant" or lookup(node.op).has(Trait.VIEW):
-            continue
-        work = _work_of(node, fused=_fuses(graph, node))
+    for owner, node, times in _operations(graph):
+        fused = _fuses(owner, node)
+        work = _work_of(node, fused=fused)
         cold_bytes = sum(constants.get(value, 0) for value in dict.fromkeys(node.inputs)) if cold else 0
-        roof = roofs(work, rates, cold_bytes=min(cold_bytes, work.nbytes), launch=0.0 if _fuses(graph, node) else LAUNCH_SECONDS)
-        rows.append(_row(node, work, roof))
+        roof = roofs(work, rates, cold_bytes=min(cold_bytes, work.nbytes), launch=0.0 if fused else LAUNCH_SECONDS)
+        rows.append(_row(node, work, roof, times))
     ends = {value: value.tensor.nbytes for value in (*graph.inputs, *graph.outputs) if isinstance(value.type, TensorType)}
     return Estimate(str(target), count, tuple(rows), total_constants, _peak_activations(graph), sum(ends.values()))
 
 
-def _row(node: Node, work: Workload, roof: Roofline) -> OperationEstimate:
+def _operations(graph: Graph, times: int = 1) -> Iterator[tuple[Graph, Node, int]]:
+    """What computes something, with the graph it stands in and how often it runs."""
+    for node in graph.nodes:
+        if is_control(node):
+            trips = node.attributes.get("trips", 1)
+            for region in node.regions:
+                yield from _operations(region, times * trips if isinstance(trips, int) else times)
+        elif node.op != "constant" and not lookup(node.op).has(Trait.VIEW):
+            yield graph, node, times
+
+
+def _row(node: Node, work: Workload, roof: Roofline, times: int) -> OperationEstimate:
     name = node.op
     if node.op == "fusion":
         name = "+".join(inner.op for inner in node.regions[0].nodes if not lookup(inner.op).has(Trait.VIEW)) or "fusion"
-    return OperationEstimate(name, node.location.module, roof.seconds, roof.bound, work.operations, work.nbytes)
+    name = name if times == 1 else f"{times} x {name}"
+    return OperationEstimate(name, node.location.module, times * roof.seconds, roof.bound, times * work.operations, times * work.nbytes)
 
 
 def _fuses(graph: Graph, node: Node) -> bool:

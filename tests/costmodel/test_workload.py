@@ -9,7 +9,7 @@ from mlc.codegen.target import Target
 from mlc.codegen.task import Task
 from mlc.costmodel import AnchorKind, Bound, CostOracle, estimate, lower_bound, roofline, workload
 from mlc.costmodel.sampling import sample_tasks
-from mlc.ir import ArrayConstant, DType, Graph, GraphBuilder, TensorType, canonicalise
+from mlc.ir import ArrayConstant, DType, Graph, GraphBuilder, TensorType, canonicalise, parse
 
 TARGET = Target.parse("cpu -mcpu=znver4 -threads=2")
 
@@ -114,3 +114,22 @@ def test_an_estimate_sums_operations_and_counts_memory() -> None:
     assert report.seconds < estimate(graph, TARGET, threads=1).seconds
     assert "linear" in str(report)
     assert '"bound": "compute"' in report.json()
+
+
+def test_an_estimate_counts_the_rounds_of_loops() -> None:
+    def loop(trips: int) -> Graph:
+        return parse(
+            f"""graph @main(%h: f32[64], %w: f32[64,64]) {{
+  %r = loop(%h, %w) {{trips = {trips}, carried = 1}} : f32[64] {{
+    graph @body(%h: f32[64], %w: f32[64,64]) {{
+      %l = linear(%h, %w) : f32[64]
+      return %l
+    }}
+  }}
+  return %r
+}}"""
+        )
+
+    once, often = estimate(loop(2), TARGET), estimate(loop(20), TARGET)
+    assert often.seconds == pytest.approx(10 * once.seconds)
+    assert often.operations[0].operations == 20 * 2 * 64 * 64 and often.operations[0].name == "20 x linear"
