@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import statistics
 import sys
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -210,6 +211,7 @@ class CudaExecutable(Executable):
             address = device.allocate(weights.nbytes)
             device.upload(address, weights.ctypes.data, weights.nbytes)
             device.synchronise()
+            weakref.finalize(self, device.release, address).atexit = False
             self._constants[device] = address
         return self._constants[device]
 

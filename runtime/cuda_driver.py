@@ -92,6 +92,11 @@ class CudaDevice:
         """Frees what :meth:`allocate` gave."""
         self._driver.call("cuMemFree_v2", ctypes.c_uint64(address))
 
+    def release(self, address: int) -> None:
+        """Frees memory whose owner is gone, whatever context is current; once the driver has shut down there is nothing to free."""
+        with contextlib.suppress(KernelError), self.current():
+            self.free(address)
+
     @contextlib.contextmanager
     def scratch(self, nbytes: int, stream: int) -> Iterator[int]:
         """Memory for what is enqueued on ``stream`` meanwhile; calls on the same stream follow each other and so may share it."""

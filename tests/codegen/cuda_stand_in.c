@@ -10,6 +10,7 @@ static launcher run;
 static __thread void* stack[8];
 static __thread int depth;
 static int marker;
+static int allocated;
 
 void stand_in_set_launcher(launcher function) { run = function; }
 
@@ -29,9 +30,11 @@ int cuMemAlloc_v2(uint64_t* address, size_t bytes) {
   void* memory = aligned_alloc(256, (bytes + 255) / 256 * 256);
   if (!memory) return 2;
   memset(memory, 0xFF, bytes);
+  ++allocated;
   return *address = (uint64_t)memory, 0;
 }
-int cuMemFree_v2(uint64_t address) { return free((void*)address), 0; }
+int cuMemFree_v2(uint64_t address) { return depth ? (free((void*)address), --allocated, 0) : 201; }
+int stand_in_allocated(void) { return allocated; }
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, void* stream) { return memcpy((void*)to, from, bytes), stream != 0; }
 int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void* stream) { return memcpy(to, (void*)from, bytes), stream != 0; }
 int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void* stream) {

@@ -29,7 +29,13 @@ class StandIn:
         self.problems: list[BaseException] = []
         self._kernels: dict[str, tuple[Launcher, tuple[int, ...], int]] = {}
         self._callback = _LAUNCHER(self._launch)
-        ctypes.CDLL(str(library)).stand_in_set_launcher(self._callback)
+        self._library = ctypes.CDLL(str(library))
+        self._library.stand_in_set_launcher(self._callback)
+
+    @property
+    def allocated(self) -> int:
+        """Pieces of device memory in use."""
+        return int(self._library.stand_in_allocated())
 
     def know(self, program: Program, model: Any, inputs: Sequence[Any], target: str) -> None:
         """Makes the kernels of ``program`` known, lowered from the same tasks and configs once more."""

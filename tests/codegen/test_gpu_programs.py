@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,6 +124,10 @@ def test_models_match_pytorch(name: str, gpu: StandIn, tmp_path: Path) -> None:
         assert all(seconds is not None and 0 < seconds < math.inf for seconds in times)
         with pytest.raises(SignatureError, match="shape"):
             loaded(x[:2])
+        before = gpu.allocated
+        del loaded
+        gc.collect()
+        assert gpu.allocated == before - 1, "the weights are freed with the program"
 
 
 def test_branches_and_states(gpu: StandIn) -> None:
