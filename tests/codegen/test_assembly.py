@@ -107,6 +107,12 @@ def test_a_size_that_no_input_tells_is_refused() -> None:
         assemble(graph, HOST, Signature((), ()), lambda task, template, space: space.default)
 
 
+def test_an_operation_with_several_results_may_be_all_that_reads_an_input() -> None:
+    builder = GraphBuilder()
+    node = builder.add("sort", builder.input(TensorType(F32, (4, 6))), attributes={"axis": 1, "count": 2})
+    assert len(assembled(builder.finish(node.outputs)).program.calls) == 1
+
+
 def test_the_entry_calls_kernels_in_order_on_their_buffers() -> None:
     arguments = (
         BufferRef(Space.INPUT, 1, 4),
