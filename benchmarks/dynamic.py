@@ -116,7 +116,8 @@ def _point(fast: Any, model: nn.Module, inputs: tuple[Tensor, ...], size: tuple[
             start = time.perf_counter()
             program(*inputs)
             found.append(time.perf_counter() - start)
-    return Point(size, *(statistics.median(found[len(found) // 5 :]) for found in times), error)
+    dynamic, alone = (statistics.median(found[len(found) // 5 :]) for found in times)
+    return Point(size, dynamic, alone, error)
 
 
 def table(sweep: Sweep, points: Sequence[Point]) -> Table:
