@@ -203,7 +203,11 @@ def _explanation(what: str, error: Exception, dynamic_shapes: Any = None) -> str
     if type(error).__name__ in _FOUND_IN_DATA:
         remedies = remedies[:1]
     if dynamic_shapes is not None:
-        remedies.insert(0, "dynamic_shapes that the examples or the model contradict: change the ranges, or leave dimensions out")
+        remedies.insert(
+            0,
+            "dynamic_shapes that the examples or the model contradict: change the ranges, leave dimensions out, or give examples with a "
+            "size of at least 2 along them (torch.export takes a size of 1 for a constant)",
+        )
     return "\n".join(
         [
             f"{what}: {type(error).__name__}: {cause}",
