@@ -41,12 +41,25 @@ def randomised(model: PreTrainedModel) -> PreTrainedModel:
 
 def llama() -> PreTrainedModel:
     sizes = {"vocab_size": 97, "hidden_size": 48, "intermediate_size": 80, "num_attention_heads": 4, "num_key_value_heads": 2}
-    return randomised(LlamaForCausalLM(LlamaConfig(num_hidden_layers=2, bos_token_id=0, eos_token_id=0, **sizes)))
+    return randomised(LlamaForCausalLM(LlamaConfig(num_hidden_layers=1, bos_token_id=0, eos_token_id=0, **sizes)))
 
 
 def gpt2() -> PreTrainedModel:
     config = GPT2Config(vocab_size=97, n_embd=48, n_layer=2, n_head=4, n_positions=256, bos_token_id=0, eos_token_id=0)
     return randomised(GPT2LMHeadModel(config))
+
+
+@pytest.fixture(scope="module")
+def expected(prompt: Tensor) -> Tensor:
+    """What eager PyTorch generates."""
+    tokens = generate(llama(), prompt)
+    assert len(set(tokens[0].tolist())) > 10
+    return tokens
+
+
+@pytest.fixture(scope="module")
+def prompt() -> Tensor:
+    return torch.randint(0, 97, (2, 5), generator=torch.Generator().manual_seed(0))
 
 
 def generate(model: PreTrainedModel, prompt: Tensor, **more: Any) -> Tensor:
@@ -55,11 +68,8 @@ def generate(model: PreTrainedModel, prompt: Tensor, **more: Any) -> Tensor:
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-def test_generate_runs_prefill_and_decoding_compiled() -> None:
+def test_generate_runs_prefill_and_decoding_compiled(prompt: Tensor, expected: Tensor) -> None:
     model = llama()
-    prompt = torch.randint(0, 97, (2, 5), generator=torch.Generator().manual_seed(0))
-    expected = generate(model, prompt)
-    assert len(set(expected[0].tolist())) > 10
     fast = mlc.compile(model)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
@@ -77,14 +87,12 @@ def test_generate_runs_prefill_and_decoding_compiled() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-def test_generate_compiles_decoding_through_its_compile_config(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generate_compiles_decoding_through_its_compile_config(prompt: Tensor, expected: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[Any] = []
     compile_program = mlc.dynamo.compile_program
     monkeypatch.setattr(mlc.dynamo, "compile_program", lambda *args, **kwargs: compiled.append(1) or compile_program(*args, **kwargs))
     torch._dynamo.reset()
     model = llama()
-    prompt = torch.randint(0, 97, (2, 5), generator=torch.Generator().manual_seed(0))
-    expected = generate(model, prompt)
     compile_config = CompileConfig(backend="mlc", fullgraph=True)
     compile_config._compile_all_devices = True  # else generate compiles on accelerators only
     with warnings.catch_warnings():
