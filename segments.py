@@ -15,11 +15,12 @@ import torch
 from torch import fx
 
 from .errors import Error, FallbackWarning, SignatureError
-from .ir.program import Signature, TensorSpec
+from .ir.program import Signature
 from .runtime import Executable, KernelReport, ProgramReport, trees
 from .runtime.executable import Callee
 from .runtime.frameworks import describe_signature, is_torch_tensor, random_inputs, torch_framework
 from .runtime.report import FallbackReport
+from .runtime.sizes import concrete, values_of
 from .runtime.states import BorrowedStates, States
 from .warning import warn
 
@@ -267,9 +268,10 @@ class SegmentedExecutable:
     def _tensors(self, leaves: Sequence[Any]) -> list[Any]:
         framework = torch_framework()
         leaves = leaves[: len(self.signature.inputs)]
+        signature = concrete(self.signature, values_of(self.signature, leaves))
         # What the model changes in place are the caller's arrays.
         leaves = [torch.from_numpy(leaf) if isinstance(leaf, np.ndarray) and leaf.flags.writeable else leaf for leaf in leaves]
-        return [framework.check(_for(spec, leaf), leaf) for spec, leaf in zip(self.signature.inputs, leaves, strict=True)]
+        return [framework.check(spec, leaf) for spec, leaf in zip(signature.inputs, leaves, strict=True)]
 
     def profile(self, leaves: Sequence[Any] | None = None, *, calls: int = 20, warmup: int = 3) -> ProgramReport:
         """Runs ``calls`` times after ``warmup`` and reports the median time of each kernel, and of each stretch in PyTorch."""
@@ -318,11 +320,3 @@ def _timed(rows: Sequence[KernelReport], seconds: float) -> KernelReport:
     return KernelReport(
         first.symbol, label, first.location, "", "", sum(row.flops for row in rows), sum(row.bytes for row in rows), seconds
     )
-
-
-def _for(spec: TensorSpec, leaf: Any) -> TensorSpec:
-    """The spec with the sizes of ``leaf`` where it has none of its own."""
-    shape = tuple(getattr(leaf, "shape", ()))
-    if -1 not in spec.shape or len(shape) != len(spec.shape):
-        return spec
-    return TensorSpec(spec.name, spec.dtype, tuple(given if own == -1 else own for own, given in zip(spec.shape, shape, strict=True)))

@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 
 import sympy
 import torch
+from torch.export import ExportedProgram
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils._sympy import functions
+from torch.utils._sympy.numbers import int_oo
 
 from ..errors import ExportError
-from ..ir import Dim, Graph, TokenType, Value
+from ..ir import Dim, Graph, SymbolRange, TokenType, Value
 from ..ir.program import SymbolSpec
 from ..ir.types import symbol
 from .unsupported import Unsupported
@@ -104,3 +106,12 @@ def _shape(value: Value) -> tuple[Dim, ...]:
     """The shape of a tensor, or of the buffer of a token."""
     type = value.type.buffer if isinstance(value.type, TokenType) else value.type
     return type.shape if type is not None else ()
+
+
+def symbol_ranges(exported: ExportedProgram) -> dict[str, SymbolRange]:
+    """The symbolic dimensions of an exported program with their bounds; those that depend on data are left out."""
+    ranges = {}
+    for free, bounds in exported.range_constraints.items():
+        if free.is_symbol and is_dimension(free):
+            ranges[str(free)] = SymbolRange(int(bounds.lower), None if bounds.upper in (int_oo, sympy.oo) else int(bounds.upper))
+    return ranges

@@ -7,17 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import sympy
 import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, OutputKind
 from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
-from torch.utils._sympy.numbers import int_oo
 
 from ..errors import Error, ExportError, UnsupportedOpError
-from ..ir import Constant, DType, Graph, GraphBuilder, Location, SymbolRange, TensorType, TokenType, Type, Value, size_of
+from ..ir import Constant, DType, Graph, GraphBuilder, Location, TensorType, TokenType, Type, Value, size_of
 from ..ir.program import Signature, TensorSpec
 from . import complex_values
 from . import ops as _ops  # noqa: F401  registers the converters
@@ -26,7 +24,7 @@ from .complex_values import Complex, complex_converter_of, is_complex, of_parts
 from .constants import ConstantPool
 from .control_flow import import_of
 from .conversion import Conversion, tensor_type
-from .dimensions import dimension, is_dimension, symbol_specs
+from .dimensions import dimension, symbol_ranges, symbol_specs
 from .export import Exported, export_model, weight_of
 from .location import location_of, operation_name
 from .mutation import mutations
@@ -98,7 +96,7 @@ class _Importer:
         self.mutations = mutations(exported)
         self.tokens: dict[fx.Node, Value] = {}
         self.states: list[State] = []
-        self.builder = GraphBuilder(symbols=_symbols(exported))
+        self.builder = GraphBuilder(symbols=symbol_ranges(exported))
         self.constants = ConstantPool()
         self.unsupported = UnsupportedOps()
         self.reasons: dict[str, str] = {}
@@ -380,15 +378,6 @@ class _Importer:
         value = self.entries[self.mutations.final[node]]
         assert isinstance(value, Value)
         return value
-
-
-def _symbols(exported: ExportedProgram) -> dict[str, SymbolRange]:
-    """The symbolic dimensions of an exported program with their bounds; those that depend on data are left out."""
-    ranges = {}
-    for symbol, bounds in exported.range_constraints.items():
-        if symbol.is_symbol and is_dimension(symbol):
-            ranges[str(symbol)] = SymbolRange(int(bounds.lower), None if bounds.upper in (int_oo, sympy.oo) else int(bounds.upper))
-    return ranges
 
 
 def _spec(value: Value, name: str, mutated: bool = False, *, complex_: bool = False) -> TensorSpec:

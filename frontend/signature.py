@@ -15,9 +15,13 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils._pytree import TreeSpec
 
 from ..errors import ExportError
+from ..ir import DType, GraphBuilder, TensorType, size_of
 from ..ir.program import Signature, TensorSpec
+from ..ir.size import Extent
+from .dimensions import dimension, dims, symbol_ranges, symbol_specs
 from .dtypes import from_torch
 from .holders import Opened, Outline, Returned
+from .unsupported import Unsupported
 
 Leaf = dict[str, Any]
 
@@ -119,12 +123,13 @@ def _field_names(kind: Any, context: Any) -> tuple[list[str], list[str]]:
 
 
 def call_signature(exported: ExportedProgram) -> Signature:
-    """The arguments and results of an exported program; sizes that are symbolic are -1. In the output tree all flat results are leaves,
+    """The arguments and results of an exported program; sizes that depend on data are -1. In the output tree all flat results are leaves,
     numbers and None included, while ``outputs`` are the tensors among them.
 
     ExportError for numbers as arguments that are not fixed.
     """
     inputs: list[TensorSpec] = []
+    shapes = GraphBuilder(symbols=symbol_ranges(exported))
     leaves: list[Leaf] = []
     placeholders = exported.graph.find_nodes(op="placeholder")
     for node, spec in zip(placeholders, exported.graph_signature.input_specs, strict=True):
@@ -136,6 +141,7 @@ def call_signature(exported: ExportedProgram) -> Signature:
         if isinstance(example, torch.Tensor):
             leaves.append(leaf(len(inputs)))
             inputs.append(_tensor_spec(node.name, example))
+            shapes.input(TensorType(DType.FLOAT32, dims(example.shape)))
         else:
             leaves.append(value(example))
     kinds = [spec.kind for spec in exported.graph_signature.output_specs]
@@ -148,12 +154,19 @@ def call_signature(exported: ExportedProgram) -> Signature:
         raise ExportError("the exported program has no record of its arguments: export it again with torch.export.export")
     input_tree = describe(in_spec, leaves, len(inputs))
     output_tree = describe(out_spec, [leaf(index) for index in range(len(results))], len(results))
-    return Signature(tuple(inputs), tuple(outputs), input_tree, output_tree)
+    return Signature(tuple(inputs), tuple(outputs), input_tree, output_tree, symbol_specs(shapes.finish(()), len(inputs)))
 
 
 def _tensor_spec(name: str, example: torch.Tensor) -> TensorSpec:
-    shape = tuple(extent if isinstance(extent, int) else -1 for extent in example.shape)
+    shape = tuple(_extent(extent) for extent in example.shape)
     return TensorSpec(name, "c64" if example.dtype is torch.complex64 else from_torch(example.dtype).text, shape)
+
+
+def _extent(extent: int | torch.SymInt) -> Extent:
+    try:
+        return size_of(dimension(extent))
+    except Unsupported:
+        return -1
 
 
 def leaf_paths(tree: dict[str, Any], prefix: str = "") -> dict[int, str]:

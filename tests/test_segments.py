@@ -240,3 +240,19 @@ def test_inputs_that_are_changed_passed_through_or_numpy() -> None:
     assert linear.weight.any()
     arrays = fast(x.numpy(), np.ones(4, np.float32))
     assert isinstance(arrays[0], np.ndarray) and arrays[3]["n"] == 8.0
+
+
+def test_symbolic_sizes_keep_their_ranges() -> None:
+    def model(x: Tensor, y: Tensor) -> Tensor:
+        return torch.relu(nn.functional.dropout(x + y, 0.5, training=True)) * 0 + torch.relu(x * y)
+
+    rows = torch.export.Dim("rows", min=2, max=9)
+    with pytest.warns(FallbackWarning):
+        fast = mlc.compile(model, example_inputs=(torch.ones(5, 4), torch.ones(5, 4)), dynamic_shapes=({0: rows}, {0: rows}))
+    executable = fast.executables[0]
+    for count in (2, 7):
+        a, b = torch.randn(count, 4), torch.randn(count, 4)
+        same(executable.run(executable.bind((a, b), {})), torch.relu(a * b))
+    for a, b in ((torch.ones(12, 4), torch.ones(12, 4)), (torch.ones(5, 4), torch.ones(1, 4))):
+        with pytest.raises(mlc.SignatureError, match="size"):
+            executable.check(executable.bind((a, b), {}))
