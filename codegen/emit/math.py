@@ -229,6 +229,8 @@ def _quadrant(bind: Bind, x: Expr) -> tuple[Expr, Expr]:
     reduced = bind(count * f64(-6.123233995736766e-17) + (count * f64(-math.pi / 2) + wide))
     # Far outside the accurate range the remainder is noise; it must not grow.
     reduced = bind(select(reduced > f64(0.8), f64(0.8), select(reduced < f64(-0.8), f64(-0.8), reduced)))
+    # The sum above loses the sign of -0.0.
+    reduced = bind(select(tirx.EQ(wide, f64(0.0)), wide, reduced))
     quarter = bind(count - tirx.floor(count * f64(0.25)) * f64(4.0))
     return bind(tirx.Cast("float32", reduced)), bind(tirx.Cast("float32", quarter))
 
@@ -237,7 +239,8 @@ def _reduced(bind: Bind, x: Expr) -> tuple[Expr, Expr, Expr, Expr]:
     """(sine, cosine, q, whether q is odd) where the first two are of the rest of x after q quarter turns."""
     r, quarter = _quadrant(bind, x)
     square = bind(r * r)
-    sine = bind(r + r * square * horner(bind, square, _SIN))
+    # A product, not a sum, so that -0.0 stays.
+    sine = bind(r * bind(square * horner(bind, square, _SIN) + f32(1.0)))
     cosine = bind(square * square * horner(bind, square, _COS) + (square * f32(-0.5) + f32(1.0)))
     return sine, cosine, quarter, bind(tirx.Or(tirx.EQ(quarter, f32(1.0)), tirx.EQ(quarter, f32(3.0))))
 

@@ -246,8 +246,15 @@ def _as_bytes(x: Expr, dtype: DType) -> Expr:
     return truth_as(x, "uint8") if dtype is DType.BOOL else x
 
 
-def _comparison(compare: Callable[[Expr, Expr], Expr]) -> Rule:
-    return lambda bind, x, attributes, dtype: compare(*(_comparable(_as_bytes(value, dtype), dtype) for value in x))
+def _comparison(compare: Callable[[Expr, Expr], Expr], *, reflexive: bool) -> Rule:
+    def rule(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
+        if dtype.is_float and x[0].same_as(x[1]):
+            # x != x asks for NaN; TVM's simplifier takes the operands for equal.
+            missing = bind(math.is_nan(x[0]))
+            return tirx.Not(missing) if reflexive else missing if compare is tirx.NE else tirx.And(missing, tirx.Not(missing))
+        return compare(*(_comparable(_as_bytes(value, dtype), dtype) for value in x))
+
+    return rule
 
 
 def _multiply(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
@@ -333,12 +340,12 @@ RULES: dict[str, Rule] = {
     "pow": _power,
     "maximum": _larger,
     "minimum": _smaller,
-    "eq": _comparison(tirx.EQ),
-    "ne": _comparison(tirx.NE),
-    "lt": _comparison(tirx.LT),
-    "le": _comparison(tirx.LE),
-    "gt": _comparison(tirx.GT),
-    "ge": _comparison(tirx.GE),
+    "eq": _comparison(tirx.EQ, reflexive=True),
+    "ne": _comparison(tirx.NE, reflexive=False),
+    "lt": _comparison(tirx.LT, reflexive=False),
+    "le": _comparison(tirx.LE, reflexive=True),
+    "gt": _comparison(tirx.GT, reflexive=False),
+    "ge": _comparison(tirx.GE, reflexive=True),
     "logical_and": _logical(tirx.And),
     "logical_or": _logical(tirx.Or),
     "logical_xor": _logical(_exclusive_or),

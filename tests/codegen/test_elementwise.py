@@ -168,6 +168,13 @@ def test_sign_of_nan_is_zero() -> None:
     check(TEMPLATE, graph, inputs=[np.array([np.nan, -0.0, 3.0, -2.0], np.float32)])
 
 
+@pytest.mark.parametrize("dtype", [DType.FLOAT32, DType.FLOAT64, DType.INT32])
+def test_comparing_a_value_with_itself_asks_for_nan(dtype: DType) -> None:
+    values = np.array([1.0, np.nan, -3.0, np.inf, 0.0]) if dtype.is_float else np.arange(5)
+    graph = region([tensor((5,), dtype)], lambda b, x: [b.call(op, x, x) for op in ("eq", "ne", "lt", "le", "gt", "ge")])
+    check(TEMPLATE, graph, inputs=[values.astype(dtype.numpy)])
+
+
 def test_nan_and_infinity() -> None:
     values = np.array([np.nan, 1.0, np.inf, -np.inf, -2.0, np.nan], np.float32)
     for op in ("isnan", "isinf", "relu"):
