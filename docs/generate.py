@@ -1,4 +1,7 @@
-"""Writes docs/ir.md from the registry of operations; ``--check`` only says whether it is up to date."""
+"""Writes docs/ir.md from the registry of operations, and docs/operations.md (:mod:`operations`) from the families of the tests.
+
+``--check`` only says whether the first is up to date; a test that knows the families says it of the second.
+"""
 
 from __future__ import annotations
 
@@ -93,6 +96,9 @@ def main(arguments: list[str]) -> int:
         print(f"{PAGE.name} is {'up to date' if current else 'out of date: run python docs/generate.py'}")
         return 0 if current else 1
     PAGE.write_text(text, encoding="utf-8")
+    import operations
+
+    operations.PAGE.write_text(operations.page(operations.table_of_families()), encoding="utf-8")
     return 0
 
 

@@ -23,7 +23,6 @@ _REMEDIES = {
         "uniform",
         "normal",
         "exponential",
-        "rrelu_with_noise_functional",
     ),
     "the batch norm is in training mode, where it changes its buffers: call model.eval() before compiling": (
         "_native_batch_norm_legit",

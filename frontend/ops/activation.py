@@ -8,7 +8,7 @@ import torch
 
 from ...ir import Value
 from ..conversion import Conversion, Number
-from ..registry import converts
+from ..registry import Result, converts
 from ..unsupported import Unsupported
 
 aten = torch.ops.aten
@@ -39,6 +39,17 @@ def leaky_relu(c: Conversion, x: Value, negative_slope: Number = 0.01) -> Value:
 def hardtanh(c: Conversion, x: Value, min_val: Number = -1, max_val: Number = 1) -> Value:
     kind = float if c.dtype.is_float else int
     return c.call("clamp", x, min=kind(min_val), max=kind(max_val))
+
+
+@converts(aten.rrelu_with_noise_functional.default, aten.rrelu_with_noise.default)
+def rrelu(
+    c: Conversion, x: Value, noise: Value, lower: Number = 1 / 8, upper: Number = 1 / 3, training: bool = False, generator: object = None
+) -> Result:
+    """The slope is random in training only; else it is the mean."""
+    if training:
+        raise Unsupported("random numbers are drawn: call model.eval() before compiling, or pass training=False to the function")
+    y = c.call("leaky_relu", x, slope=(float(lower) + float(upper)) / 2)
+    return y if len(c.results) == 1 else (y, noise)
 
 
 @converts(aten.elu.default)

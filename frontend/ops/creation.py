@@ -14,6 +14,8 @@ from ..registry import converts
 
 aten = torch.ops.aten
 
+_WINDOWS = ("bartlett", "blackman", "hamming", "hann", "kaiser")
+
 
 def _filled(c: Conversion, value: Number) -> Value:
     """``value``, converted to the result's dtype, everywhere in the result's shape."""
@@ -28,7 +30,7 @@ def full(c: Conversion, like_or_size: Any, size_or_value: Any, value: Number | N
     return _filled(c, size_or_value if value is None else value)
 
 
-@converts(aten.scalar_tensor.default)
+@converts(aten.scalar_tensor.default, torch.ops.prims.scalar_tensor.default)
 def scalar_tensor(c: Conversion, value: Number, **options: Any) -> Value:
     return _filled(c, value)
 
@@ -111,3 +113,17 @@ def fftfreq(c: Conversion, count: int, spacing: float = 1.0, **options: Any) -> 
 @converts(aten.fft_rfftfreq.default)
 def rfftfreq(c: Conversion, count: int, spacing: float = 1.0, **options: Any) -> Value:
     return c.constant(np.fft.rfftfreq(count, spacing).astype(c.dtype.numpy))
+
+
+@converts(
+    *(getattr(getattr(aten, f"{name}_window"), overload) for name in _WINDOWS for overload in ("default", "periodic")),
+    aten.hamming_window.periodic_alpha,
+    aten.hamming_window.periodic_alpha_beta,
+    aten.kaiser_window.beta,
+)
+def window(c: Conversion, *arguments: Any, **options: Any) -> Value:
+    """The weights of a window function, which depend on nothing but its length."""
+    assert isinstance(c.node.target, torch._ops.OpOverload)
+    with torch.utils._python_dispatch._disable_current_modes():
+        weights = c.node.target(*arguments, dtype=options.get("dtype"), device="cpu")
+    return c.constant(weights.numpy())
