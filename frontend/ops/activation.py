@@ -8,7 +8,7 @@ import torch
 
 from ...ir import Value
 from ..conversion import Conversion, Number
-from ..registry import Result, converts
+from ..registry import converts
 from ..unsupported import Unsupported
 
 aten = torch.ops.aten
@@ -41,15 +41,19 @@ def hardtanh(c: Conversion, x: Value, min_val: Number = -1, max_val: Number = 1)
     return c.call("clamp", x, min=kind(min_val), max=kind(max_val))
 
 
-@converts(aten.rrelu_with_noise_functional.default, aten.rrelu_with_noise.default)
-def rrelu(
-    c: Conversion, x: Value, noise: Value, lower: Number = 1 / 8, upper: Number = 1 / 3, training: bool = False, generator: object = None
-) -> Result:
+@converts(aten.rrelu.default)
+def rrelu(c: Conversion, x: Value, lower: Number = 1 / 8, upper: Number = 1 / 3, training: bool = False, generator: object = None) -> Value:
     """The slope is random in training only; else it is the mean."""
     if training:
         raise Unsupported("random numbers are drawn: call model.eval() before compiling, or pass training=False to the function")
-    y = c.call("leaky_relu", x, slope=(float(lower) + float(upper)) / 2)
-    return y if len(c.results) == 1 else (y, noise)
+    return c.call("leaky_relu", x, slope=(float(lower) + float(upper)) / 2)
+
+
+@converts(aten.rrelu_with_noise_functional.default)
+def rrelu_with_noise(
+    c: Conversion, x: Value, noise: Value, lower: Number = 1 / 8, upper: Number = 1 / 3, training: bool = False, generator: object = None
+) -> tuple[Value, Value]:
+    return rrelu(c, x, lower, upper, training), noise
 
 
 @converts(aten.elu.default)
