@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import sys
 from pathlib import Path
@@ -96,8 +97,7 @@ def main(arguments: list[str]) -> int:
         print(f"{PAGE.name} is {'up to date' if current else 'out of date: run python docs/generate.py'}")
         return 0 if current else 1
     PAGE.write_text(text, encoding="utf-8")
-    import operations
-
+    operations = importlib.import_module("operations")  # beside this file
     operations.PAGE.write_text(operations.page(operations.table_of_families()), encoding="utf-8")
     return 0
 

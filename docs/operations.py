@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -88,10 +89,9 @@ def table_of_families(names: Sequence[str] | None = None) -> Table:
     """The table of the families of operations that the tests know (all, or some)."""
     if str(FAMILIES) not in sys.path:
         sys.path.append(str(FAMILIES))
-    from families import FAMILIES as families  # of tests/ops
-    from imported_families import decomposed_family, exported_family, imported_family  # of tests/ops
 
+    programs, families = importlib.import_module("imported_families"), importlib.import_module("families").FAMILIES
     table = Table()
     for name in names or families:
-        table.add(exported_family(name), decomposed_family(name), imported_family(name).graph)
+        table.add(programs.exported_family(name), programs.decomposed_family(name), programs.imported_family(name).graph)
     return table

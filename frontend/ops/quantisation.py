@@ -31,8 +31,8 @@ def per_tensor_of_tensors(
     c: Conversion, x: Value, scale: Value, zero_point: Value, enabled: Value, quant_min: int, quant_max: int
 ) -> tuple[Value, Value]:
     one = (1,) * max(x.tensor.rank, 1)
-    parameters = (c.cast(c.reshape(value, one[: x.tensor.rank]), c.dtype) for value in (scale, zero_point))
-    rounded, inside = _fake(c, x, *parameters, quant_min, quant_max)
+    step, zero = (c.cast(c.reshape(value, one[: x.tensor.rank]), c.dtype) for value in (scale, zero_point))
+    rounded, inside = _fake(c, x, step, zero, quant_min, quant_max)
     active = c.cast(c.reshape(enabled, one[: x.tensor.rank]), DType.BOOL)
     return c.call("where", active, rounded, x), c.call("logical_or", c.call("logical_not", active), inside)
 
@@ -42,5 +42,5 @@ def per_channel(c: Conversion, x: Value, scale: Value, zero_point: Value, axis: 
     shape = [1] * x.tensor.rank
     shape[axis] = -1
     extents = tuple(x.tensor.shape[number] if extent == -1 else extent for number, extent in enumerate(shape))
-    parameters = (c.cast(c.reshape(value, extents), c.dtype) for value in (scale, zero_point))
-    return _fake(c, x, *parameters, quant_min, quant_max)
+    step, zero = (c.cast(c.reshape(value, extents), c.dtype) for value in (scale, zero_point))
+    return _fake(c, x, step, zero, quant_min, quant_max)
