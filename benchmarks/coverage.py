@@ -117,8 +117,9 @@ def check_apart(name: str, timeout: float, seconds: float) -> Outcome:
             return Outcome(name, failed=f"not ready after {timeout:.0f} s")
     lines = done.stdout.strip().splitlines()
     if done.returncode == 0 and lines:
-        data = json.loads(lines[-1])
-        return Outcome(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
+        data: dict[str, Any] = json.loads(lines[-1])
+        lists = {key: tuple(value) for key, value in data.items() if isinstance(value, list)}
+        return Outcome(**(data | lists))
     reason = [line for line in done.stderr.strip().splitlines() if line.strip()] or [f"ended with status {done.returncode}"]
     return Outcome(name, failed=_essence(reason))
 

@@ -13,7 +13,7 @@ Inputs = Callable[[torch.Generator], dict[str, Tensor]]
 class Recurrent(nn.Module):
     """A recurrent network over embedded features with a linear head. Input (batch, length, 128), output (batch, length, 64)."""
 
-    def __init__(self, kind: type[nn.RNNBase], bidirectional: bool = False, layers: int = 2) -> None:
+    def __init__(self, kind: type[nn.LSTM] | type[nn.GRU], bidirectional: bool = False, layers: int = 2) -> None:
         super().__init__()
         self.recurrence = kind(128, 256, layers, batch_first=True, bidirectional=bidirectional)
         self.head = nn.Linear(512 if bidirectional else 256, 64)
