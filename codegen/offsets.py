@@ -49,7 +49,7 @@ def _only_slice(region: Graph, value: Value) -> Node | None:
         return None
     first = users[0]
     alike = all(node.op == "slice" and node.attributes == first.attributes for node in users)
-    yielded = alike and any(node.output in region.output_set for node in users)
+    yielded = alike and any(output in region.output_set for node in users for output in node.outputs)
     return first if alike and not yielded and first.output.tensor.elements else None
 
 

@@ -93,11 +93,13 @@ class _Watch:
 
 
 def check_graph(graph: Graph, inputs: Sequence[np.ndarray], settings: Settings, reference: Reference | None = None) -> Outcome:
-    """Checks text form, every pass, and native code. The failure is the first one.
+    """Checks text form, every pass, and native code. The failure is the first one. Where infinities or NaN arise, numerics are strict.
 
     Raises what the interpreter does where the graph itself is undefined on these inputs.
     """
     watch = _Watch(reference or reference_of(graph, inputs), inputs)
+    if not watch.reference.finite:
+        settings = replace(settings, numerics=Numerics.STRICT)
     if (failure := _text_form(graph)) is not None:
         return Outcome(failure)
     pipeline = settings.pipeline or default_pipeline(settings.target)
@@ -184,8 +186,3 @@ def assembled_program(graph: Graph, settings: Settings) -> Assembled:
 def _listed(result: object, graph: Graph) -> list[np.ndarray]:
     arrays = list(result) if isinstance(result, tuple | list) else [result]
     return [np.asarray(array) for array in arrays] if len(graph.outputs) else []
-
-
-def with_defaults(settings: Settings) -> Settings:
-    """The same without random configs, which mean something else for another graph."""
-    return replace(settings, config_seed=None)

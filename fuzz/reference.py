@@ -33,11 +33,13 @@ _FAR = 1e-3
 
 @dataclass(frozen=True)
 class Reference:
-    """The truth for some inputs, and results under noise, each a tuple with an array for every output."""
+    """The truth for some inputs, and results under noise, each a tuple with an array for every output; ``finite`` when no value of the
+    graph is infinite or NaN, which is where fast numerics promise PyTorch's results."""
 
     graph: Graph
     truth: tuple[np.ndarray, ...]
     noisy: tuple[tuple[np.ndarray, ...], ...]
+    finite: bool
 
     def problem(self, results: Sequence[np.ndarray], what: str) -> str | None:
         """What is wrong with ``results``, of the graph's outputs; None when nothing is."""
@@ -55,8 +57,14 @@ def reference_of(graph: Graph, inputs: Sequence[np.ndarray]) -> Reference:
     """The reference of ``graph`` on ``inputs``. Raises what the interpreter does where an operation is undefined."""
     truth = interpret(graph, inputs, wide=True)
     rounded = interpret(graph, inputs)
-    noisy = [_Noisy.of(graph, seed).run(_wide(graph, inputs)) for seed in range(_SAMPLES)]
-    return Reference(graph, truth, (rounded, *noisy))
+    interpreters = [_Noisy.of(graph, seed) for seed in range(_SAMPLES)]
+    noisy = [each.run(_wide(graph, inputs)) for each in interpreters]
+    finite = all(_all_finite(array) for array in (*inputs, *rounded)) and not any(each.overflows for each in interpreters)
+    return Reference(graph, truth, (rounded, *noisy), finite)
+
+
+def _all_finite(array: np.ndarray) -> bool:
+    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
 
 
 def difference(result: np.ndarray, truth: np.ndarray, noisy: Sequence[np.ndarray], value: Value) -> str | None:
@@ -120,6 +128,7 @@ class _Noisy(Interpreter):
     """Interprets in float64, with noise on the results of every operation that rounds."""
 
     generator: np.random.Generator
+    overflows: bool = False
 
     @classmethod
     def of(cls, graph: Graph, seed: int) -> _Noisy:
@@ -129,6 +138,7 @@ class _Noisy(Interpreter):
 
     def node(self, node: Node, inputs: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
         results = super().node(node, inputs)
+        self.overflows |= not all(_all_finite(np.asarray(array)) for array in results)
         if not _rounds(node):
             return results
         return [self._disturbed(array, value) for array, value in zip(results, node.outputs, strict=True)]
@@ -136,7 +146,9 @@ class _Noisy(Interpreter):
     def region(self, region: Graph, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         inner = type(self)(region, wide=True)
         inner.generator = self.generator
-        return inner.run(inputs)
+        results = inner.run(inputs)
+        self.overflows |= inner.overflows
+        return results
 
     def _disturbed(self, array: np.ndarray, value: Value) -> np.ndarray:
         if not value.tensor.dtype.is_float:

@@ -107,7 +107,8 @@ class TorchProgram:
         body = "".join(f"        {line}\n" for line in self.lines)
         inputs = "".join(f"# x{number}: {tensor.dtype} {list(tensor.shape)}\n" for number, tensor in enumerate(self.inputs))
         head = f"{inputs}class Program(Layers):  # Layers({self.width}, {self.channels}, {self.seed})\n    def forward(self, {names}):\n"
-        return f"{head}{body}        return {', '.join(self.results)},\n"
+        # Copies: a result that is an argument is returned as itself, and no output of the program.
+        return f"{head}{body}        return {', '.join(f'({result}).clone()' for result in self.results)},\n"
 
 
 def random_program(generator: np.random.Generator, length: int | None = None) -> TorchProgram:

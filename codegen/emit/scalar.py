@@ -165,7 +165,7 @@ def _fmod(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: D
     return _modulo(bind, x[0], x[1], dtype)
 
 
-def _sign_differs(remainder: Expr, y: Expr, dtype: DType) -> Expr:
+def _signdiffers(remainder: Expr, y: Expr, dtype: DType) -> Expr:
     zero = _zero(dtype)
     differs = tirx.Or(tirx.And(remainder < zero, y > zero), tirx.And(remainder > zero, y < zero))
     return differs
@@ -175,7 +175,7 @@ def _remainder(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dty
     value = _modulo(bind, x[0], x[1], dtype)
     if dtype is DType.UINT8:
         return value
-    return select(_sign_differs(value, x[1], dtype), value + x[1], value)
+    return select(_signdiffers(value, x[1], dtype), value + x[1], value)
 
 
 def _floor_div(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
@@ -185,11 +185,11 @@ def _floor_div(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dty
         quotient = bind(tirx.truncdiv(a, b))
         if dtype is DType.UINT8:
             return quotient
-        return select(_sign_differs(bind(tirx.truncmod(a, b)), b, dtype), quotient - _one(dtype), quotient)
+        return select(_signdiffers(bind(tirx.truncmod(a, b)), b, dtype), quotient - _one(dtype), quotient)
     # As PyTorch: exact quotient from the remainder, so that rounding of a / b does not matter.
     remainder = _modulo(bind, a, b, dtype)
     quotient = bind(tirx.Div(a - remainder, b))
-    quotient = bind(select(_sign_differs(remainder, b, dtype), quotient - _one(dtype), quotient))
+    quotient = bind(select(_signdiffers(remainder, b, dtype), quotient - _one(dtype), quotient))
     whole = bind(tirx.floor(quotient))
     whole = bind(select(quotient - whole > constant(0.5, dtype), whole + _one(dtype), whole))
     return select(tirx.EQ(b, _zero(dtype)), tirx.Div(a, b), whole)
@@ -226,8 +226,13 @@ def _integer_power(bind: Bind, base: Expr, exponent: int, dtype: DType) -> Expr:
     return _one(dtype) if result is None else result
 
 
+def differs(x: Expr, y: Expr) -> Expr:
+    """x != y, which holds where either is NaN: the code generator's own comparison does not."""
+    return tirx.Not(tirx.EQ(x, y)) if str(x.ty.dtype).startswith("float") else tirx.NE(x, y)
+
+
 def _truth(x: Expr, dtype: DType) -> Expr:
-    return x if dtype is DType.BOOL else tirx.NE(x, _zero(dtype))
+    return x if dtype is DType.BOOL else differs(x, _zero(dtype))
 
 
 def _exclusive_or(x: Expr, y: Expr) -> Expr:
@@ -341,7 +346,7 @@ RULES: dict[str, Rule] = {
     "maximum": _larger,
     "minimum": _smaller,
     "eq": _comparison(tirx.EQ, reflexive=True),
-    "ne": _comparison(tirx.NE, reflexive=False),
+    "ne": _comparison(differs, reflexive=False),
     "lt": _comparison(tirx.LT, reflexive=False),
     "le": _comparison(tirx.LE, reflexive=True),
     "gt": _comparison(tirx.GT, reflexive=False),
@@ -363,7 +368,7 @@ def cast(bind: Bind, x: Expr, source: DType, target: DType) -> Expr:
     if source is target:
         return x
     if target is DType.BOOL:
-        return tirx.NE(x, _zero(source))
+        return differs(x, _zero(source))
     if target in halves.HALVES:
         return halves.rounded(bind, cast(bind, x, source, DType.FLOAT32), target)
     source = halves.arithmetic(source)

@@ -12,7 +12,7 @@ from ..emit import Evaluator, Expr, Kernel, compute_dtype, index
 from ..emit.attributes import attributes_of
 from ..emit.emitter import truth_as
 from ..emit.math import is_nan, select
-from ..emit.scalar import constant, vectorises
+from ..emit.scalar import constant, differs, vectorises
 from ..space import Config, Space
 from ..task import Numerics, Task
 from ..template import LoweredKernel, Template
@@ -114,7 +114,7 @@ class ReductionComputation:
 
             def truth(place: Element) -> Expr:
                 value = element(place)
-                return truth_as(value if dtype is DType.BOOL else tirx.NE(value, constant(0, dtype)), "uint8")
+                return truth_as(value if dtype is DType.BOOL else differs(value, constant(0, dtype)), "uint8")
 
             return Step(combine, identity, "uint8", truth)
         if kind in ("sum", "mean"):

@@ -163,6 +163,16 @@ def test_divisions_by_a_constant_zero() -> None:
     check(TEMPLATE, region([tensor((5,))], build))
 
 
+@pytest.mark.parametrize("dtype", [DType.FLOAT32, DType.FLOAT64])
+def test_nan_differs_from_everything_and_is_true(dtype: DType) -> None:
+    def build(b, x):
+        truth = b.call("cast", x, dtype=DType.BOOL)
+        return [b.call("ne", x, x), b.call("eq", x, x), b.call("logical_not", x), truth, b.call("where", truth, x, b.call("abs", x))]
+
+    graph = region([tensor((5,), dtype)], build)
+    check(TEMPLATE, graph, inputs=[np.array([np.nan, 0.0, -0.0, 2.0, np.inf], dtype.numpy)])
+
+
 def test_sign_of_nan_is_zero() -> None:
     graph = region([tensor((4,))], lambda b, x: b.call("sign", x))
     check(TEMPLATE, graph, inputs=[np.array([np.nan, -0.0, 3.0, -2.0], np.float32)])
