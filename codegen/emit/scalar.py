@@ -256,7 +256,7 @@ def _comparison(compare: Callable[[Expr, Expr], Expr], *, reflexive: bool) -> Ru
         if dtype.is_float and x[0].same_as(x[1]):
             # x != x asks for NaN; TVM's simplifier takes the operands for equal.
             missing = bind(math.is_nan(x[0]))
-            return tirx.Not(missing) if reflexive else missing if compare is tirx.NE else tirx.And(missing, tirx.Not(missing))
+            return tirx.Not(missing) if reflexive else missing if compare is differs else tirx.And(missing, tirx.Not(missing))
         return compare(*(_comparable(_as_bytes(value, dtype), dtype) for value in x))
 
     return rule
