@@ -17,9 +17,9 @@ import torch
 
 from ..errors import Error, ExportError, UnsupportedOpError
 from ..frontend import import_model
-from .graphs import EXTENTS
 from .oracle import Failure, Outcome, Settings, check_graph
 from .reference import Reference, reference_of
+from .steps.drawing import EXTENTS
 
 _MAX_ELEMENTS = 4000
 _LARGEST = 1e4

@@ -19,8 +19,8 @@ from mlc.codegen.emit import scalar
 from mlc.codegen.target import Target
 from mlc.fuzz import Failure, Settings, check_graph, check_program, make_case, random_graph, random_inputs, random_program, reduce_graph
 from mlc.fuzz.campaign import Campaign, Case, CaseResult, Worker
-from mlc.fuzz.graphs import NEVER
 from mlc.fuzz.reference import difference, reference_of
+from mlc.fuzz.steps.elementwise import NEVER
 from mlc.ir import Graph, Node, Rewriter, Value, interpret, load_text, parse, print_graph, registry, verify
 from mlc.passes import Context, Pipeline
 from mlc.passes.base import Pass
