@@ -21,7 +21,6 @@ from ..ir import (
     Value,
     is_control,
     node_cost,
-    product,
     size_of,
     specialise,
     symbol,
@@ -41,11 +40,10 @@ from ..ir.program import (
     StateSpec,
     Step,
 )
-from ..ir.size import Size, largest
 from .build import CompiledKernel
 from .kernels import KernelNode, label_of
-from .memory_plan import Lifetime, MemoryPlan, aligned, plan_memory, plan_slots
-from .packing import PackedConstants
+from .memory_plan import MemoryPlan, aligned
+from .places import EMPTY, Places, nbytes_of, placed, plan_places
 from .sizes import parallel_margin
 from .space import Config
 from .storage import Storage
@@ -75,42 +73,18 @@ def bind(
     """The steps that compute the graph of ``storage``, whose first ``arguments`` inputs are the program's, the others its ``states``."""
     graph = storage.graph
     binder = _Binder({kernel.node: kernel for kernel in kernels}, compiled, constants, storage)
-    inputs = [BufferRef(Space.INPUT, position, _nbytes(_held(value))) for position, value in enumerate(graph.inputs[:arguments])]
+    inputs = [BufferRef(Space.INPUT, position, nbytes_of(_held(value))) for position, value in enumerate(graph.inputs[:arguments])]
     inputs += [BufferRef(Space.STATE, position, _held(value).nbytes) for position, value in enumerate(graph.inputs[arguments:])]
-    outputs = [BufferRef(Space.OUTPUT, position, _nbytes(value.tensor)) for position, value in enumerate(graph.outputs)]
+    outputs = [BufferRef(Space.OUTPUT, position, nbytes_of(value.tensor)) for position, value in enumerate(graph.outputs)]
     steps = binder.region(graph, inputs, outputs) + binder.finish_states(storage.contents)
     specs = []
     for (name, initial), value in zip(states, graph.inputs[arguments:], strict=True):
         zero = not initial.array().tobytes().strip(b"\0")
         first = None if zero else binder.packed.place(initial, initial.type.layout).position
         specs.append(StateSpec(name, initial.type.dtype.text, _held(value).static_shape, first))
-    plan, slots, places = _plan(binder.buffers, typical_values(graph.symbols))
+    plan, slots, places = plan_places(binder.buffers, typical_values(graph.symbols))
     packed, weights = binder.packed.finish()
-    return Binding(tuple(_placed(step, places) for step in steps), packed, weights, plan, tuple(specs), slots)
-
-
-def _plan(buffers: Sequence[_Buffer], typical: Mapping[str, int]) -> tuple[MemoryPlan, tuple[Extent, ...], list[tuple[Space, int]]]:
-    """Where each buffer of the arena lies: at an offset, or, if the size of any depends on symbols, in a slot."""
-    lifetimes = [Lifetime(max(_number_of(buffer.nbytes, typical), 1), buffer.first, buffer.last) for buffer in buffers]
-    plan = plan_memory(lifetimes)
-    if all(isinstance(buffer.nbytes, int) for buffer in buffers):
-        return plan, (), [(Space.ARENA, offset) for offset in plan.offsets]
-    chosen = plan_slots(lifetimes)
-    members: list[list[Extent]] = [[] for _ in range(max(chosen) + 1)]
-    for slot, buffer in zip(chosen, buffers, strict=True):
-        members[slot].append(buffer.nbytes)
-    return MemoryPlan((), 0, plan.lower_bound), tuple(largest(sizes) for sizes in members), [(Space.SLOT, slot) for slot in chosen]
-
-
-def _number_of(extent: Extent, values: Mapping[str, int]) -> int:
-    return extent.evaluate(values) if isinstance(extent, Size) else extent
-
-
-def _nbytes(type: TensorType) -> Extent:
-    """Bytes of a stored tensor, which may depend on symbols."""
-    if type.is_static:
-        return type.nbytes
-    return size_of(product(type.layout.physical_shape(type.shape)) * type.dtype.nbytes)
+    return Binding(tuple(placed(step, places) for step in steps), packed, weights, plan, tuple(specs), slots)
 
 
 def _held(value: Value) -> TensorType:
@@ -125,21 +99,8 @@ def carries_unchanged(body: Graph, position: int) -> bool:
     return body.outputs[position] is body.inputs[position]
 
 
-@dataclass
-class _Buffer:
-    """A buffer of the arena, alive from step ``first`` to step ``last``."""
-
-    nbytes: Extent
-    first: int
-    last: int
-
-
-_EMPTY = BufferRef(Space.CONSTANT, 0, 0)
-"""Where values without elements are: nobody reads or writes them."""
-
-
-class _Binder:
-    """Walks a graph and its regions in order. Until the memory is planned, a place in the arena is the number of its buffer."""
+class _Binder(Places):
+    """Walks a graph and its regions in order, and lists the steps that compute them."""
 
     def __init__(
         self,
@@ -148,20 +109,15 @@ class _Binder:
         constants: Mapping[Value, Constant],
         storage: Storage,
     ) -> None:
-        self.root = storage.root
+        super().__init__(constants, storage)
         self.kernels = kernels
         self.compiled = compiled
-        self.constants = constants
-        self.packed = PackedConstants()
-        self.buffers: list[_Buffer] = []
         self._costs = _costs(storage.graph)
-        self._places: dict[Value, BufferRef] = {}
-        self._now = 0
         self._loops = 0
 
     def region(self, graph: Graph, inputs: Sequence[BufferRef], outputs: Sequence[BufferRef | None]) -> list[Step]:
         """The steps that compute ``graph`` from ``inputs`` and leave its results in ``outputs``; None: a result that may be anywhere."""
-        self._places.update(zip(graph.inputs, inputs, strict=True))
+        self.assigned.update(zip(graph.inputs, inputs, strict=True))
         claimed: set[Value] = set()
         copied: list[tuple[Value, BufferRef]] = []
         for value, place in zip(graph.outputs, outputs, strict=True):
@@ -172,13 +128,13 @@ class _Binder:
                 copied.append((value, place))
             else:
                 claimed.add(root)
-                self._places[root] = place
+                self.assigned[root] = place
         steps = [step for node in graph.nodes for step in self._node(node)]
-        self._now += 1
-        return steps + [self._copy(self._read(value), place) for value, place in copied]
+        self.now += 1
+        return steps + [self.copy(self.read(value), place) for value, place in copied]
 
     def _node(self, node: Node) -> list[Step]:
-        self._now += 1
+        self.now += 1
         match node.op:
             case "cond":
                 return self._cond(node)
@@ -188,64 +144,19 @@ class _Binder:
                 return self._loop(node)
         return self._calls(self.kernels[node]) if node in self.kernels else []
 
-    # Places
-
-    def _new(self, nbytes: Extent) -> BufferRef:
-        """A new buffer of the arena, alive at this moment."""
-        self.buffers.append(_Buffer(max(nbytes, 1) if isinstance(nbytes, int) else nbytes, self._now, self._now))
-        return BufferRef(Space.ARENA, len(self.buffers) - 1, nbytes)
-
-    def _touch(self, *places: BufferRef) -> None:
-        """Says that the buffers of ``places`` are needed at this moment."""
-        for place in places:
-            if place.space is Space.ARENA:
-                self.buffers[place.position].last = self._now
-
-    def _read(self, value: Value) -> BufferRef:
-        """Where ``value`` lies, in the layout of its type."""
-        if value.tensor.is_empty:
-            return _EMPTY
-        if value in self.constants:
-            return self.packed.place(self.constants[value], value.tensor.layout)
-        place = self._places[self.root(value)]
-        self._touch(place)
-        return place
-
-    def _write(self, value: Value) -> BufferRef:
-        """Where to put ``value``: where its region wants it, else a new buffer."""
-        if value.tensor.is_empty:
-            return _EMPTY
-        root = self.root(value)
-        place = self._places.get(root)
-        if place is None:
-            place = self._places[root] = self._new(_nbytes(value.tensor))
-        self._touch(place)
-        return place
-
-    def _reside(self, value: Value, place: BufferRef) -> list[Step]:
-        """``value`` is at ``place``: a copy to where its region wants it, or nothing to do if it may be anywhere."""
-        if value.tensor.is_empty:
-            return []
-        wanted = self._places.setdefault(value, place)
-        return [] if wanted == place else [self._copy(place, wanted)]
-
-    def _copy(self, source: BufferRef, target: BufferRef) -> Copy:
-        self._touch(source, target)
-        return Copy(source, target)
-
     def finish_states(self, contents: Mapping[Value, Value]) -> list[Step]:
         """Copies the new contents of states there. What lies in another state is taken out first, before that changes."""
         taken: list[Step] = []
         copies: list[Step] = []
         for state, value in contents.items():
-            place = self._read(value)
+            place = self.read(value)
             if isinstance(self.root(value).type, TokenType):
-                aside = self._new(place.nbytes)
-                taken.append(self._copy(place, aside))
+                aside = self.new(place.nbytes)
+                taken.append(self.copy(place, aside))
                 place = aside
-            copies.append(Copy(place, self._places[state]))
-        self._now += 1
-        self._touch(*(copy.source for copy in copies if isinstance(copy, Copy)))
+            copies.append(Copy(place, self.assigned[state]))
+        self.now += 1
+        self.touch(*(copy.source for copy in copies if isinstance(copy, Copy)))
         return taken + copies
 
     # Steps
@@ -257,7 +168,7 @@ class _Binder:
             return [self._call(kernel)]
         result, old = kernel.node.output, kernel.node.inputs[operand]
         held = self.root(old) is self.root(result)
-        copies: list[Step] = [] if held else [self._copy(self._read(old), self._write(result))]
+        copies: list[Step] = [] if held else [self.copy(self.read(old), self.write(result))]
         return [*copies, self._call(kernel)]
 
     def _call(self, kernel: KernelNode) -> KernelCall:
@@ -269,11 +180,11 @@ class _Binder:
                 layout = native.constant_layouts.get(position, value.tensor.layout)
                 arguments.append(self.packed.place(self.constants[value], layout))
             else:
-                arguments.append(_part(self._read(value), kernel, position))
-        arguments += [self._write(value) for value in node.outputs]
+                arguments.append(_part(self.read(value), kernel, position))
+        arguments += [self.write(value) for value in node.outputs]
         workspace = size_of(kernel.renamed(native.workspace_bytes))
         if workspace != 0:
-            arguments.append(self._new(workspace))
+            arguments.append(self.new(workspace))
         cost = FUSION.cost_of_region(kernel.task.graph) if kernel.offsets else self._costs[node]
         return KernelCall(
             symbol=native.symbol,
@@ -289,17 +200,17 @@ class _Binder:
         )
 
     def _cond(self, node: Node) -> list[Step]:
-        predicate, *operands = [self._read(value) for value in node.inputs]
-        results = [self._write(value) for value in node.outputs]
+        predicate, *operands = [self.read(value) for value in node.inputs]
+        results = [self.write(value) for value in node.outputs]
         then, otherwise = (tuple(self.region(region, operands, results)) for region in node.regions)
-        self._now += 1
-        self._touch(*operands, *results)
+        self.now += 1
+        self.touch(*operands, *results)
         return [Branch(predicate, then, otherwise)]
 
     def _while(self, node: Node) -> list[Step]:
         _require_fixed_sizes(node)
         condition, body = node.regions
-        operands = [self._read(value) for value in node.inputs]
+        operands = [self.read(value) for value in node.inputs]
         number = self._next_loop()
         carried = [
             _Carried(place, place, []) if carries_unchanged(body, position) else self._carried(place, number)
@@ -307,18 +218,18 @@ class _Binder:
         ]
         present, following = [each.present for each in carried], [each.following for each in carried]
         inside = self.region(condition, present, [None])
-        predicate = self._read(condition.outputs[0])
+        predicate = self.read(condition.outputs[0])
         steps: list[Step] = [step for each in carried for step in each.start]
         results = []
         for position, value in enumerate(node.outputs):
             if not carries_unchanged(body, position):
-                results.append((present[position], self._write(value)))
+                results.append((present[position], self.write(value)))
             elif value.tensor.elements:
-                steps.append(self._copy(operands[position], self._write(value)))
-        finish = tuple(self._copy(source, target) for source, target in results if target.nbytes)
+                steps.append(self.copy(operands[position], self.write(value)))
+        finish = tuple(self.copy(source, target) for source, target in results if target.nbytes)
         rounds = self.region(body, present, [None if carries_unchanged(body, i) else place for i, place in enumerate(following)])
-        self._now += 1
-        self._touch(*operands, *present, *(target for _, target in results))
+        self.now += 1
+        self.touch(*operands, *present, *(target for _, target in results))
         steps.append(ConditionalLoop(number, tuple(inside), predicate, tuple(rounds), finish))
         return steps
 
@@ -327,7 +238,7 @@ class _Binder:
         (body,) = node.regions
         trips, count, sliced = (_number(node, name) for name in ("trips", "carried", "sliced"))
         backwards = bool(node.attributes["reverse"])
-        operands = [self._read(value) for value in node.inputs]
+        operands = [self.read(value) for value in node.inputs]
         number = self._next_loop()
         carried = [
             _Carried(place, place, []) if carries_unchanged(body, position) else self._carried(place, number)
@@ -339,32 +250,32 @@ class _Binder:
         for place, value in zip(operands[count : count + sliced], body.inputs[count : count + sliced], strict=True):
             piece = _piece(place, value.tensor, number, trips, backwards)
             if value.tensor.elements and value.tensor.nbytes % ALIGNMENT:
-                staged = self._new(value.tensor.nbytes)
-                into.append(self._copy(piece, staged))
+                staged = self.new(value.tensor.nbytes)
+                into.append(self.copy(piece, staged))
                 piece = staged
             pieces.append(piece)
         out_of: list[tuple[BufferRef, BufferRef]] = []
         results: list[BufferRef | None] = [None if carries_unchanged(body, i) else each.following for i, each in enumerate(carried)]
-        stacked = [self._write(value) for value in node.outputs[count:]]
+        stacked = [self.write(value) for value in node.outputs[count:]]
         for place, value in zip(stacked, body.outputs[count:], strict=True):
             piece = _piece(place, value.tensor, number, trips, backwards)
             if value.tensor.elements and trips and value.tensor.nbytes % ALIGNMENT:
-                staged = self._new(value.tensor.nbytes)
+                staged = self.new(value.tensor.nbytes)
                 out_of.append((staged, piece))
                 piece = staged
             results.append(piece if trips else None)
         rounds = self.region(body, [*(each.present for each in carried), *pieces, *operands[count + sliced :]], results)
-        self._now += 1
-        rounds += [self._copy(source, target) for source, target in out_of]
-        self._now += 1
-        self._touch(*operands, *stacked, *(each.present for each in carried))
+        self.now += 1
+        rounds += [self.copy(source, target) for source, target in out_of]
+        self.now += 1
+        self.touch(*operands, *stacked, *(each.present for each in carried))
         after: list[Step] = []
         for position, (value, each) in enumerate(zip(node.outputs, carried, strict=False)):
             if not carries_unchanged(body, position):
-                after += self._reside(value, each.after(trips))
+                after += self.reside(value, each.after(trips))
             elif value.tensor.elements:
                 # A copy: the operand's memory may be updated in place while the result is still needed.
-                after.append(self._copy(operands[position], self._write(value)))
+                after.append(self.copy(operands[position], self.write(value)))
         return [*before, CountedLoop(number, trips, (*into, *rounds)), *after]
 
     def _next_loop(self) -> int:
@@ -374,14 +285,14 @@ class _Binder:
     def _carried(self, initial: BufferRef, loop: int) -> _Carried:
         """Two places that a carried value occupies in turn: what a round computes is what the next one reads."""
         if not initial.nbytes:
-            return _Carried(_EMPTY, _EMPTY, [])
+            return _Carried(EMPTY, EMPTY, [])
         assert isinstance(initial.nbytes, int)
         stride = aligned(initial.nbytes)
-        pair = self._new(2 * stride)
+        pair = self.new(2 * stride)
         first = dataclasses.replace(pair, nbytes=initial.nbytes)
         present = dataclasses.replace(first, moves=(Move(loop, stride, 2),))
         following = dataclasses.replace(first, offset=stride, moves=(Move(loop, -stride, 2),))
-        return _Carried(present, following, [self._copy(initial, first)])
+        return _Carried(present, following, [self.copy(initial, first)])
 
 
 @dataclass(frozen=True)
@@ -411,7 +322,7 @@ def _part(whole: BufferRef, kernel: KernelNode, position: int) -> BufferRef:
 def _piece(whole: BufferRef, piece: TensorType, loop: int, trips: int, backwards: bool) -> BufferRef:
     """The part of a stacked buffer that belongs to a round."""
     if not whole.nbytes:
-        return _EMPTY
+        return EMPTY
     stride = piece.nbytes
     move = Move(loop, -stride if backwards else stride)
     offset = whole.offset + ((trips - 1) * stride if backwards else 0)
@@ -451,30 +362,3 @@ def _number(node: Node, name: str) -> int:
             f"{node!r} ({node.location}): '{name}' is {number}; code is generated for loops of a fixed number of rounds only"
         )
     return number
-
-
-def _placed(step: Step, places: Sequence[tuple[Space, int]]) -> Step:
-    """``step`` with byte offsets in the arena, or slots of it, instead of numbers of buffers."""
-
-    def ref(buffer: BufferRef) -> BufferRef:
-        if buffer.space is not Space.ARENA:
-            return buffer
-        space, position = places[buffer.position]
-        if space is Space.SLOT:
-            return dataclasses.replace(buffer, space=space, position=position)
-        return dataclasses.replace(buffer, position=position + buffer.offset, offset=0)
-
-    def all_of(steps: Sequence[Step]) -> tuple[Step, ...]:
-        return tuple(_placed(inner, places) for inner in steps)
-
-    match step:
-        case KernelCall():
-            return dataclasses.replace(step, arguments=tuple(ref(argument) for argument in step.arguments))
-        case Copy():
-            return Copy(ref(step.source), ref(step.target))
-        case Branch():
-            return Branch(ref(step.predicate), all_of(step.then), all_of(step.otherwise))
-        case CountedLoop():
-            return CountedLoop(step.number, step.trips, all_of(step.body))
-        case ConditionalLoop():
-            return ConditionalLoop(step.number, all_of(step.condition), ref(step.predicate), all_of(step.body), all_of(step.finish))
