@@ -177,20 +177,33 @@ def reduce_of_one(rewriter: LocalRewriter, node: Node) -> Replacement:
 
 
 def whole_window(rewriter: LocalRewriter, node: Node) -> Replacement:
-    """Pooling whose one window is the whole image -> reduce."""
+    """Pooling whose one window covers the whole image, with whatever padding around it -> reduce.
+
+    A mean then divides by the positions that it counts, which may be padding.
+    """
     (x,) = node.inputs
-    a = node.attributes
-    spatial = x.tensor.shape[2:]
-    whole = (
-        a["kind"] in ("mean", "max")
-        and a["window"] == spatial
-        and all(pair == (0, 0) for pair in cast("tuple[tuple[int, int], ...]", a["padding"]))
-        and a["divisor"] is None
-        and all(step == 1 for step in cast("tuple[int, ...]", a["dilation"]))
-    )
-    if not whole:
+    a = cast("dict[str, Any]", node.attributes)
+    extents = x.tensor.shape[2:]
+    single = all(extent == 1 for extent in node.output.tensor.shape[2:]) and all(step == 1 for step in a["dilation"])
+    if not single or not all(isinstance(extent, int) for extent in extents):
         return None
-    return rewriter.emit("reduce", x, kind=a["kind"], axes=tuple(range(2, x.tensor.rank)), keepdims=True)
+    covers = all(low + extent <= size for (low, _), extent, size in zip(a["padding"], extents, a["window"], strict=True))
+    if not covers or 0 in extents:
+        return None
+    axes = tuple(range(2, x.tensor.rank))
+    counted = math.prod(extents)
+    if a["count_include_pad"]:
+        # The one window is all of the low padding, the image, and of the high padding what is left of its size.
+        beyond = a["uncounted"] or (0,) * len(axes)
+        counted = math.prod(
+            min(size, low + extent + high - more)
+            for size, (low, high), extent, more in zip(a["window"], a["padding"], extents, beyond, strict=True)
+        )
+    divisor = a["divisor"] or counted
+    if a["kind"] == "max" or divisor == math.prod(extents):
+        return rewriter.emit("reduce", x, kind=a["kind"], axes=axes, keepdims=True)
+    total = rewriter.emit("reduce", x, kind="sum", axes=axes, keepdims=True)
+    return rewriter.emit("div", total, rewriter.scalar(divisor, x.tensor.dtype))
 
 
 def window_of_one(rewriter: LocalRewriter, node: Node) -> Replacement:

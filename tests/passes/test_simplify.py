@@ -148,6 +148,14 @@ CASES = {
         '%y = reduce(%x) {kind="mean", axes=[2,3], keepdims=true} : f32[1,2,1,1]',
         "%y",
     ),
+    "pooling_with_a_window_larger_than_the_image": (
+        "%x: f32[1,2,4,4]",
+        '%y = window_reduce(%x) {kind="mean", window=[9,9], stride=[9,9], padding=[[0,5],[0,5]], dilation=[1,1], uncounted=[5,5]}'
+        " : f32[1,2,1,1]",
+        "%y",
+        '%y = reduce(%x) {kind="mean", axes=[2,3], keepdims=true} : f32[1,2,1,1]',
+        "%y",
+    ),
     "matmul_of_transpose": (
         "%x: f32[2,3], %w: f32[4,3]",
         "%t = permute(%w) {order=[1,0]} : f32[3,4]\n %y = matmul(%x, %t) : f32[2,4]",
