@@ -14,7 +14,7 @@ from tvm import tirx
 
 from ...errors import LoweringError
 from ...ir import Dim, DType, Graph, Node, Value
-from . import scalar
+from . import conversions, scalar
 from .access import through_reshape
 from .attributes import attributes_of
 from .emitter import INDEX, Emitter, Expr, index
@@ -132,7 +132,7 @@ class Evaluator:
     def _pad(self, node: Node, indices: Sequence[Expr]) -> Expr:
         (x,) = node.inputs
         dtype = x.tensor.dtype
-        filling = scalar.constant(node.attributes["value"], dtype)
+        filling = conversions.constant(node.attributes["value"], dtype)
         if x.tensor.is_empty:
             return filling
         source: list[Expr] = []
@@ -208,25 +208,25 @@ class Evaluator:
         start, step = node.attributes["start"], node.attributes["step"]
         wide = DType.FLOAT64 if dtype.is_float else DType.INT64
         count = tirx.Cast(wide.numpy.name, indices[0])
-        value = count * scalar.constant(step, wide) + scalar.constant(start, wide)
-        return scalar.cast(self.emitter.bind, self.emitter.bind(value), wide, dtype)
+        value = count * conversions.constant(step, wide) + conversions.constant(start, wide)
+        return conversions.cast(self.emitter.bind, self.emitter.bind(value), wide, dtype)
 
     def _full(self, node: Node, indices: Sequence[Expr]) -> Expr:
-        return scalar.constant(node.attributes["value"], node.output.tensor.dtype)
+        return conversions.constant(node.attributes["value"], node.output.tensor.dtype)
 
     def _constant(self, node: Node, indices: Sequence[Expr]) -> Expr:
         constant = node.output.constant
         assert constant is not None
         if constant.type.size != 1:
             raise LoweringError(f"a constant of type {constant.type} inside a fused region must become one of its inputs")
-        return scalar.constant(constant.array().reshape(-1)[0].item(), constant.type.dtype)
+        return conversions.constant(constant.array().reshape(-1)[0].item(), constant.type.dtype)
 
     def _batch_norm(self, node: Node, indices: Sequence[Expr]) -> Expr:
         x, mean, variance, *parameters = node.inputs
         dtype = x.tensor.dtype
         channel = [indices[1]]
         element = self.value_at(x, indices) - self.value_at(mean, channel)
-        scale = tirx.sqrt(self.emitter.bind(self.value_at(variance, channel) + scalar.constant(node.attributes["eps"], dtype)))
+        scale = tirx.sqrt(self.emitter.bind(self.value_at(variance, channel) + conversions.constant(node.attributes["eps"], dtype)))
         result = self.emitter.bind(element / self.emitter.bind(scale))
         if parameters:
             result = self.emitter.bind(result * self.value_at(parameters[0], channel))

@@ -13,6 +13,7 @@ from ...errors import LoweringError
 from ...ir import DType, Node
 from . import halves, inverse, math
 from .bits import BIT_RULES
+from .conversions import bitcast, cast, constant, differs
 from .emitter import Expr, truth_as
 from .kernel import compute_dtype, computes
 from .math import Bind, select
@@ -20,16 +21,6 @@ from .special import SPECIAL, Wide
 
 Rule = Callable[[Bind, Sequence[Expr], Mapping[str, Any], DType], Expr]
 """(bind, operands, attributes, dtype of the operands) -> result."""
-
-
-def constant(value: Any, dtype: DType) -> Expr:
-    """A constant of an IR dtype."""
-    if dtype is DType.BOOL:
-        return tirx.const(bool(value), "bool")
-    if dtype.is_integer:
-        return tirx.const(int(value), compute_dtype(dtype))
-    number = np.asarray(value).astype(dtype.numpy) if dtype in halves.HALVES else value
-    return tirx.const(float(number), compute_dtype(dtype))
 
 
 def _zero(dtype: DType) -> Expr:
@@ -226,11 +217,6 @@ def _integer_power(bind: Bind, base: Expr, exponent: int, dtype: DType) -> Expr:
     return _one(dtype) if result is None else result
 
 
-def differs(x: Expr, y: Expr) -> Expr:
-    """x != y, which holds where either is NaN: the code generator's own comparison does not."""
-    return tirx.Not(tirx.EQ(x, y)) if str(x.ty.dtype).startswith("float") else tirx.NE(x, y)
-
-
 def _truth(x: Expr, dtype: DType) -> Expr:
     return x if dtype is DType.BOOL else differs(x, _zero(dtype))
 
@@ -361,34 +347,6 @@ RULES: dict[str, Rule] = {
     **{name: _in_fp64(function) for name, function in SPECIAL.items()},
     "where": lambda bind, x, attributes, dtype: select(x[0], x[1], x[2]),
 }
-
-
-def cast(bind: Bind, x: Expr, source: DType, target: DType) -> Expr:
-    """``x`` converted between IR dtypes; floats truncate towards zero, out of range ones wrap through a wider integer."""
-    if source is target:
-        return x
-    if target is DType.BOOL:
-        return differs(x, _zero(source))
-    if target in halves.HALVES:
-        return halves.rounded(bind, cast(bind, x, source, DType.FLOAT32), target)
-    source = halves.arithmetic(source)
-    if source is target:
-        return x
-    to = compute_dtype(target)
-    if source is DType.BOOL:
-        return truth_as(x, to)
-    if source.is_float and target.is_integer and target.bits < 32:
-        return tirx.Cast(to, bind(tirx.Cast("int32", x)))
-    return tirx.Cast(to, x)
-
-
-def bitcast(bind: Bind, x: Expr, source: DType, target: DType) -> Expr:
-    """The bits of ``x`` read as another dtype of as many bits."""
-    bits = bind(halves.stored(bind, x, source) if source in halves.HALVES else x)
-    if target in halves.HALVES:
-        return halves.loaded(bind(tirx.reinterpret(halves.STORAGE[target], bits)), target)
-    to = compute_dtype(target)
-    return bits if bits.ty.dtype == to else tirx.reinterpret(to, bits)
 
 
 _CIRCULAR = ("tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh")

@@ -15,8 +15,8 @@ from tvm import tirx
 
 from ...ir import Graph
 from ..emit import UNROLLED, Expr, compute_dtype, index
+from ..emit.conversions import constant
 from ..emit.math import select
-from ..emit.scalar import constant
 from ..space import Config, Space
 from ..target import Target
 from ..task import Task

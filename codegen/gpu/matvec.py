@@ -13,7 +13,7 @@ from tvm import tirx
 
 from ...ir import Graph, Layout
 from ..emit import SERIAL, UNROLLED, Expr, compute_dtype, index
-from ..emit.scalar import constant
+from ..emit.conversions import constant
 from ..space import Config, Space
 from ..task import Task
 from ..template import LoweredKernel, Template

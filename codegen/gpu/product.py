@@ -13,8 +13,8 @@ from tvm import tirx
 from ...ir import DType, Layout, Node
 from ..emit import Evaluator, Expr, index, unflatten
 from ..emit.attributes import attributes_of
+from ..emit.conversions import constant
 from ..emit.math import select
-from ..emit.scalar import constant
 from ..task import Task
 from ..templates.region import AnchoredRegion, broadcast_row
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from ...ir import Graph
 from ..emit import SERIAL, UNROLLED, Expr, compute_dtype
-from ..emit.scalar import constant
+from ..emit.conversions import constant
 from ..space import Config, Space
 from ..task import Task
 from ..template import LoweredKernel, Template

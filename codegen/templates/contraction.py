@@ -16,8 +16,9 @@ from tvm import tirx
 from ...ir import Dim, DType, Graph, Layout, Node, Value
 from ..emit import SERIAL, VECTORIZED, Emitter, Expr, Kernel, compute_dtype, index
 from ..emit.attributes import attributes_of
+from ..emit.conversions import constant
 from ..emit.math import select
-from ..emit.scalar import constant, vectorises
+from ..emit.scalar import vectorises
 from ..space import Config, Space
 from ..task import Task
 from ..template import LoweredKernel, Template

@@ -14,8 +14,9 @@ from ...ir import Dim, DType, Graph, Node
 from ..emit import SERIAL, VECTORIZED, Evaluator, Expr, Kernel, compute_dtype, index
 from ..emit.affine import Box
 from ..emit.attributes import attributes_of
+from ..emit.conversions import constant
 from ..emit.math import select
-from ..emit.scalar import constant, vectorises
+from ..emit.scalar import vectorises
 from ..space import Config, Space
 from ..task import Task
 from ..template import LoweredKernel, Template

@@ -10,9 +10,10 @@ from tvm import tirx
 from ...ir import DType, Graph
 from ..emit import Evaluator, Expr, Kernel, compute_dtype, index
 from ..emit.attributes import attributes_of
+from ..emit.conversions import constant, differs
 from ..emit.emitter import truth_as
 from ..emit.math import is_nan, select
-from ..emit.scalar import constant, differs, vectorises
+from ..emit.scalar import vectorises
 from ..space import Config, Space
 from ..task import Numerics, Task
 from ..template import LoweredKernel, Template

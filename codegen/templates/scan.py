@@ -11,8 +11,9 @@ from tvm import tirx
 from ...ir import DType, Graph
 from ..emit import Evaluator, Expr, Kernel, compute_dtype, index, math
 from ..emit.attributes import attributes_of
+from ..emit.conversions import constant
 from ..emit.math import Bind, is_nan, select
-from ..emit.scalar import constant, vectorises
+from ..emit.scalar import vectorises
 from ..space import Config, Space
 from ..task import Numerics, Task
 from ..template import LoweredKernel, Template
