@@ -62,10 +62,16 @@ def specialise(graph: Graph, values: Mapping[str, int]) -> Graph:
     inputs = tuple(Value(type_of(value.type), value.name, None, position) for position, value in enumerate(graph.inputs))
     mapping: dict[Value, Value] = dict(zip(graph.inputs, inputs, strict=True))
     nodes = []
+
+    def operand(value: Value) -> Value:
+        if value not in mapping:  # the content of a state, where the nodes that read states are gone already
+            mapping[value] = Value(type_of(value.type), value.name, None, 0)
+        return mapping[value]
+
     for node in graph.nodes:
         new = Node(
             node.op,
-            [mapping[value] for value in node.inputs],
+            [operand(value) for value in node.inputs],
             {name: attribute(value) for name, value in node.attributes.items()},
             [type_of(value.type) for value in node.outputs],
             [specialise(region, values) for region in node.regions],
@@ -76,4 +82,4 @@ def specialise(graph: Graph, values: Mapping[str, int]) -> Graph:
             value.name = old.name
             mapping[old] = value
     rest = {name: bounds for name, bounds in graph.symbols.items() if name not in values}
-    return Graph(inputs, tuple(nodes), tuple(mapping[value] for value in graph.outputs), graph.name, rest)
+    return Graph(inputs, tuple(nodes), tuple(operand(value) for value in graph.outputs), graph.name, rest)

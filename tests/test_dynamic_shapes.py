@@ -231,3 +231,23 @@ def test_what_has_no_code_for_symbolic_sizes_says_so() -> None:
             dynamic_shapes=({1: Dim("n", min=2, max=9)}, {1: Dim("n", min=2, max=9)}),
             strict=True,
         )
+
+
+class Counting(nn.Module):
+    """Adds how often it was called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls.add_(1)
+        return x * 2 + self.calls
+
+
+def test_a_state_of_fixed_size_beside_inputs_of_any() -> None:
+    fast = mlc.compile(Counting(), example_inputs=(torch.randn(4, 3),), dynamic_shapes=({0: Dim("batch", max=64)},), strict=True)
+    for count, batch in enumerate((4, 1, 64), start=1):
+        x = torch.randn(batch, 3)
+        with torch.inference_mode():
+            torch.testing.assert_close(fast(x), x * 2 + count)
