@@ -14,6 +14,7 @@ from ..ir import ArrayConstant, Dim, DType, GraphBuilder, TensorType, Value
 from .constants import to_numpy
 from .conversion import Conversion
 from .dimensions import dims
+from .registry import entering
 from .unsupported import Unsupported
 
 PARTS = {torch.complex32: torch.float16, torch.complex64: torch.float32, torch.complex128: torch.float64}
@@ -59,14 +60,7 @@ def converts_complex(*operations: OpOverload) -> Callable[[_AnyConverter], _AnyC
     It gets a :class:`Conversion` in whose results complex dtypes are replaced by those of the parts.
     """
 
-    def register(converter: _AnyConverter) -> _AnyConverter:
-        for operation in operations:
-            if operation in _CONVERTERS:
-                raise ValueError(f"{operation} has two converters for complex numbers")
-            _CONVERTERS[operation] = converter
-        return converter
-
-    return register
+    return entering(_CONVERTERS, operations, " for complex numbers")
 
 
 def complex_converter_of(target: Any) -> ComplexConverter | None:

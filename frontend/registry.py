@@ -15,22 +15,27 @@ Result: TypeAlias = "Value | Sequence[Value | None]"
 Converter: TypeAlias = Callable[..., Result]
 """``convert(conversion, *arguments, **keywords)``: arguments as in the operation's schema, values instead of tensors."""
 
-_AnyConverter = TypeVar("_AnyConverter", bound=Converter)
+_AnyConverter = TypeVar("_AnyConverter", bound=Callable[..., Any])
 
 _CONVERTERS: dict[OpOverload, Converter] = {}
 
 
-def converts(*operations: OpOverload) -> Callable[[_AnyConverter], _AnyConverter]:
-    """Registers the decorated function as the converter of ``operations``."""
+def entering(table: dict[Any, Any], keys: Sequence[Any], what: str = "") -> Callable[[_AnyConverter], _AnyConverter]:
+    """A decorator that enters a converter into ``table`` under each of ``keys``; ValueError for a key that has one."""
 
     def register(converter: _AnyConverter) -> _AnyConverter:
-        for operation in operations:
-            if operation in _CONVERTERS:
-                raise ValueError(f"{operation} has two converters")
-            _CONVERTERS[operation] = converter
+        for key in keys:
+            if key in table:
+                raise ValueError(f"{key} has two converters{what}")
+            table[key] = converter
         return converter
 
     return register
+
+
+def converts(*operations: OpOverload) -> Callable[[_AnyConverter], _AnyConverter]:
+    """Registers the decorated function as the converter of ``operations``."""
+    return entering(_CONVERTERS, operations)
 
 
 _NAMED: dict[str, Converter] = {}
@@ -38,15 +43,7 @@ _NAMED: dict[str, Converter] = {}
 
 def converts_named(*names: str) -> Callable[[_AnyConverter], _AnyConverter]:
     """As :func:`converts`, for operations of libraries that need not be installed: by names such as ``library.operation.overload``."""
-
-    def register(converter: _AnyConverter) -> _AnyConverter:
-        for name in names:
-            if name in _NAMED:
-                raise ValueError(f"{name} has two converters")
-            _NAMED[name] = converter
-        return converter
-
-    return register
+    return entering(_NAMED, names)
 
 
 def converter_of(target: Any) -> Converter | None:
