@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..codegen.build import ABI_INCLUDE, NATIVE, c_compiler, cache_directory, compile_kernel, run_tool, versions
+from ..codegen.constant_layout import ConstantLayout, constant_layouts_document, constant_layouts_of
 from ..codegen.space import Config
 from ..codegen.task import Task
-from ..ir import Layout
 
 ENTRY = "mlc_entry"
 
@@ -36,7 +36,7 @@ class BuiltKernel:
 
     library: pathlib.Path
     workspace_bytes: int
-    constant_layouts: dict[int, Layout]
+    constant_layouts: dict[int, ConstantLayout]
     versions: str
 
     def document(self) -> dict[str, Any]:
@@ -44,7 +44,7 @@ class BuiltKernel:
         return {
             "library": str(self.library),
             "workspace_bytes": self.workspace_bytes,
-            "constant_layouts": [[index, list(layout.order), list(layout.blocks)] for index, layout in self.constant_layouts.items()],
+            "constant_layouts": constant_layouts_document(self.constant_layouts),
             "versions": self.versions,
         }
 
@@ -53,14 +53,9 @@ class BuiltKernel:
         return BuiltKernel(
             pathlib.Path(document["library"]),
             document["workspace_bytes"],
-            layouts_of(document["constant_layouts"]),
+            constant_layouts_of(document["constant_layouts"]),
             document["versions"],
         )
-
-
-def layouts_of(document: list[list[Any]]) -> dict[int, Layout]:
-    """Layouts by input position from their JSON form."""
-    return {index: Layout(tuple(order), tuple((axis, size) for axis, size in blocks)) for index, order, blocks in document}
 
 
 def entry_source(pointers: int, workspace: bool) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..codegen.constant_layout import ConstantLayout, constant_layouts_of
 from ..errors import MeasurementError
 from ..ir import DType, Layout
 from ..ir.program import ALIGNMENT
@@ -87,7 +88,7 @@ class KernelRunner:
         self._timing: ctypes.CDLL | None = None
         self._inputs: list[list[Memory]] = []
         self._outputs: list[Memory] = []
-        self._packed: dict[tuple[int, Layout], Memory] = {}
+        self._packed: dict[tuple[int, ConstantLayout], Memory] = {}
         self._loaded: dict[str, _Loaded] = {}
 
     def open(self, timing: str, case: str) -> None:
@@ -109,7 +110,7 @@ class KernelRunner:
 
     def load(self, name: str, library: str, entry: str, workspace_bytes: int, constant_layouts: list[list[Any]]) -> None:
         """Loads a candidate under ``name``."""
-        wanted = {index: Layout(tuple(order), tuple((axis, size) for axis, size in blocks)) for index, order, blocks in constant_layouts}
+        wanted = constant_layouts_of(constant_layouts)
         handle = ctypes.CDLL(library)
         function = ctypes.cast(getattr(handle, entry), ctypes.c_void_p).value
         constants = {index: self._constant(index, wanted.get(index)) for index, item in enumerate(self._case["inputs"]) if item["constant"]}
@@ -199,7 +200,7 @@ class KernelRunner:
     def _variants(self) -> int:
         return max((len(item["files"]) for item in self._case["inputs"]), default=1)
 
-    def _constant(self, index: int, layout: Layout | None) -> Memory:
+    def _constant(self, index: int, layout: ConstantLayout | None) -> Memory:
         """Constant input ``index`` packed as a kernel wants it (None: as its type says)."""
         item = self._case["inputs"][index]
         wanted = layout or Layout(tuple(item["order"]), tuple((axis, size) for axis, size in item["blocks"]))

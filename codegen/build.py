@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..errors import BuildError, TextFormError
-from ..ir import Dim, Layout
+from ..ir import Dim
 from ..ir.expression import parse_expression
+from .constant_layout import ConstantLayout, constant_layouts_document, constant_layouts_of
 from .target import Kind, Target
 from .template import LoweredKernel
 
@@ -120,7 +121,7 @@ class CompiledKernel:
 
     symbol: str
     object: bytes
-    constant_layouts: Mapping[int, Layout]
+    constant_layouts: Mapping[int, ConstantLayout]
     workspace_bytes: Dim
 
 
@@ -166,10 +167,7 @@ def _read(path: pathlib.Path, symbol: str) -> CompiledKernel | None:
         facts = json.loads(header)
         if hashlib.sha256(body).hexdigest() != facts["sha256"]:
             return None
-        layouts = {
-            int(index): Layout(tuple(order), tuple((axis, size) for axis, size in blocks))
-            for index, order, blocks in facts["constant_layouts"]
-        }
+        layouts = constant_layouts_of(facts["constant_layouts"])
         workspace = facts["workspace_bytes"]
         return CompiledKernel(
             symbol, body, layouts, workspace if isinstance(workspace, int) else parse_expression(workspace, TextFormError)
@@ -182,7 +180,7 @@ def _write(path: pathlib.Path, kernel: CompiledKernel) -> None:
     """Stores a kernel atomically; a cache that cannot be written is no error."""
     facts = {
         "sha256": hashlib.sha256(kernel.object).hexdigest(),
-        "constant_layouts": [(index, layout.order, layout.blocks) for index, layout in kernel.constant_layouts.items()],
+        "constant_layouts": constant_layouts_document(kernel.constant_layouts),
         "workspace_bytes": kernel.workspace_bytes if isinstance(kernel.workspace_bytes, int) else str(kernel.workspace_bytes),
     }
     with contextlib.suppress(OSError):

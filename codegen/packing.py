@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 
 import numpy as np
 
-from ..ir import Constant, Layout
+from ..ir import Constant
 from ..ir.program import ALIGNMENT, BufferRef, ConstantSlot, Space
 from .build import in_parallel
+from .constant_layout import ConstantLayout
 from .memory_plan import aligned
 
 
@@ -16,13 +18,14 @@ class PackedConstants:
     """The weights blob under construction: each constant once per layout."""
 
     def __init__(self) -> None:
-        self._entries: dict[tuple[str, Layout], tuple[Constant, int, int]] = {}
+        self._entries: dict[tuple[str, ConstantLayout], tuple[Constant, int, int]] = {}
         self._end = 0
 
-    def place(self, constant: Constant, layout: Layout) -> BufferRef:
+    def place(self, constant: Constant, layout: ConstantLayout) -> BufferRef:
         key = (constant.digest, layout)
         if key not in self._entries:
-            nbytes = max(constant.type.with_layout(layout).nbytes, 1)
+            elements = math.prod(layout.physical_shape(constant.type.static_shape))
+            nbytes = max(elements * constant.type.dtype.nbytes, 1)
             self._entries[key] = (constant, self._end, nbytes)
             self._end += aligned(nbytes)
         _, offset, nbytes = self._entries[key]
@@ -34,7 +37,7 @@ class PackedConstants:
         start = -storage.ctypes.data % ALIGNMENT
         blob = storage[start : start + self._end]
 
-        def pack(item: tuple[tuple[str, Layout], tuple[Constant, int, int]]) -> ConstantSlot:
+        def pack(item: tuple[tuple[str, ConstantLayout], tuple[Constant, int, int]]) -> ConstantSlot:
             (_, layout), (constant, offset, nbytes) = item
             data = layout.pack(constant.array()).reshape(-1).view(np.uint8)
             blob[offset : offset + data.nbytes] = data

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from ..ir import Dim, Graph, Layout
+from ..ir import Dim, Graph
+from .constant_layout import ConstantLayout
 from .space import Config, Space
 from .task import Task
 
@@ -27,11 +28,11 @@ class LoweredKernel:
     ``function`` is a TIR PrimFunc whose parameters are pointers: the task's inputs, its outputs, then, if ``workspace_bytes`` is not
     zero, a scratch buffer of that size (64-byte aligned, private to the call); then the value of each symbol of the task's graph, as
     int32. It returns int32, 0 for success; one for a GPU returns nothing, and ``launch`` says how to start it.
-    ``constant_layouts`` gives, for constant inputs that the kernel wants in an order other than their type's, that order.
+    ``constant_layouts`` gives, for constant inputs that the kernel wants stored otherwise than their type says, how.
     """
 
     function: Any
-    constant_layouts: Mapping[int, Layout] = field(default_factory=dict)
+    constant_layouts: Mapping[int, ConstantLayout] = field(default_factory=dict)
     workspace_bytes: Dim = 0
     launch: Launch | None = None
 

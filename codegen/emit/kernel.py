@@ -11,6 +11,7 @@ from tvm.ir import PointerType, PrimType
 
 from ...errors import LoweringError
 from ...ir import Dim, DType, Graph, Layout, TensorType, Value, product
+from ..constant_layout import ConstantLayout
 from . import halves
 from .access import layout_offset
 from .emitter import Emitter, Expr, truth_as
@@ -54,11 +55,11 @@ class Kernel:
     """A kernel under construction for the region ``graph``.
 
     Parameters are the graph's inputs, its outputs, a workspace of ``workspace_bytes`` if that is not zero, then the value of each
-    symbol of the graph. ``layouts`` gives the physical order of inputs that are stored in another than their type's (packed
-    constants). Emit statements through ``emitter``, then take :meth:`finish`.
+    symbol of the graph. ``layouts`` says of inputs that are stored otherwise than their type says
+    (packed constants) how. Emit statements through ``emitter``, then take :meth:`finish`.
     """
 
-    def __init__(self, graph: Graph, *, workspace_bytes: Dim = 0, layouts: Mapping[int, Layout] | None = None) -> None:
+    def __init__(self, graph: Graph, *, workspace_bytes: Dim = 0, layouts: Mapping[int, ConstantLayout] | None = None) -> None:
         self.graph = graph
         self.emitter = Emitter()
         self.emitter.declare_symbols(graph.symbols)
@@ -66,7 +67,7 @@ class Kernel:
         self._declarations: list[Any] = []
         self._layouts = dict(layouts or {})
         self.inputs: dict[Value, Any] = {}
-        self._input_layouts: dict[Value, Layout] = {}
+        self._input_layouts: dict[Value, ConstantLayout] = {}
         for position, value in enumerate(graph.inputs):
             layout = self._layouts.get(position, value.tensor.layout)
             self._input_layouts[value] = layout
@@ -80,7 +81,10 @@ class Kernel:
     def load(self, value: Value, indices: Sequence[Expr]) -> Expr:
         """The element of a graph input at logical ``indices``, in its compute dtype."""
         type = value.tensor
-        offset = layout_offset(self._input_layouts[value], type.shape, indices)
+        layout = self._input_layouts[value]
+        if not isinstance(layout, Layout):
+            raise LoweringError(f"%{value.name} is stored as {layout}, which has no elements of its own")
+        offset = layout_offset(layout, type.shape, indices)
         return from_storage(self.emitter.load(self.inputs[value], offset), type.dtype)
 
     def store(self, position: int, indices: Sequence[Expr], value: Expr) -> None:
@@ -112,7 +116,7 @@ class Kernel:
         self._parameters.append(pointer)
         return pointer
 
-    def _parameter(self, name: str, type: TensorType, layout: Layout | None = None) -> Any:
+    def _parameter(self, name: str, type: TensorType, layout: ConstantLayout | None = None) -> Any:
         count = product((layout or type.layout).physical_shape(type.shape))
         # Symbolic ones are looked at when the program is called.
         if not is_dim(count) and count >= MOST_ELEMENTS:

@@ -1,4 +1,4 @@
-"""Direct convolution on the CPU, as a matrix product whose rows are output pixels.
+"""Convolution on the CPU: directly, as a matrix product whose rows are output pixels, or by Winograd's algorithm (:mod:`.winograd`).
 
 The weight is packed in panels of ``nr`` output channels; a register tile takes some pixels of one or more output rows and runs
 through the window and all input channels. Pixels of the operand are addressed where they lie if the convolution has no padding;
@@ -37,6 +37,9 @@ from .tiling import (
     threads,
     useful_threads,
 )
+from .winograd import WinogradLowering
+from .winograd_geometry import applies as winograd_applies
+from .winograd_geometry import candidates as winograd_candidates
 
 _FLOAT = 4
 _ALIGNMENT = 64
@@ -47,12 +50,13 @@ _CHOSEN = 8
 class ConvTemplate(Template):
     """Regions around one ``conv`` over one or two axes, except depthwise ones, with elementwise operations and views around it.
 
-    Knobs: ``pixels`` and ``vectors`` of the register tile, ``unroll`` of the innermost reduction loop, ``row_groups``: into how many
-    groups the threads are split along the rows of the result (the others split its channels).
+    Knobs: ``winograd``, 0 for a direct convolution, else m of F(m, 3); ``pixels`` (with Winograd: tiles) and ``vectors`` of the register
+    tile, ``unroll`` of the innermost reduction loop, ``row_groups``: into how many groups the threads are split along the rows of the
+    result (the others split its channels).
     """
 
     name = "conv"
-    revision = 1
+    revision = 2
 
     def takes(self, graph: Graph) -> bool:
         region = AnchoredRegion.find(graph, ("conv",), symbolic=True)
@@ -74,29 +78,36 @@ class ConvTemplate(Template):
             tiles = PixelTiles.of(conv, pixels, most)
             tilings.setdefault(PixelTiles(_canonical(tiles.rows), _canonical(tiles.columns), tiles.flat), most)
         points = [
-            {"pixels": most, "row_groups": group, "unroll": 4, "vectors": vectors}
+            {"pixels": most, "row_groups": group, "unroll": 4, "vectors": vectors, "winograd": 0}
             for tiles, most in tilings.items()
             for group in divisors(parallel)
             for vectors in panel_candidates(target, conv.outputs, tiles.largest)
             if fits_registers(target, tiles.largest, vectors) and group <= tiles.shared.tiles
         ]
-        ranked = sorted(points, key=lambda point: predicted_cycles(conv, pixels, target, parallel, point))
-        groups = sorted({point["row_groups"] for point in points})
+        costs = [(predicted_cycles(conv, pixels, target, parallel, point), point) for point in points]
+        if winograd_applies(task, conv, packed_weight(task, region) is not None):
+            costs += winograd_candidates(conv, target, parallel, {"unroll": 4})
+        ranked = [point for _, point in sorted(costs, key=lambda pair: pair[0])]
         best = [ranked[0]]
-        for group in groups:
-            best += [point for point in ranked if point["row_groups"] == group][:_CHOSEN]
+        for kind in sorted({(point["winograd"], point["row_groups"]) for point in ranked}):
+            best += [point for point in ranked if (point["winograd"], point["row_groups"]) == kind][:_CHOSEN]
         chosen = {tuple(sorted(point.items())) for point in best}
 
         def allows(knobs: Mapping[str, int]) -> bool:
             return tuple(sorted({**knobs, "unroll": 4}.items())) in chosen
 
-        choices = {name: tuple(sorted({point[name] for point in best})) for name in ("pixels", "row_groups", "vectors")}
+        choices = {name: tuple(sorted({point[name] for point in best})) for name in ("pixels", "row_groups", "vectors", "winograd")}
         choices["unroll"] = (2, 4, 8)
         return Space(self.name, tuple(sorted(choices.items())), Config.of(self.name, best[0]), allows)
 
     def lower(self, task: Task, config: Config) -> LoweredKernel:
         if config not in self.space(task):
             raise LoweringError(f"config {config} is not in the space of this task; take one of Template.space(task).configs")
+        if config["winograd"]:
+            region = _region(task)
+            conv = Convolution(region.anchor)
+            parallel = useful_threads(task.target, task.threads, conv.flops, conv.bytes_moved)
+            return WinogradLowering(task, region, config, parallel).lower()
         return _Lowering(task, config).lower()
 
 
@@ -109,6 +120,15 @@ def _region(task: Task) -> AnchoredRegion:
     if region is None:
         raise LoweringError("the convolution templates take regions with one conv; ask takes() first")
     return region
+
+
+def packed_weight(task: Task, region: AnchoredRegion) -> int | None:
+    """The position of the constant input that is the weight and nothing else, so that it can be stored as the kernel wants it."""
+    weight = region.anchor.inputs[1]
+    if weight.node is not None:
+        return None
+    position = region.graph.inputs.index(weight)
+    return position if position in task.constant_inputs and len(region.graph.users[weight]) == 1 else None
 
 
 def predicted_cycles(conv: Convolution, pixels: Pixels, target: Target, parallel: int, knobs: Mapping[str, int]) -> float:
@@ -144,7 +164,9 @@ class _Lowering:
         self.tiles = PixelTiles.of(conv, self.pixels, config["pixels"])
         self.panels = -(-conv.outputs // self.panel)
         self.x, self.weight = self.region.anchor.inputs[:2]
-        packed = self._packed_weight()
+        packed = packed_weight(task, self.region)
+        if conv.groups > 1 and conv.outputs % self.panel:
+            packed = None  # panels would span groups
         self.layouts = {} if packed is None else {packed: self.pixels.weight_layout(conv, self.panel)}
         x_bytes: Dim = round_up(conv.batch * self.pixels.batch * _FLOAT, _ALIGNMENT) if self.pixels.staged else 0
         weight_bytes = 0 if packed is not None else conv.groups * self.panels * conv.depth * self.panel * _FLOAT
@@ -160,14 +182,6 @@ class _Lowering:
             self.b: Any = self.kernel.workspace(weight_bytes // _FLOAT, "float32", x_bytes, "panels")
         else:
             self.b = self.kernel.inputs[self.weight]
-
-    def _packed_weight(self) -> int | None:
-        """The position of the constant input that is the weight, if it can be stored in panels."""
-        if self.weight.node is not None or (self.conv.groups > 1 and self.conv.outputs % self.panel):
-            return None
-        position = self.region.graph.inputs.index(self.weight)
-        users = self.region.graph.users[self.weight]
-        return position if position in self.task.constant_inputs and len(users) == 1 else None
 
     def lower(self) -> LoweredKernel:
         if self.pixels.staged:

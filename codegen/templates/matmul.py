@@ -23,7 +23,7 @@ from ..target import Target
 from ..task import Task
 from ..template import LoweredKernel, Template
 from .region import AnchoredRegion, Epilogue, broadcast_row
-from .register_tile import ReductionLoop, RegisterTile, merge_loops
+from .register_tile import Ahead, ReductionLoop, RegisterTile, merge_loops
 from .staging import copy_row, loop_kind
 from .tiling import (
     EvenSplit,
@@ -38,6 +38,7 @@ from .tiling import (
     panel_candidates,
     round_up,
     share,
+    streams,
     threads,
     tile_count,
     tile_cycles,
@@ -301,7 +302,7 @@ class _Lowering:
         b_offset = emitter.bind(emitter.simplify((batch * self.panels + number) * (product.depth * self.panel)), "b_at")
         nest = merge_loops([ReductionLoop(product.depth, 1, self.panel)])
         row_offsets = [number * self.a_stride for number in range(rows)]
-        tile.accumulate(self.a, a_offset, row_offsets, self.b, b_offset, nest, self.unroll)
+        tile.accumulate(self.a, a_offset, row_offsets, self.b, b_offset, nest, self.unroll, self._ahead(b_offset, row, rows))
 
         def store(step: Expr | int, lane: Expr, element: Expr) -> None:
             column = number * self.panel + lane
@@ -309,6 +310,15 @@ class _Lowering:
             self.epilogue.store(indices, self._with_bias(element, column))
 
         tile.for_each(columns, self.epilogue.is_long, store)
+
+    def _ahead(self, b_offset: Expr, row: Expr, rows: int) -> Ahead | None:
+        """This tile's share of the next panel, which the first tile of that panel would otherwise wait for."""
+        product = self.product
+        if self.b_packed is None or self.split is None or not streams(self.target, product.columns * product.depth * _FLOAT, self.split):
+            return None
+        panel = product.depth * self.panel
+        share = -(-panel // self.split.extent)
+        return Ahead(self.b, self.emitter.bind(self.emitter.simplify(b_offset + panel + row * share), "ahead"), rows * share)
 
     def _with_bias(self, element: Expr, column: Expr) -> Expr:
         anchor = self.region.anchor

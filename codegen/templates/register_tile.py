@@ -17,6 +17,13 @@ from tvm import tirx
 from ..emit import VECTORIZED, Emitter, Expr, ramp, spread
 from ..target import Target
 
+_LINE = 16
+"""Elements of a cache line."""
+_MOST_PREFETCHES = 4
+"""In an iteration: where rows are so few that more would be needed, memory is the limit anyway."""
+_FOR_READING = [tirx.IntImm("int32", number) for number in (0, 2, 1)]
+"""Of llvm.prefetch: read, into the second-level cache, data."""
+
 
 @dataclass(frozen=True)
 class ReductionLoop:
@@ -25,6 +32,18 @@ class ReductionLoop:
     extent: int
     a_stride: int
     b_stride: int
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What a later tile will read: ``count`` elements of ``buffer`` from ``start`` on, to be brought into the second-level cache.
+
+    The last range may reach beyond the buffer: a prefetch of an address that does not exist does nothing.
+    """
+
+    buffer: Any
+    start: Expr
+    count: int
 
 
 def merge_loops(nest: Sequence[ReductionLoop]) -> tuple[ReductionLoop, ...]:
@@ -66,11 +85,12 @@ class RegisterTile:
         b_offset: Expr,
         nest: Sequence[ReductionLoop],
         unroll: int,
+        ahead: Ahead | None = None,
     ) -> None:
         """Adds the products of the whole reduction ``nest`` (outermost loop first).
 
         ``a`` and ``b`` are flat buffers; row ``i`` of ``a`` starts at ``a_offset + row_offsets[i]``; vectors of ``b`` follow each
-        other. The innermost loop is unrolled ``unroll`` times.
+        other. The innermost loop is unrolled ``unroll`` times; prefetches of what is ``ahead`` are spread over its iterations.
         """
         if not nest:
             self._step(a, a_offset, row_offsets, b, b_offset)
@@ -80,7 +100,11 @@ class RegisterTile:
             with self._emitter.loop(loop.extent, name="r") as r:
                 a_next = self._emitter.bind(a_offset + r * loop.a_stride, "a_at")
                 b_next = self._emitter.bind(b_offset + r * loop.b_stride, "b_at")
-                self.accumulate(a, a_next, row_offsets, b, b_next, inner, unroll)
+                part = None
+                if ahead is not None:
+                    count = -(-ahead.count // loop.extent)
+                    part = Ahead(ahead.buffer, self._emitter.bind(ahead.start + r * count, "ahead"), count)
+                self.accumulate(a, a_next, row_offsets, b, b_next, inner, unroll, part)
             return
         # A short loop is unrolled whole, so that it has no remainder.
         times = loop.extent if loop.extent <= 2 * unroll else unroll
@@ -88,10 +112,19 @@ class RegisterTile:
         with self._emitter.loop(trips, name="k") as k:
             a_next = self._emitter.bind(a_offset + k * (loop.a_stride * times), "a_at")
             b_next = self._emitter.bind(b_offset + k * (loop.b_stride * times), "b_at")
+            if ahead is not None:
+                self._prefetch(ahead, k, trips)
             for step in range(times):
                 self._step(a, a_next + step * loop.a_stride, row_offsets, b, b_next + step * loop.b_stride)
         for step in range(trips * times, loop.extent):
             self._step(a, a_offset + step * loop.a_stride, row_offsets, b, b_offset + step * loop.b_stride)
+
+    def spill(self, buffer: Any, offset: Expr, row_stride: int) -> None:
+        """Stores the accumulators: row ``i`` at ``offset + i * row_stride`` of the flat ``buffer``."""
+        for row in range(self.rows):
+            for vector in range(self.vectors):
+                value = tirx.BufferLoad(self.accumulators, [self._ramp((row * self.vectors + vector) * self.lanes)])
+                self._emitter.emit(tirx.BufferStore(buffer, value, [self._ramp(offset + (row * row_stride + vector * self.lanes))]))
 
     def for_each(self, columns: int, looped: bool, use: Callable[[Expr | int, Expr, Expr], None]) -> None:
         """Calls ``use(row, column, element)`` in vectorised loops over the first ``columns`` columns of every row.
@@ -135,6 +168,13 @@ class RegisterTile:
             start = 0
         with self._emitter.loop(width, VECTORIZED, "lane") as lane:
             yield lane, tirx.BufferLoad(buffer, [lane + start])
+
+    def _prefetch(self, ahead: Ahead, k: Expr, trips: int) -> None:
+        """The prefetches of iteration ``k`` of ``trips``: of every cache line of its share."""
+        share = -(-ahead.count // trips)
+        for line in range(min(-(-share // _LINE), _MOST_PREFETCHES)):
+            place = tirx.BufferLoad(ahead.buffer, [ahead.start + k * share + line * _LINE])
+            self._emitter.emit(tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", tirx.address_of(place), *_FOR_READING)))
 
     def _step(self, a: Any, a_offset: Expr, row_offsets: Sequence[int], b: Any, b_offset: Expr) -> None:
         columns = []

@@ -11,7 +11,7 @@ from tvm import tirx
 
 from ...ir import Dim
 from ..emit import PARALLEL, SERIAL, Emitter, Expr, extent_of, index
-from ..target import Target
+from ..target import Kind, Target
 
 PARALLEL_SECONDS = 20e-6
 """Work below this stays on one thread: starting a parallel region costs a tenth of it."""
@@ -23,6 +23,8 @@ _L3_BYTES_PER_CYCLE = 20
 _HIDDEN = 0.05
 _L2_SHARE = 0.8
 """Of the second-level cache, for a panel that is read again for each tile of rows."""
+_TILES_TO_PREFETCH = 4
+"""Tiles that a panel must serve: with fewer, memory is busy all the time and the hardware reads ahead by itself."""
 _WAYS = 8
 _PAGE = 4096
 
@@ -170,6 +172,11 @@ def threads(emitter: Emitter, count: int) -> Iterator[Expr]:
     """A parallel loop over ``count`` threads; for one, the thread number 0."""
     with emitter.loop(count, PARALLEL if count > 1 else SERIAL, "thread") as thread:
         yield thread
+
+
+def streams(target: Target, nbytes: int, rows: EvenSplit) -> bool:
+    """Whether panels of ``nbytes`` in all come from beyond the second-level cache, while tiles of ``rows`` have time to fetch the next."""
+    return target.kind is Kind.CPU and nbytes > target.l2_bytes // 2 and rows.tiles >= _TILES_TO_PREFETCH
 
 
 def useful_threads(target: Target, available: int, flops: float, bytes_moved: float) -> int:

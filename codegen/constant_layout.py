@@ -1,0 +1,36 @@
+"""How a kernel wants a constant stored: in another order, or transformed; and the form of that in files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from ..ir import Layout
+from .winograd import WinogradWeight
+
+ConstantLayout: TypeAlias = Layout | WinogradWeight
+"""Gives ``pack(array)`` of a logical array and ``physical_shape(shape)``; equal ones store equal constants alike."""
+
+
+def constant_layouts_document(layouts: Mapping[int, ConstantLayout]) -> list[list[Any]]:
+    """Layouts by input position, as JSON."""
+    document: list[list[Any]] = []
+    for position, layout in layouts.items():
+        if isinstance(layout, WinogradWeight):
+            document.append([position, "winograd", layout.outputs, layout.panel])
+        else:
+            document.append([position, list(layout.order), [list(block) for block in layout.blocks]])
+    return document
+
+
+def constant_layouts_of(document: list[list[Any]]) -> dict[int, ConstantLayout]:
+    """The inverse of :func:`constant_layouts_document`; ValueError or TypeError for anything else."""
+    layouts: dict[int, ConstantLayout] = {}
+    for position, kind, *rest in document:
+        if kind == "winograd":
+            outputs, panel = rest
+            layouts[position] = WinogradWeight(int(outputs), int(panel))
+        else:
+            (blocks,) = rest
+            layouts[position] = Layout(tuple(kind), tuple((axis, size) for axis, size in blocks))
+    return layouts
