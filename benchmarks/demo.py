@@ -8,6 +8,7 @@ from rich.console import Console
 
 from . import machine, suite
 from .progress import steps
+from .report import Plan
 from .tables import BUSY, table
 
 
@@ -15,7 +16,7 @@ def main() -> None:
     console = Console(stderr=True)
     with console.status("measuring what this machine can do"):
         here = machine.measure(machine.usable_cores())
-    plan = suite.Plan(("resnet50",), threads=here.threads, rounds=7)
+    plan = Plan(("resnet50",), threads=here.threads, rounds=7)
     with steps(console, plan.steps) as progress:
         report = suite.run(plan, here, progress)
     Console().print(table(report))
