@@ -31,6 +31,11 @@ class Peaks:
     bandwidth: float
     copy: float
 
+    def memory_seconds(self, read: int, written: int) -> float:
+        """For bytes read and written: a byte read takes as long as when only reading, a written one what copying takes beyond that."""
+        write = 2 / self.copy - 1 / self.bandwidth
+        return read / self.bandwidth + written * max(write, 0.0)
+
 
 @dataclass(frozen=True)
 class Machine:
