@@ -95,7 +95,7 @@ def convolution(channels: int, outputs: int, size: int, window: int, stride: int
 
 
 def residual_network() -> list[Case]:
-    """The convolutions of ResNet-50."""
+    """The convolutions of ResNet-50, each once."""
     found = [convolution(3, 64, 224, 7, 2)]
     channels, size = 64, 56
     for stage in range(4):
@@ -105,7 +105,7 @@ def residual_network() -> list[Case]:
         channels, size = 4 * width, size // stride
         found += [convolution(width, channels, size, 1, residual=True), convolution(channels, width, size, 1)]
         found.append(convolution(width, width, size, 3))
-    return found
+    return list({case.name: case for case in found}.values())
 
 
 def rowwise(operation: str) -> Case:

@@ -54,6 +54,10 @@ class Worker:
         self.work = Work(**(ready["work"] or {}))
         self._signal(signal.SIGSTOP)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def ask(self, **command: Any) -> dict[str, Any]:
         """The answer to a command (see :mod:`.worker`); the process runs only as long as this takes."""
         assert self._process.stdin is not None, "opened as a pipe"

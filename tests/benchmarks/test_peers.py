@@ -1,0 +1,77 @@
+"""Peers end to end: what they compute, how they fail, and that none runs while it is another's turn."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from mlc.benchmarks import suite
+from mlc.benchmarks.machine import Machine
+from mlc.benchmarks.models import spec
+from mlc.benchmarks.process import Worker
+from mlc.benchmarks.report import Comparison, Plan, Report, Timing
+from mlc.benchmarks.work import Work
+from mlc.errors import MeasurementError
+
+HERE = Machine("a processor", cores=2, threads=1, flops=1e12, bandwidth=1e11)
+
+
+def run(model: str, *systems: str, patience: float = 300) -> Comparison:
+    plan = Plan((model,), systems=systems, threads=1, rounds=2, seconds=0, patience=patience)
+    (comparison,) = suite.run(plan, HERE).comparisons
+    return comparison
+
+
+@pytest.mark.parametrize("peer", ["onnxruntime", "openvino"])
+def test_a_peer_computes_what_pytorch_does(peer: str) -> None:
+    pytest.importorskip(peer)
+    found = run("mlp_tiny", peer, "eager")
+    assert not found.timings[peer].failed
+    assert found.timings[peer].error < 1e-5 and found.sound(peer)
+    assert len(found.timings[peer].medians) == 2
+    assert found.best_peer in (peer, "eager")
+
+
+def test_a_peer_that_refuses_a_model_is_reported_and_does_not_count(tmp_path: pathlib.Path) -> None:
+    pytest.importorskip("onnxruntime")
+    file = tmp_path / "plain.py"
+    file.write_text("import torch\ndef make():\n    return torch.relu, (torch.randn(2, 4),)\n")
+    found = run(f"{file}:make", "onnxruntime", "eager")
+    assert "only modules can be exported to ONNX" in found.timings["onnxruntime"].failed
+    assert found.sound("eager") and found.best_peer == "eager"
+
+
+def test_patience_ends() -> None:
+    found = run("mlp_tiny", "eager", patience=0.05)
+    assert "not done within 0 s" in found.timings["eager"].failed
+
+
+def test_a_worker_runs_only_while_it_is_asked(tmp_path: pathlib.Path) -> None:
+    def state() -> str:
+        return pathlib.Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+    worker = Worker(spec("mlp_tiny"), "eager", 1, tmp_path)
+    try:
+        assert state() == "T"  # stopped
+        assert len(worker.ask(do="round", seconds=0)["times"]) >= 3
+        assert state() == "T"
+    finally:
+        worker.close()
+
+
+def test_a_worker_that_died_says_so(tmp_path: pathlib.Path) -> None:
+    worker = Worker(spec("mlp_tiny"), "eager", 1, tmp_path)
+    worker.close()
+    with pytest.raises((MeasurementError, ValueError)):
+        worker.ask(do="round", seconds=0)
+
+
+def test_what_is_done_is_kept_and_each_model_is_saved() -> None:
+    earlier = Comparison("mlp", Work(1, 1, 1), 1e-5, {"eager": Timing.of("eager", [[1.0], [1.0]])})
+    plan = Plan(("mlp", "mlp_tiny"), systems=("eager",), threads=1, rounds=2, seconds=0)
+    saved: list[Report] = []
+    report = suite.run(plan, HERE, save=saved.append, done=[earlier])
+    assert report.comparisons[0] is earlier
+    assert [[c.model for c in each.comparisons] for each in saved] == [["mlp", "mlp_tiny"]]
+    assert saved[0] == report
