@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape, quoteattr
@@ -65,9 +65,10 @@ class _Axis:
     def place(self, value: float) -> float:
         return self.begin + (self.end - self.begin) * math.log(value / self.low) / math.log(self.high / self.low)
 
-    @property
-    def decades(self) -> list[float]:
-        return [10.0**power for power in range(math.ceil(math.log10(self.low)), math.floor(math.log10(self.high)) + 1)]
+    def ticks(self, *digits: int) -> list[float]:
+        """Each decade's multiples by ``digits`` that lie on the axis."""
+        decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)))
+        return [value for power in decades for digit in digits if self.low <= (value := digit * 10.0**power) <= self.high]
 
 
 def roofline(report: Report) -> str:
@@ -79,26 +80,26 @@ def roofline(report: Report) -> str:
     rates = [c.work.flops / t.median for c in drawn for t in c.timings.values() if not t.failed]
     intensities = [c.work.intensity for c in drawn]
     ridge = machine.flops / machine.bandwidth
-    top, bottom = 130, 500
+    top, bottom = 170, 540
     across = _Axis(min(*intensities, ridge) / 1.6, max(*intensities, ridge) * 1.6, _LEFT, _WIDTH - 20)
     up = _Axis(min(*rates, machine.bandwidth * across.low) / 1.5, max(*rates, machine.flops) * 1.3, bottom, top)
     parts = []
-    for value in across.decades:
+    for value in across.ticks(1, 2, 5):
         parts += [
             _line(across.place(value), top, across.place(value), bottom, "grid"),
             _text(across.place(value), bottom + 16, f"{value:g}", "middle"),
         ]
-    for value in up.decades:
+    for value in up.ticks(1, 2, 5):
         label = f"{value / 1e9:g} GFLOP/s"
         parts += [_line(_LEFT, up.place(value), _WIDTH - 20, up.place(value), "grid"), _text(_LEFT - 6, up.place(value) + 4, label, "end")]
     parts.append(_text(_WIDTH - 20, bottom + 32, "FLOP per byte of weights, inputs and outputs", "end"))
     roof = [(across.low, machine.bandwidth * across.low), (ridge, machine.flops), (across.high, machine.flops)]
     points = " ".join(f"{across.place(x):.1f},{up.place(y):.1f}" for x, y in roof)
     parts.append(f'<polyline class="roof" fill="none" points="{points}"/>')
-    for over, c in zip(_spread_out([across.place(c.work.intensity) for c in drawn], 12), drawn, strict=True):
+    for over, c in zip(_spread_out([across.place(c.work.intensity) for c in drawn], 15), drawn, strict=True):
         x = across.place(c.work.intensity)
-        parts.append(_line(over, top - 8, x, top + 2, "grid"))
-        parts.append(f'<text class="label" transform="translate({over + 4:.1f} {top - 12}) rotate(-60)">{escape(c.model)}</text>')
+        parts.append(_line(over, top - 20, x, top, "grid"))
+        parts.append(f'<text class="label" transform="translate({over + 4:.1f} {top - 24}) rotate(-90)">{escape(c.model)}</text>')
         for system in sorted(c.timings, key=lambda name: name == OURS):  # mlc on top
             timing = c.timings[system]
             if not timing.failed:
@@ -115,16 +116,19 @@ def legend(systems: Iterable[str]) -> str:
 
 
 def _spread_out(places: Sequence[float], gap: float) -> list[float]:
-    """The places moved apart to at least ``gap`` from each other, in the same order from left to right, within the chart."""
+    """The places moved apart to at least ``gap`` from each other, as little as possible in the sense of least squares.
+
+    With ``gap`` times its rank taken from each place, this is isotonic regression: neighbours in the wrong order get their mean.
+    """
     order = sorted(range(len(places)), key=lambda index: places[index])
-    moved = list(places)
-    for before, index in itertools.pairwise(order):
-        moved[index] = max(moved[index], moved[before] + gap)
-    limit = float(_WIDTH - 60)
-    for index in reversed(order):
-        moved[index] = min(moved[index], limit)
-        limit = moved[index] - gap
-    return moved
+    pools: list[list[float]] = []
+    for rank, index in enumerate(order):
+        pools.append([places[index] - gap * rank])
+        while len(pools) > 1 and statistics.fmean(pools[-2]) > statistics.fmean(pools[-1]):
+            pools[-2:] = [pools[-2] + pools[-1]]
+    level = [statistics.fmean(pool) for pool in pools for _ in pool]
+    last = _WIDTH - gap * len(places)
+    return [place for _, place in sorted((index, min(level[rank], last) + gap * rank) for rank, index in enumerate(order))]
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
