@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import time
 
 import pytest
 
@@ -23,14 +24,16 @@ def run(model: str, *systems: str, patience: float = 300) -> Comparison:
     return comparison
 
 
-@pytest.mark.parametrize("peer", ["onnxruntime", "openvino"])
-def test_a_peer_computes_what_pytorch_does(peer: str) -> None:
-    pytest.importorskip(peer)
-    found = run("mlp_tiny", peer, "eager")
-    assert not found.timings[peer].failed
-    assert found.timings[peer].error < 1e-5 and found.sound(peer)
-    assert len(found.timings[peer].medians) == 2
-    assert found.best_peer in (peer, "eager")
+def test_peers_compute_what_pytorch_does() -> None:
+    peers = ("onnxruntime", "openvino")
+    for peer in peers:
+        pytest.importorskip(peer)
+    found = run("mlp_tiny", *peers, "eager")
+    for peer in peers:
+        assert not found.timings[peer].failed
+        assert found.timings[peer].error < 1e-5 and found.sound(peer)
+        assert len(found.timings[peer].medians) == 2
+    assert found.best_peer == min(found.timings, key=lambda system: found.timings[system].median)
 
 
 def test_a_peer_that_refuses_a_model_is_reported_and_does_not_count(tmp_path: pathlib.Path) -> None:
@@ -48,14 +51,20 @@ def test_patience_ends() -> None:
 
 
 def test_a_worker_runs_only_while_it_is_asked(tmp_path: pathlib.Path) -> None:
-    def state() -> str:
-        return pathlib.Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[0]
+    def stopped() -> bool:
+        """Whether the process comes to a stop: the signal takes a moment."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            if pathlib.Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T":
+                return True
+            time.sleep(0.01)
+        return False
 
     worker = Worker(spec("mlp_tiny"), "eager", 1, tmp_path)
     try:
-        assert state() == "T"  # stopped
+        assert stopped()
         assert len(worker.ask(do="round", seconds=0)["times"]) >= 3
-        assert state() == "T"
+        assert stopped()
     finally:
         worker.close()
 

@@ -58,6 +58,13 @@ def test_ratios_are_paired_by_rounds() -> None:
     assert drift.against_best == pytest.approx(2)  # rounds: 2, 3, 1; the medians' quotient is 3
 
 
+def test_least_times_are_of_whichever_peer_has_them() -> None:
+    slow_but_once = Timing.of("onnxruntime", [[2e-3, 9e-3, 9e-3]])
+    found = comparison(timing("mlc", 4e-3, 1e-3), timing("eager", 3e-3), slow_but_once)
+    assert found.best_peer == "eager"
+    assert found.against_best_least == pytest.approx(2)
+
+
 def test_without_peers_there_is_no_ratio() -> None:
     alone = comparison(timing("mlc", 1e-3), Timing("eager", failed="no"))
     assert alone.best_peer is None
