@@ -25,7 +25,7 @@ from rich.table import Table
 from .errors import DatabaseError, DeviceUnavailableError, Error, OptionError
 
 if TYPE_CHECKING:
-    from .benchmarks.report import Comparison, Plan
+    from .benchmarks.report import Plan, Report
     from .model_source import ModelSource
 
 app = typer.Typer(
@@ -304,13 +304,17 @@ def bench(
 
     def write(report: Report) -> None:
         if save is not None:
-            save.write_text(json_module.dumps(report.to_dict(), indent=1) + "\n")
+            _replace(save, json_module.dumps(report.to_dict(), indent=1) + "\n")
         if html is not None:
-            html.write_text(page(report), encoding="utf-8")
+            _replace(html, page(report))
 
-    earlier = _earlier(save, plan) if resume else ()
-    with steps(err, plan.steps) as progress:
-        result = run_plan(plan, here, progress, write, earlier)
+    earlier = _earlier(save, plan) if resume else None
+    done = earlier.comparisons if earlier is not None else ()
+    if earlier is not None and earlier.machine.processor == here.processor:
+        here = here.at_least(earlier.machine.peaks)
+    left = set(plan.models) - {comparison.model for comparison in done}
+    with steps(err, plan.steps_each * len(left)) as progress:
+        result = run_plan(plan, here, progress, write, done)
     write(result)
     if json:
         _print_json(result.to_dict())
@@ -320,22 +324,32 @@ def bench(
         raise typer.Exit(1)
 
 
+def _replace(path: pathlib.Path, text: str) -> None:
+    """Writes a file in one step, so that whatever ends this process leaves the earlier one or the new one."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
 def _listed(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _earlier(path: pathlib.Path | None, plan: Plan) -> tuple[Comparison, ...]:
-    """What an earlier run of the same systems left in ``path``."""
+def _earlier(path: pathlib.Path | None, plan: Plan) -> Report | None:
+    """What an earlier run of the same systems left in ``path``, if anything."""
     from .benchmarks.report import Report
 
     if path is None:
         raise OptionError("--resume needs --save FILE, the file to go on with")
     if not path.exists():
-        return ()
-    report = Report.from_dict(json_module.loads(path.read_text()))
+        return None
+    try:
+        report = Report.from_dict(json_module.loads(path.read_text()))
+    except (ValueError, KeyError, TypeError) as error:
+        raise OptionError(f"'{path}' is no report that this version of mlc bench wrote; choose another file") from error
     if report.plan.systems != plan.systems or report.plan.threads != plan.threads:
         raise OptionError(f"'{path}' is of other systems or another number of threads; choose another file, or leave out --resume")
-    return report.comparisons
+    return report
 
 
 @app.command(epilog=_examples("mlc targets", "mlc targets --json", "mlc compile MODEL --target 'cpu -mcpu=znver4 -threads=2'"))

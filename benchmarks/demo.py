@@ -17,7 +17,7 @@ def main() -> None:
     with console.status("measuring what this machine can do"):
         here = machine.measure(machine.usable_cores())
     plan = Plan(("resnet50",), threads=here.threads, rounds=7)
-    with steps(console, plan.steps) as progress:
+    with steps(console, plan.steps_each) as progress:
         report = suite.run(plan, here, progress)
     Console().print(table(report))
     (comparison,) = report.comparisons

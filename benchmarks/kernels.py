@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import dataclasses
+import functools
 import json
 import math
 import pathlib
@@ -40,7 +41,8 @@ STREAM = 2
 class Timing:
     """Median and least seconds of a call. ``share`` of the peak that binds, which ``memory`` says is the bandwidth.
 
-    ``read`` and ``written`` are bytes of operands and results, ``workspace`` those that the kernel needs besides.
+    ``best_share`` is that of the least time in the best peaks of all rounds. ``read`` and ``written`` are bytes of operands and results,
+    ``workspace`` those that the kernel needs besides.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Timing:
     workspace: int
     memory: bool
     share: float
+    best_share: float
     error: float | None
 
 
@@ -135,7 +138,7 @@ def _aligned(array: np.ndarray) -> np.ndarray:
 
 
 def time_group(
-    name: str, cases: Sequence[Case], target: Target, machine: Machine, *, check: bool = False, rounds: int = 3, seconds: float = 0.4
+    name: str, cases: Sequence[Case], target: Target, machine: Machine, *, check: bool = False, rounds: int = 5, seconds: float = 0.4
 ) -> Iterator[Timing]:
     """Times each kernel for about ``seconds`` in all, in ``rounds`` around the group."""
     benches = [Bench(case, target, cache=machine.cache) for case in cases]
@@ -146,20 +149,23 @@ def time_group(
         measured.append(peaks(target.threads))
         for bench, count, found in zip(benches, counts, times, strict=True):
             found.append(bench.run(count, warmup=1))
+    best = functools.reduce(Machine.at_least, measured, machine).peaks
     for case, bench, found in zip(cases, benches, times, strict=True):
         bounds = [bound(case, peak, machine.cache) for peak in measured]
+        least = min(time for each in found for time in each)
         yield Timing(
             case.name,
             name,
             str(bench.config),
             statistics.median(time for each in found for time in each),
-            min(time for each in found for time in each),
+            least,
             case.flops,
             case.read,
             case.written,
             bench.workspace,
             statistics.median_low(memory for _, memory in bounds),
-            statistics.median(least / statistics.median(each) for (least, _), each in zip(bounds, found, strict=True)),
+            statistics.median(needed / statistics.median(each) for (needed, _), each in zip(bounds, found, strict=True)),
+            bound(case, best, machine.cache)[0] / least,
             bench.error() if check and case.checkable else None,
         )
 
@@ -172,7 +178,7 @@ def line(timing: Timing) -> str:
     error = f"  error {timing.error:.1e}" if timing.error is not None else ""
     return (
         f"{timing.name:34} {1e6 * timing.median:9.1f} us (best {1e6 * timing.best:9.1f}) {rate:6.0f} GFLOP/s {bandwidth:5.1f} GB/s "
-        f"{100 * timing.share:4.0f}% of {resource}  {timing.config}{workspace}{error}"
+        f"{100 * timing.share:4.0f}% (best {100 * timing.best_share:3.0f}%) of {resource}  {timing.config}{workspace}{error}"
     )
 
 
@@ -181,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", help="only kernels whose name contains one of these")
     parser.add_argument("--target", default="cpu")
     parser.add_argument("--seconds", type=float, default=0.4, help="for each kernel")
-    parser.add_argument("--rounds", type=int, default=3, help="around the kernels of a group, the peaks measured before each")
+    parser.add_argument("--rounds", type=int, default=5, help="around the kernels of a group, the peaks measured before each")
     parser.add_argument("--check", action="store_true", help="compare each result with float64 (slow)")
     parser.add_argument("--json", type=pathlib.Path, help="also write the timings to this file")
     options = parser.parse_args(arguments)

@@ -59,6 +59,10 @@ class Machine:
             f"{self.flops / 1e9:.0f} GFLOP/s fp32, {self.bandwidth / 1e9:.0f} GB/s measured"
         )
 
+    @property
+    def peaks(self) -> Peaks:
+        return Peaks(self.flops, self.bandwidth, self.copy)
+
     def at_least(self, peaks: Peaks) -> Machine:
         """With the better of each figure: other load on the machine only ever lowers a peak."""
         better = {name: max(getattr(self, name), value) for name, value in asdict(peaks).items()}

@@ -39,9 +39,9 @@ class Plan:
             object.__setattr__(self, "systems", (*self.systems, BASELINE))
 
     @property
-    def steps(self) -> int:
-        """How often ``suite.run`` reports progress."""
-        return len(self.models) * (len(self.systems) * (1 + self.rounds) + 1)
+    def steps_each(self) -> int:
+        """How often ``suite.run`` reports progress for each model."""
+        return len(self.systems) * (1 + self.rounds) + 1
 
 
 @dataclass(frozen=True)

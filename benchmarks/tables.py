@@ -61,18 +61,18 @@ def table(report: Report) -> RenderableType:
 def best_peers(report: Report) -> RenderableType:
     """One row a model: the best peer, how many times faster mlc is by medians and by least times, and what both reach of the bound."""
     title = (
-        "mlc against the best peer of each model; of roof: the least time the measured peaks allow for direct arithmetic, over the median"
+        "mlc against the best peer of each model, by medians and by least times; of roof: the least time that the measured peaks "
+        "allow for direct arithmetic, over the median"
     )
-    grid = _grid(title, "model", "mlc", "best peer", "its median", "mlc is", "least times", "mlc of roof", "peer of roof")
+    grid = _grid(title, "model", OURS, "of roof", "best peer", "median", "of roof", "mlc is", "by least")
     for c in report.comparisons:
-        peer = c.best_peer
-        ours = c.timings.get(OURS)
-        cells: list[str | Text] = [duration(ours.median) if ours is not None else "-"]
+        peer, ours = c.best_peer, c.timings.get(OURS)
+        cells: list[str | Text] = [duration(ours.median), _share(report.fraction(c, OURS))] if ours is not None else ["-", "-"]
         if peer is None:
             cells.append("none")
         else:
-            cells += [peer, duration(c.timings[peer].median), _ratio(c.against_best), _ratio(c.against_best_least)]
-            cells += [_share(report.fraction(c, OURS)) if ours is not None else "-", _share(report.fraction(c, peer))]
+            cells += [peer, duration(c.timings[peer].median), _share(report.fraction(c, peer))]
+            cells += [_ratio(c.against_best), _ratio(c.against_best_least)]
         grid.add_row(c.model, *cells)
     if not math.isfinite(report.against_best):
         return grid

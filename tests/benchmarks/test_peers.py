@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+import signal
 import time
 
 import pytest
@@ -50,7 +52,7 @@ def test_patience_ends() -> None:
     assert "not done within 0 s" in found.timings["eager"].failed
 
 
-def test_a_worker_runs_only_while_it_is_asked(tmp_path: pathlib.Path) -> None:
+def test_a_worker_runs_only_while_it_is_asked_and_says_when_it_died(tmp_path: pathlib.Path) -> None:
     def stopped() -> bool:
         """Whether the process comes to a stop: the signal takes a moment."""
         deadline = time.monotonic() + 10
@@ -65,15 +67,11 @@ def test_a_worker_runs_only_while_it_is_asked(tmp_path: pathlib.Path) -> None:
         assert stopped()
         assert len(worker.ask(do="round", seconds=0)["times"]) >= 3
         assert stopped()
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(MeasurementError, match="ended with code -9"):
+            worker.ask(do="round", seconds=0)
     finally:
         worker.close()
-
-
-def test_a_worker_that_died_says_so(tmp_path: pathlib.Path) -> None:
-    worker = Worker(spec("mlp_tiny"), "eager", 1, tmp_path)
-    worker.close()
-    with pytest.raises((MeasurementError, ValueError)):
-        worker.ask(do="round", seconds=0)
 
 
 def test_what_is_done_is_kept_and_each_model_is_saved() -> None:

@@ -136,10 +136,14 @@ def test_bench_goes_on_with_a_file_and_writes_a_page(mlc: CommandLine, tmp_path:
     (model,) = first.json["models"]
     assert model["best_peer"] == "eager" and first.json["against_best_peer"] == pytest.approx(model["against_best_peer"])
     again = mlc("bench", "mlp_tiny", *options, "--resume", "--html", str(html), "--json")
-    assert again.code == 0 and again.json["models"][0]["systems"] == first.json["models"][0]["systems"]
+    assert again.code == 0
+    for system, found in again.json["models"][0]["systems"].items():  # not timed again
+        assert found["round_medians_s"] == model["systems"][system]["round_medians_s"]
     assert "mlp_tiny" in html.read_text()
     other = mlc("bench", "mlp_tiny", "--systems", "eager", "--save", str(save), "--resume")
     assert other.code == 1 and "is of other systems" in other.err
+    save.write_text("{}")
+    assert "is no report that this version" in mlc("bench", "mlp_tiny", *options, "--resume").err
 
 
 def test_running_an_artifact_imports_neither_torch_nor_tvm(mlc: CommandLine, tmp_path: pathlib.Path) -> None:
