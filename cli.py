@@ -284,7 +284,7 @@ def bench(
     from .benchmarks.models import expand
     from .benchmarks.page import page
     from .benchmarks.progress import steps
-    from .benchmarks.report import Plan, Report
+    from .benchmarks.report import Plan
     from .benchmarks.suite import run as run_plan
     from .benchmarks.systems import BASELINE, OURS
     from .benchmarks.systems import against as systems_against
