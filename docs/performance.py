@@ -52,10 +52,9 @@ single kernels. A file in `docs/results/` called `cpu-NAME.json` appears on this
 
 GAPS = """## Where the remaining gap is, and why
 
-- Peaks are those of a loop of multiply-adds in registers and of a loop of loads: no kernel that also loads, stores and packs reaches
-  either.
-- A bound counts neither elementwise work nor traffic between layers. Networks with little arithmetic per activation (depthwise
-  convolutions, windows, scans) stay far below it in every system.
+- Peaks are those of a loop of multiply-adds in registers and of a loop of loads, which do nothing else.
+- A bound counts neither elementwise work nor traffic between layers, which weigh most in networks with little arithmetic per activation
+  (depthwise convolutions, attention in windows, scans).
 """
 """Written by hand; to be kept true of the figures above it."""
 
