@@ -2,9 +2,8 @@
 
 ``python -m mlc.benchmarks.kernels [name part ...]`` prints one line for each kernel: its rate, and its share of the peak that binds
 it: direct arithmetic (Winograd's algorithm needs less and may pass 100%), or memory bandwidth where moving operands that no cache holds
-takes longer. The kernels of a group are timed in rounds,
-each after the peaks were measured anew, so that what else the machine does hits both; the share is the median over the rounds.
-``--json`` writes the same as a file.
+takes longer. The kernels of a group are timed in rounds, each after the peaks were measured anew, so that what else the machine does
+hits both; the share is the median over the rounds. ``--json`` writes the same as a file.
 """
 
 from __future__ import annotations
