@@ -109,7 +109,8 @@ def export(model: Callable[..., Any], inputs: Sequence[Any], folder: pathlib.Pat
     if not isinstance(model, torch.nn.Module):
         raise MeasurementError("only modules can be exported to ONNX")
     path = folder / "model.onnx"
-    with contextlib.redirect_stdout(io.StringIO()):  # says what it does, step by step
+    # With gradients attention is exported in a form that not every model survives; what the exporter prints are its steps.
+    with torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
         program = torch.onnx.export(model, tuple(inputs), dynamo=True, verbose=False)
     assert program is not None, "the exporter on torch.export returns a program"
     program.save(path, external_data=True)

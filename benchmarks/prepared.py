@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,6 +11,10 @@ from torch import Tensor
 
 from ..errors import Error
 from . import accuracy
+
+
+_STYLING = re.compile(r"\x1b\[[0-9;]*m")
+"""Colours for terminals."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,10 @@ class System(Protocol):
 
 
 def reason(error: BaseException) -> str:
-    """The kind of ``error`` and the first lines of its text, short enough for a table; an error of mlc speaks for itself."""
-    text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())[:300]
+    """What went wrong at first, by kind and the beginning of its text, short enough for a table; an error of mlc speaks for itself."""
+    while not isinstance(error, Error) and (earlier := error.__cause__ or error.__context__) is not None:
+        error = earlier
+    text = " ".join(_STYLING.sub("", str(error)).split())[:300]
     if isinstance(error, Error):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

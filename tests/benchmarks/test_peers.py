@@ -12,6 +12,7 @@ import pytest
 from mlc.benchmarks import suite
 from mlc.benchmarks.machine import Machine
 from mlc.benchmarks.models import spec
+from mlc.benchmarks.prepared import reason
 from mlc.benchmarks.process import Worker
 from mlc.benchmarks.report import Comparison, Plan, Report, Timing
 from mlc.benchmarks.work import Work
@@ -45,6 +46,18 @@ def test_a_peer_that_refuses_a_model_is_reported_and_does_not_count(tmp_path: pa
     found = run(f"{file}:make", "onnxruntime", "eager")
     assert "only modules can be exported to ONNX" in found.timings["onnxruntime"].failed
     assert found.sound("eager") and found.best_peer == "eager"
+
+
+def test_the_reason_is_what_went_wrong_first() -> None:
+    try:
+        try:
+            raise ValueError("\x1b[31mno such\n   layout\x1b[0m")
+        except ValueError as error:
+            raise RuntimeError("conversion failed, please report this") from error
+    except RuntimeError as error:
+        assert reason(error) == "ValueError: no such layout"
+    assert reason(MeasurementError("only modules")) == "only modules"
+    assert reason(KeyError()) == "KeyError"
 
 
 def test_patience_ends() -> None:
