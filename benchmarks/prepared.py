@@ -12,7 +12,6 @@ from torch import Tensor
 from ..errors import Error
 from . import accuracy
 
-
 _STYLING = re.compile(r"\x1b\[[0-9;]*m")
 """Colours for terminals."""
 
