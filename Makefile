@@ -4,7 +4,7 @@
 #   make test        the tests, with a coverage figure
 #   make test-full   the tests of the full-size models
 #   make models      some fifty model families at reduced depth: native or not, error, compile time, latency beside eager PyTorch
-#   make bench       eight models, mlc and eager PyTorch side by side
+#   make bench       eight models, mlc and eager PyTorch side by side; all models and peers: see the README
 #   make fuzz        a minute of random graphs and torch programs
 #   make lint types  ruff; mypy on the installed package
 #

@@ -22,9 +22,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from .errors import DatabaseError, DeviceUnavailableError, Error
+from .errors import DatabaseError, DeviceUnavailableError, Error, OptionError
 
 if TYPE_CHECKING:
+    from .benchmarks.report import Plan, Report
     from .model_source import ModelSource
 
 app = typer.Typer(
@@ -240,6 +241,8 @@ def tune(
         "mlc bench resnet50 my_model.py:make --rounds 9",
         "mlc bench kernels --threads 1",
         "mlc bench gpt2 --systems mlc,eager,inductor --json > gpt2.json",
+        "mlc bench --suite cpu --against eager,inductor,onnxruntime,openvino --save cpu.json --html cpu.html",
+        "mlc bench --suite cpu --against eager,inductor,onnxruntime,openvino --save cpu.json --resume",
     )
 )
 def bench(
@@ -248,44 +251,105 @@ def bench(
         typer.Argument(
             metavar="[NAME|MODEL]...",
             show_default=False,
-            help="Models of the zoo (mlc.benchmarks.models), groups of them (models, all, kernels), or MODELs of your own.",
+            help="Models of the zoo (mlc.benchmarks.models), groups of them (models, cpu, all, kernels), or MODELs of your own.",
         ),
     ] = None,
-    systems: Annotated[str, typer.Option(help="What to time, with commas between: mlc, eager, inductor.")] = "mlc,eager",
+    suite: Annotated[str | None, typer.Option(help="A group of models, as if it were a NAME.", show_default=False)] = None,
+    systems: Annotated[
+        str, typer.Option(help="What to time, with commas between: mlc, eager, inductor, inductor-tuned, onnxruntime, openvino.")
+    ] = "mlc,eager",
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of --systems: mlc and these peers. Of inductor, the default and the tuned configuration.", show_default=False
+        ),
+    ] = None,
     threads: Annotated[int | None, typer.Option("--threads", "-j", min=1, help="Threads of every system; all cores unless given.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds around the systems.")] = 5,
     seconds: Annotated[float, typer.Option(min=0, help="Seconds of calls per system and round.")] = 0.5,
-    save: Annotated[pathlib.Path | None, typer.Option("--save", "-o", help="Also write the JSON document to this file.")] = None,
+    patience: Annotated[float, typer.Option(min=1, help="Seconds after which a system that is not ready is given up.")] = 1800.0,
+    save: Annotated[
+        pathlib.Path | None, typer.Option("--save", "-o", help="Also write the JSON document to this file, after each model.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Keep the models that the file of --save has already.")] = False,
+    html: Annotated[pathlib.Path | None, typer.Option(help="Also write a page with charts to this file, after each model.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Time mlc and other systems side by side, each in a process of its own, and check their outputs.
 
-    Every round goes around all systems; figures are medians, the speed-up is over eager PyTorch, and errors are against float64.
+    Every round goes around all systems; figures are medians, the speed-up is over eager PyTorch, and errors are against float64. A
+    peer that cannot run a model is reported with its reason, and does not count.
     """
-    from .benchmarks import machine, suite
+    from .benchmarks import machine
     from .benchmarks.models import expand
+    from .benchmarks.page import page
     from .benchmarks.progress import steps
+    from .benchmarks.report import Plan
+    from .benchmarks.suite import run as run_plan
+    from .benchmarks.systems import BASELINE, OURS
+    from .benchmarks.systems import against as systems_against
     from .benchmarks.tables import table
 
-    plan = suite.Plan(
-        expand(names or ["models"]),
-        systems=tuple(name.strip() for name in systems.split(",")),
+    chosen = [*(names or []), *([suite] if suite else [])]
+    plan = Plan(
+        expand(chosen or ["models"]),
+        systems=systems_against(_listed(against)) if against else _listed(systems),
         threads=threads or machine.usable_cores(),
         rounds=rounds,
         seconds=seconds,
+        patience=patience,
     )
     with _working("measuring what this machine can do"):
         here = machine.measure(plan.threads)
-    with steps(err, plan.steps) as progress:
-        result = suite.run(plan, here, progress)
-    if save is not None:
-        save.write_text(json_module.dumps(result.to_dict(), indent=1) + "\n")
+
+    def write(report: Report) -> None:
+        if save is not None:
+            _replace(save, json_module.dumps(report.to_dict(), indent=1) + "\n")
+        if html is not None:
+            _replace(html, page(report))
+
+    earlier = _earlier(save, plan) if resume else None
+    done = earlier.comparisons if earlier is not None else ()
+    if earlier is not None and earlier.machine.processor == here.processor:
+        here = here.at_least(earlier.machine.peaks)
+    left = set(plan.models) - {comparison.model for comparison in done}
+    with steps(err, plan.steps_each * len(left)) as progress:
+        result = run_plan(plan, here, progress, write, done)
+    write(result)
     if json:
         _print_json(result.to_dict())
     else:
         out.print(table(result))
-    if not all(comparison.sound(system) for comparison in result.comparisons for system in comparison.timings):
+    if not all(c.sound(system) for c in result.comparisons for system in (OURS, BASELINE) if system in c.timings):
         raise typer.Exit(1)
+
+
+def _replace(path: pathlib.Path, text: str) -> None:
+    """Writes a file in one step, so that whatever ends this process leaves the earlier one or the new one."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _earlier(path: pathlib.Path | None, plan: Plan) -> Report | None:
+    """What an earlier run of the same systems left in ``path``, if anything."""
+    from .benchmarks.report import Report
+
+    if path is None:
+        raise OptionError("--resume needs --save FILE, the file to go on with")
+    if not path.exists():
+        return None
+    try:
+        report = Report.from_dict(json_module.loads(path.read_text()))
+    except (ValueError, KeyError, TypeError) as error:
+        raise OptionError(f"'{path}' is no report that this version of mlc bench wrote; choose another file") from error
+    if report.plan.systems != plan.systems or report.plan.threads != plan.threads:
+        raise OptionError(f"'{path}' is of other systems or another number of threads; choose another file, or leave out --resume")
+    return report
 
 
 @app.command(epilog=_examples("mlc targets", "mlc targets --json", "mlc compile MODEL --target 'cpu -mcpu=znver4 -threads=2'"))

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from . import machine, suite
 from .progress import steps
+from .report import Plan
 from .tables import BUSY, table
 
 
@@ -15,8 +16,8 @@ def main() -> None:
     console = Console(stderr=True)
     with console.status("measuring what this machine can do"):
         here = machine.measure(machine.usable_cores())
-    plan = suite.Plan(("resnet50",), threads=here.threads, rounds=7)
-    with steps(console, plan.steps) as progress:
+    plan = Plan(("resnet50",), threads=here.threads, rounds=7)
+    with steps(console, plan.steps_each) as progress:
         report = suite.run(plan, here, progress)
     Console().print(table(report))
     (comparison,) = report.comparisons

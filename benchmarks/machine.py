@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import pathlib
 import platform
+import shutil
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 from ..errors import MeasurementError
 
 _SOURCE = pathlib.Path(__file__).parent / "native" / "peak.c"
-_RUNS = 4  # the best counts: other load on the machine only ever lowers a peak
+_RUNS = 4
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Per second, with all threads together: ``flops`` (fp32, a multiply-add counting as two), and bytes from and to memory.
+
+    ``bandwidth`` is of reading alone, ``copy`` of reading as many bytes as are written, both counted.
+    """
+
+    flops: float
+    bandwidth: float
+    copy: float
+
+    def memory_seconds(self, read: int, written: int) -> float:
+        """For bytes read and written: a byte read takes as long as when only reading, a written one what copying takes beyond that."""
+        write = 2 / self.copy - 1 / self.bandwidth
+        return read / self.bandwidth + written * max(write, 0.0)
 
 
 @dataclass(frozen=True)
 class Machine:
-    """``flops`` (fp32, a multiply-add counting as two) and ``bandwidth`` (bytes read from memory) per second, with ``threads`` threads.
+    """A machine and its :class:`Peaks` with ``threads`` threads. ``cache`` are the bytes of its last-level cache, 0 if unknown.
 
     ``busy`` is the share of the processor's time, 0 to 1, that other programs took while nothing was measured.
     """
@@ -30,6 +50,8 @@ class Machine:
     flops: float
     bandwidth: float
     busy: float = 0.0
+    copy: float = 0.0
+    cache: int = 0
 
     def __str__(self) -> str:
         return (
@@ -37,24 +59,62 @@ class Machine:
             f"{self.flops / 1e9:.0f} GFLOP/s fp32, {self.bandwidth / 1e9:.0f} GB/s measured"
         )
 
+    @property
+    def peaks(self) -> Peaks:
+        return Peaks(self.flops, self.bandwidth, self.copy)
+
+    def at_least(self, peaks: Peaks) -> Machine:
+        """With the better of each figure: other load on the machine only ever lowers a peak."""
+        better = {name: max(getattr(self, name), value) for name, value in asdict(peaks).items()}
+        return replace(self, **better)
+
 
 def measure(threads: int) -> Machine:
-    """Measures this machine's peaks, in about two seconds; MeasurementError without a working C compiler."""
+    """Measures this machine's peaks, the best of several runs, in some three seconds; MeasurementError without a working C compiler."""
+    here = Machine(processor(), os.cpu_count() or 1, threads, 0.0, 0.0, busy(), cache=last_level_cache())
+    for _ in range(_RUNS):
+        here = here.at_least(peaks(threads))
+    return here
+
+
+def peaks(threads: int) -> Peaks:
+    """One measurement of the peaks, in less than a second; MeasurementError without a working C compiler."""
+    try:
+        done = subprocess.run([str(_program()), str(threads)], check=True, capture_output=True, text=True)
+    except subprocess.CalledProcessError as error:
+        raise MeasurementError(f"the peak measurement failed: {error.stderr.strip() or error}") from error
+    found = json.loads(done.stdout)
+    return Peaks(found["flops"], found["bandwidth"], found["copy"])
+
+
+@functools.cache
+def _program() -> pathlib.Path:
+    """The compiled measurement; it is deleted when the process ends."""
+    folder = tempfile.mkdtemp(prefix="mlc-peak-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    program = pathlib.Path(folder) / "peak"
     compiler = os.environ.get("CC", "cc")
-    others = busy()
-    with tempfile.TemporaryDirectory() as folder:
-        program = pathlib.Path(folder) / "peak"
+    try:
         build = [compiler, "-O3", "-march=native", "-pthread", str(_SOURCE), "-o", str(program)]
+        subprocess.run(build, check=True, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise MeasurementError(f"no C compiler '{compiler}' to build the peak measurement; install one or set CC") from error
+    except subprocess.CalledProcessError as error:
+        raise MeasurementError(f"the peak measurement does not compile: {error.stderr.strip() or error}") from error
+    return program
+
+
+def last_level_cache() -> int:
+    """Bytes of the outermost cache that the first core can use; 0 where Linux does not say."""
+    sizes = {"K": 1 << 10, "M": 1 << 20}
+    found = {}
+    for index in pathlib.Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
         try:
-            subprocess.run(build, check=True, capture_output=True, text=True)
-            runs = [subprocess.run([str(program), str(threads)], check=True, capture_output=True, text=True).stdout for _ in range(_RUNS)]
-        except FileNotFoundError as error:
-            raise MeasurementError(f"no C compiler '{compiler}' to build the peak measurement; install one or set CC") from error
-        except subprocess.CalledProcessError as error:
-            raise MeasurementError(f"the peak measurement failed: {error.stderr.strip() or error}") from error
-    peaks = [json.loads(text) for text in runs]
-    best = {name: max(peak[name] for peak in peaks) for name in ("flops", "bandwidth")}
-    return Machine(processor(), os.cpu_count() or 1, threads, best["flops"], best["bandwidth"], others)
+            level, size = int((index / "level").read_text()), (index / "size").read_text().strip()
+            found[level] = int(size[:-1]) * sizes[size[-1]]
+        except (OSError, ValueError, KeyError):
+            continue
+    return found[max(found)] if found else 0
 
 
 def busy(seconds: float = 0.5) -> float:

@@ -2,46 +2,70 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-
-class System(Protocol):
-    """Something that runs models."""
-
-    def prepare(self, model: Callable[..., Any], inputs: Sequence[Any], threads: int) -> Callable[..., Any]:
-        """What to call with ``inputs``, everything done that need not be done at each call."""
+from .peers import OnnxRuntime, OpenVino
+from .prepared import Prepared, System
 
 
 class Eager:
     """PyTorch as it comes: the baseline."""
 
-    def prepare(self, model: Callable[..., Any], inputs: Sequence[Any], threads: int) -> Callable[..., Any]:
-        return model
+    def prepare(self, model: Callable[..., Any], inputs: Sequence[Any], threads: int) -> Prepared:
+        return Prepared(functools.partial(model, *inputs))
 
 
 class Mlc:
     """mlc.compile; strict, so that nothing is timed that PyTorch runs."""
 
-    def prepare(self, model: Callable[..., Any], inputs: Sequence[Any], threads: int) -> Callable[..., Any]:
+    def prepare(self, model: Callable[..., Any], inputs: Sequence[Any], threads: int) -> Prepared:
         import mlc
 
-        compiled: Callable[..., Any] = mlc.compile(model, example_inputs=tuple(inputs), threads=threads, strict=True)
-        return compiled
+        compiled = mlc.compile(model, example_inputs=tuple(inputs), threads=threads, strict=True)
+        return Prepared(functools.partial(compiled, *inputs))
 
 
+@dataclass(frozen=True)
 class Inductor:
-    """torch.compile with its default back end; needs a C++ compiler."""
+    """torch.compile with its default back end, which needs a C++ compiler.
 
-    def prepare(self, model: Callable[..., Any], inputs: Sequence[Any], threads: int) -> Callable[..., Any]:
-        compiled: Callable[..., Any] = torch.compile(model)
+    ``tuned`` takes the weights for constants and measures its choices (``freezing`` and ``mode="max-autotune"``), which may take minutes.
+    """
+
+    tuned: bool = False
+
+    def prepare(self, model: Callable[..., Any], inputs: Sequence[Any], threads: int) -> Prepared:
+        if self.tuned:
+            import torch._inductor.config as options
+
+            options.freezing = True
+        compiled = torch.compile(model, mode="max-autotune" if self.tuned else None)
         with torch.no_grad():
             compiled(*inputs)
-        return compiled
+        return Prepared(functools.partial(compiled, *inputs))
 
 
-SYSTEMS: Mapping[str, Callable[[], System]] = {"mlc": Mlc, "eager": Eager, "inductor": Inductor}
+SYSTEMS: Mapping[str, Callable[[], System]] = {
+    "mlc": Mlc,
+    "eager": Eager,
+    "inductor": Inductor,
+    "inductor-tuned": functools.partial(Inductor, tuned=True),
+    "onnxruntime": OnnxRuntime,
+    "openvino": OpenVino,
+}
 
+PEERS: Mapping[str, tuple[str, ...]] = {"inductor": ("inductor", "inductor-tuned")}
+"""What to time against a peer whose name stands for several configurations: the better one counts."""
+
+OURS = "mlc"
 BASELINE = "eager"
+
+
+def against(peers: Sequence[str]) -> tuple[str, ...]:
+    """mlc and every configuration of ``peers``, each once."""
+    return tuple(dict.fromkeys((OURS, *(system for peer in peers for system in PEERS.get(peer, (peer,))))))

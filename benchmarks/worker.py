@@ -2,7 +2,7 @@
 
 Commands come as JSON lines on standard input, answers go as JSON lines to standard output:
 
-- at the start: ``{"prepare_s": seconds, "flops": of one call or null}`` or ``{"failed": "why"}``
+- at the start: ``{"prepare_s": seconds, "work": what a call needs, or null}`` or ``{"failed": "why"}``
 - ``{"do": "outputs", "path": ..., "reference": path or null}``: saves the outputs, and the float64 ones if asked to
 - ``{"do": "round", "seconds": s}``: warms up, then answers ``{"times": [...]}`` of about ``s`` seconds of calls
 """
@@ -14,16 +14,17 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import IO, Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from ..errors import Error
 from ..model_source import load_model
 from . import accuracy
+from .prepared import reason
 from .systems import BASELINE, SYSTEMS
+from .work import work
 
 WARM_UP = 3
 MOST_CALLS = 2000
@@ -38,38 +39,42 @@ def main() -> None:
         source = load_model(request["model"])
         inputs = source.inputs
         begin = time.perf_counter()
-        call = SYSTEMS[request["system"]]().prepare(source.eager, inputs, request["threads"])
+        prepared = SYSTEMS[request["system"]]().prepare(source.eager, inputs, request["threads"])
         with torch.no_grad():
-            call(*inputs)
-    except Error as error:
-        _answer(answers, {"failed": str(error)})
-        return
-    prepare_s = time.perf_counter() - begin
-    flops = _flops(source.eager, inputs) if request["system"] == BASELINE else None
-    _answer(answers, {"prepare_s": prepare_s, "flops": flops})
+            prepared.call()
+        prepare_s = time.perf_counter() - begin
+        needed = asdict(work(source.eager, inputs)) if request["system"] == BASELINE else None
+    except Exception as error:  # a peer may fail in any way: that is a result
+        _answer(answers, {"failed": reason(error)})
+        raise
+    _answer(answers, {"prepare_s": prepare_s, "work": needed})
     for line in sys.stdin:
         command = json.loads(line)
-        with torch.no_grad():
-            if command["do"] == "outputs":
-                _save(command["path"], accuracy.tensors(call(*inputs)))
-                if command["reference"]:
-                    _save(command["reference"], accuracy.reference(source.eager, inputs))
-                _answer(answers, {})
-            else:
-                _answer(answers, {"times": timed_calls(call, inputs, command["seconds"])})
+        try:
+            with torch.no_grad():
+                if command["do"] == "outputs":
+                    _save(command["path"], prepared.read(prepared.call()))
+                    if command["reference"]:
+                        _save(command["reference"], accuracy.reference(source.eager, inputs))
+                    _answer(answers, {})
+                else:
+                    _answer(answers, {"times": timed_calls(prepared.call, command["seconds"])})
+        except Exception as error:
+            _answer(answers, {"failed": reason(error)})
+            raise
 
 
-def timed_calls(call: Callable[..., Any], inputs: Sequence[Any], seconds: float) -> list[float]:
+def timed_calls(call: Callable[[], Any], seconds: float) -> list[float]:
     """Seconds of each of as many calls as fit ``seconds``, after a warm-up."""
     begin = time.perf_counter()
     for _ in range(WARM_UP):
-        call(*inputs)
+        call()
     each = (time.perf_counter() - begin) / WARM_UP
     count = min(MOST_CALLS, max(FEWEST_CALLS, int(seconds / max(each, 1e-9))))
     times = []
     for _ in range(count):
         begin = time.perf_counter()
-        call(*inputs)
+        call()
         times.append(time.perf_counter() - begin)
     return times
 
@@ -87,13 +92,6 @@ def _answer(answers: IO[str], content: dict[str, Any]) -> None:
 
 def _save(path: str, outputs: Sequence[torch.Tensor]) -> None:
     np.savez(path, *(output.detach().numpy() for output in outputs))
-
-
-def _flops(model: Any, inputs: Sequence[Any]) -> int:
-    """Matrix and convolution FLOPs of a call, as PyTorch counts them."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(*inputs)
-    return int(counter.get_total_flops())
 
 
 if __name__ == "__main__":

@@ -61,7 +61,12 @@ def _kernels(report: dict[str, Any]) -> str:
     lines = ["## Kernels, untuned", "", _machine(machine), "", "| kernel | us | GFLOP/s | share of peak |", "| --- | --- | --- | --- |"]
     for kernel in report["kernels"]:
         rate = kernel["flops"] / kernel["median"]
-        lines.append(f"| {kernel['name']} | {kernel['median'] * 1e6:.1f} | {rate / 1e9:.0f} | {rate / machine['flops']:.0%} |")
+        share = f"{rate / machine['flops']:.0%}"
+        if kernel.get("memory"):  # bandwidth binds; in older files only arithmetic was told
+            share = f"{kernel['share']:.0%} of bandwidth, {(kernel['read'] + kernel['written']) / kernel['median'] / 1e9:.1f} GB/s"
+        elif "share" in kernel:
+            share = f"{kernel['share']:.0%}"
+        lines.append(f"| {kernel['name']} | {kernel['median'] * 1e6:.1f} | {rate / 1e9:.0f} | {share} |")
     return "\n".join(lines)
 
 

@@ -15,32 +15,51 @@ from torch import Tensor, nn
 from .convolutional import mobilenet_v2, resnet50, unet
 from .kernels import conv1x1_256_512_14, conv3x3_64_56, conv3x3_512_7, matmul_128x768x768, mlp_tiny
 from .mlp import mlp
+from .published import (
+    bert_base_batch8,
+    convnext_tiny,
+    efficientnet_b0,
+    mamba,
+    resnet50_batch8,
+    swin_tiny,
+    t5_small_encoder,
+    whisper_tiny_encoder,
+)
 from .randomise import randomise
 from .transformer import bert_base, gpt2, llama, llama_token, vit_b16
 
 __all__ = [
     "BENCHMARK",
+    "CPU",
     "GROUPS",
     "KERNELS",
     "ZOO",
     "ZooModel",
     "bert_base",
+    "bert_base_batch8",
     "conv1x1_256_512_14",
     "conv3x3_64_56",
     "conv3x3_512_7",
+    "convnext_tiny",
+    "efficientnet_b0",
     "expand",
     "gpt2",
     "llama",
     "llama_token",
+    "mamba",
     "matmul_128x768x768",
     "mlp",
     "mlp_tiny",
     "mobilenet_v2",
     "randomise",
     "resnet50",
+    "resnet50_batch8",
     "spec",
+    "swin_tiny",
+    "t5_small_encoder",
     "unet",
     "vit_b16",
+    "whisper_tiny_encoder",
 ]
 
 
@@ -77,6 +96,14 @@ ZOO: Mapping[str, ZooModel] = {
         ZooModel("llama_token", llama_token, {"layers": 2}),
         ZooModel("mlp", mlp),
         ZooModel("unet", unet, {"levels": 2}),
+        ZooModel("convnext_tiny", convnext_tiny, {"depths": (1, 1, 1, 1)}),
+        ZooModel("swin_tiny", swin_tiny, {"depths": (2, 1, 1, 1)}),
+        ZooModel("efficientnet_b0", efficientnet_b0, {"depth": 0.1}),
+        ZooModel("whisper_tiny_encoder", whisper_tiny_encoder, {"layers": 1, "seconds": 5}),
+        ZooModel("t5_small_encoder", t5_small_encoder, {"layers": 1}),
+        ZooModel("mamba", mamba, {"layers": 1, "length": 16}),
+        ZooModel("resnet50_batch8", resnet50_batch8, {"blocks": (1, 1, 1, 1)}),
+        ZooModel("bert_base_batch8", bert_base_batch8, {"layers": 1}),
     )
 }
 
@@ -89,7 +116,20 @@ KERNELS: Mapping[str, ZooModel] = {
 BENCHMARK = ("resnet50", "mobilenet_v2", "vit_b16", "bert_base", "gpt2", "llama", "llama_token", "mlp")
 """The models that ``mlc bench`` times."""
 
-GROUPS: Mapping[str, tuple[str, ...]] = {"models": BENCHMARK, "all": tuple(ZOO), "kernels": tuple(KERNELS)}
+CPU = (
+    *BENCHMARK,
+    "convnext_tiny",
+    "swin_tiny",
+    "efficientnet_b0",
+    "whisper_tiny_encoder",
+    "t5_small_encoder",
+    "mamba",
+    "resnet50_batch8",
+    "bert_base_batch8",
+)
+"""The models that are compared with other systems on CPUs."""
+
+GROUPS: Mapping[str, tuple[str, ...]] = {"models": BENCHMARK, "cpu": CPU, "all": tuple(ZOO), "kernels": tuple(KERNELS)}
 """Names that stand for several."""
 
 

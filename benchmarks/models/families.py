@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .hugging_face import hugging_face
 from .plain import PLAIN
 from .randomise import randomise
 
@@ -78,26 +79,9 @@ def _image_and_text(size: int, length: int) -> Callable[[torch.Generator], dict[
     return lambda generator: {"input_ids": _tokens(generator, length), "pixel_values": torch.randn(1, 3, size, size, generator=generator)}
 
 
-def _hugging_face(model: str, config: str | None = None, **options: Any) -> Callable[[], nn.Module]:
-    """A model of ``transformers`` by the name of its class, from its configuration."""
-
-    def construct() -> nn.Module:
-        import transformers
-
-        stem = model
-        for suffix in ("ForCausalLM", "LMHeadModel", "Model", "ForImageClassification", "ForObjectDetection", "ForDepthEstimation"):
-            stem = stem.removesuffix(suffix)
-        stem = stem.removesuffix("ForSemanticSegmentation").removesuffix("ForPrediction").removesuffix("ForConditionalGeneration")
-        made = getattr(transformers, config or f"{stem}Config")(**options)
-        result: nn.Module = getattr(transformers, model)(made)
-        return result
-
-    return construct
-
-
 def _decoder(model: str, **options: Any) -> Callable[[], nn.Module]:
     common = {"vocab_size": VOCABULARY, "use_cache": False, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    return _hugging_face(model, **{**common, **options})
+    return hugging_face(model, **{**common, **options})
 
 
 def _use_batched_experts(model: nn.Module) -> None:
@@ -124,19 +108,19 @@ _QWEN_MOE = {
 }
 
 _VISION = (
-    Family("ConvNeXt", _hugging_face("ConvNextForImageClassification", depths=[1, 1, 2, 1]), _image()),
+    Family("ConvNeXt", hugging_face("ConvNextForImageClassification", depths=[1, 1, 2, 1]), _image()),
     Family(
         "EfficientNet",
-        _hugging_face("EfficientNetForImageClassification", width_coefficient=1.0, depth_coefficient=0.5, hidden_dim=1280, image_size=224),
+        hugging_face("EfficientNetForImageClassification", width_coefficient=1.0, depth_coefficient=0.5, hidden_dim=1280, image_size=224),
         _image(),
     ),
-    Family("Swin", _hugging_face("SwinForImageClassification", depths=[2, 2, 2, 2]), _image()),
-    Family("Swin-v2", _hugging_face("Swinv2ForImageClassification", depths=[2, 2, 2, 2], image_size=256, window_size=8), _image(256)),
-    Family("DeiT", _hugging_face("DeiTForImageClassification", num_hidden_layers=2), _image()),
-    Family("SegFormer", _hugging_face("SegformerForSemanticSegmentation", depths=[1, 1, 1, 1]), _image()),
+    Family("Swin", hugging_face("SwinForImageClassification", depths=[2, 2, 2, 2]), _image()),
+    Family("Swin-v2", hugging_face("Swinv2ForImageClassification", depths=[2, 2, 2, 2], image_size=256, window_size=8), _image(256)),
+    Family("DeiT", hugging_face("DeiTForImageClassification", num_hidden_layers=2), _image()),
+    Family("SegFormer", hugging_face("SegformerForSemanticSegmentation", depths=[1, 1, 1, 1]), _image()),
     Family(
         "DETR",
-        _hugging_face(
+        hugging_face(
             "DetrForObjectDetection",
             use_timm_backbone=False,
             use_pretrained_backbone=False,
@@ -147,21 +131,21 @@ _VISION = (
         _image(256),
     ),
     Family(
-        "YOLOS", _hugging_face("YolosForObjectDetection", num_hidden_layers=2, image_size=[224, 224], num_detection_tokens=100), _image()
+        "YOLOS", hugging_face("YolosForObjectDetection", num_hidden_layers=2, image_size=[224, 224], num_detection_tokens=100), _image()
     ),
     Family(
         "DPT",
-        _hugging_face("DPTForDepthEstimation", num_hidden_layers=4, backbone_out_indices=[0, 1, 2, 3], image_size=224, is_hybrid=False),
+        hugging_face("DPTForDepthEstimation", num_hidden_layers=4, backbone_out_indices=[0, 1, 2, 3], image_size=224, is_hybrid=False),
         _image(),
     ),
     Family(
         "VideoMAE",
-        _hugging_face("VideoMAEModel", num_hidden_layers=2, num_frames=8),
+        hugging_face("VideoMAEModel", num_hidden_layers=2, num_frames=8),
         lambda g: {"pixel_values": torch.randn(1, 8, 3, 224, 224, generator=g)},
     ),
     Family(
         "CLIP",
-        _hugging_face(
+        hugging_face(
             "CLIPModel",
             text_config={"num_hidden_layers": 2, "vocab_size": VOCABULARY, "eos_token_id": 2},
             vision_config={"num_hidden_layers": 2},
@@ -170,26 +154,24 @@ _VISION = (
     ),
     Family(
         "SigLIP",
-        _hugging_face(
-            "SiglipModel", text_config={"num_hidden_layers": 2, "vocab_size": VOCABULARY}, vision_config={"num_hidden_layers": 2}
-        ),
+        hugging_face("SiglipModel", text_config={"num_hidden_layers": 2, "vocab_size": VOCABULARY}, vision_config={"num_hidden_layers": 2}),
         _image_and_text(224, 64),
     ),
 )
 
 _ENCODERS = (
-    Family("DistilBERT", _hugging_face("DistilBertModel", n_layers=2, vocab_size=VOCABULARY), _masked_text),
-    Family("RoBERTa", _hugging_face("RobertaModel", num_hidden_layers=2, vocab_size=VOCABULARY), _masked_text),
+    Family("DistilBERT", hugging_face("DistilBertModel", n_layers=2, vocab_size=VOCABULARY), _masked_text),
+    Family("RoBERTa", hugging_face("RobertaModel", num_hidden_layers=2, vocab_size=VOCABULARY), _masked_text),
     Family(
         "ALBERT",
-        _hugging_face(
+        hugging_face(
             "AlbertModel", num_hidden_layers=2, vocab_size=VOCABULARY, hidden_size=768, num_attention_heads=12, intermediate_size=3072
         ),
         _masked_text,
     ),
     Family(
         "DeBERTa-v2",
-        _hugging_face(
+        hugging_face(
             "DebertaV2Model",
             num_hidden_layers=2,
             vocab_size=VOCABULARY,
@@ -205,10 +187,10 @@ _ENCODERS = (
         ),
         _masked_text,
     ),
-    Family("T5", _hugging_face("T5Model", num_layers=2, vocab_size=VOCABULARY, use_cache=False), _pair),
+    Family("T5", hugging_face("T5Model", num_layers=2, vocab_size=VOCABULARY, use_cache=False), _pair),
     Family(
         "BART",
-        _hugging_face(
+        hugging_face(
             "BartModel",
             encoder_layers=2,
             decoder_layers=2,
@@ -298,7 +280,7 @@ _DECODERS = (
 _SIGNALS = (
     Family(
         "Whisper",
-        _hugging_face(
+        hugging_face(
             "WhisperModel",
             encoder_layers=2,
             decoder_layers=2,
@@ -316,10 +298,10 @@ _SIGNALS = (
         ),
         lambda g: {"input_features": torch.randn(1, 80, 3000, generator=g), "decoder_input_ids": _tokens(g, 16)},
     ),
-    Family("Wav2Vec2", _hugging_face("Wav2Vec2Model", num_hidden_layers=2), lambda g: {"input_values": torch.randn(1, 16000, generator=g)}),
+    Family("Wav2Vec2", hugging_face("Wav2Vec2Model", num_hidden_layers=2), lambda g: {"input_values": torch.randn(1, 16000, generator=g)}),
     Family(
         "PatchTST",
-        _hugging_face(
+        hugging_face(
             "PatchTSTForPrediction",
             num_input_channels=7,
             context_length=512,

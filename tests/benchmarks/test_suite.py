@@ -12,14 +12,16 @@ from rich.console import Console
 
 from mlc.benchmarks import accuracy, machine, suite
 from mlc.benchmarks.models import BENCHMARK, expand, spec
+from mlc.benchmarks.report import Comparison, Plan, Report, Timing
 from mlc.benchmarks.tables import duration, table
+from mlc.benchmarks.work import Work
 from mlc.errors import MeasurementError
 
 HERE = machine.Machine("a processor", cores=2, threads=2, flops=1e12, bandwidth=1e11)
 
 
-def timed(model: str) -> suite.Report:
-    return suite.run(suite.Plan((model,), systems=("eager",), rounds=2, seconds=0.001), HERE)
+def timed(model: str) -> Report:
+    return suite.run(Plan((model,), systems=("eager",), rounds=2, seconds=0.001), HERE)
 
 
 def test_the_baseline_against_itself() -> None:
@@ -27,9 +29,9 @@ def test_the_baseline_against_itself() -> None:
     (comparison,) = report.comparisons
     assert comparison.sound("eager")
     assert comparison.speedup("eager") == 1
-    assert comparison.flops == 2 * (16 * 16 + 16 * 16)
+    assert comparison.work.flops == 2 * (16 * 16 + 16 * 16)
     assert 0 < comparison.timings["eager"].error < 1e-5
-    assert len(comparison.timings["eager"].rounds) == 2
+    assert len(comparison.timings["eager"].medians) == 2
 
 
 def test_a_failing_model_is_reported(tmp_path: pathlib.Path) -> None:
@@ -43,16 +45,16 @@ def test_a_failing_model_is_reported(tmp_path: pathlib.Path) -> None:
 
 
 def test_the_table_fits_a_terminal_and_names_what_failed() -> None:
-    fine = suite.Timing("eager", rounds=((0.0125, 0.0124), (0.0126, 0.0125)), error=1e-7)
-    wrong = suite.Timing("mlc", rounds=((0.005, 0.005), (0.005, 0.005)), error=1.0, prepare_s=12.0)
-    dead = suite.Timing("mlc", failed="it crashed")
-    report = suite.Report(
+    fine = Timing.of("eager", ((0.0125, 0.0124), (0.0126, 0.0125)), error=1e-7)
+    wrong = Timing.of("mlc", ((0.005, 0.005), (0.005, 0.005)), prepare_s=12.0, error=1.0)
+    dead = Timing("mlc", failed="it crashed")
+    report = Report(
         HERE,
-        suite.Plan(("resnet50", "gpt2")),
+        Plan(("resnet50", "gpt2")),
         {},
         (
-            suite.Comparison("resnet50", 8_000_000_000, 1e-5, {"mlc": wrong, "eager": fine}),
-            suite.Comparison("gpt2", 8_000_000_000, 1e-5, {"mlc": dead, "eager": fine}),
+            Comparison("resnet50", Work(8_000_000_000, 80_000_000), 1e-5, {"mlc": wrong, "eager": fine}),
+            Comparison("gpt2", Work(8_000_000_000, 80_000_000), 1e-5, {"mlc": dead, "eager": fine}),
         ),
     )
     console = Console(width=80, record=True)
@@ -77,7 +79,7 @@ def test_a_busy_machine_is_mentioned() -> None:
         console = Console(width=120)
         here = machine.Machine("a processor", cores=2, threads=2, flops=1e12, bandwidth=1e11, busy=busy)
         with console.capture() as capture:
-            console.print(table(suite.Report(here, suite.Plan(()), {}, ())))
+            console.print(table(Report(here, Plan(()), {}, ())))
         return capture.get()
 
     assert "kept the processor 40% busy" in text(0.4)
@@ -86,7 +88,7 @@ def test_a_busy_machine_is_mentioned() -> None:
 
 def test_an_unknown_system_is_named() -> None:
     with pytest.raises(MeasurementError, match="no system is called tensorflow; there are mlc"):
-        suite.Plan(("mlp",), systems=("tensorflow",))
+        Plan(("mlp",), systems=("tensorflow",))
 
 
 def test_groups_stand_for_their_members() -> None:

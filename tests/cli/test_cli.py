@@ -67,6 +67,8 @@ def test_a_wrong_command_is_a_usage_error(mlc: CommandLine) -> None:
         (("run", "nowhere.mlc"), "nowhere.mlc"),
         (("run", TINY, "--input", "nowhere.npy"), "input 'nowhere.npy' cannot be read"),
         (("bench", "mlp_tiny", "--systems", "abacus"), "no system is called abacus"),
+        (("bench", "mlp_tiny", "--against", "eager,abacus"), "no system is called abacus"),
+        (("bench", "mlp_tiny", "--resume"), "--resume needs --save FILE"),
     ],
 )
 def test_errors_are_one_message_without_traceback(mlc: CommandLine, arguments: tuple[str, ...], message: str) -> None:
@@ -125,6 +127,23 @@ def test_bench_times_a_model_of_the_user(mlc: CommandLine, tmp_path: pathlib.Pat
     assert done.code == 0, done.err
     assert done.json["models"][0]["systems"]["mlc"]["speedup"] > 0
     assert json.loads(save.read_text())["models"] == done.json["models"]
+
+
+def test_bench_goes_on_with_a_file_and_writes_a_page(mlc: CommandLine, tmp_path: pathlib.Path) -> None:
+    save, html = tmp_path / "bench.json", tmp_path / "bench.html"
+    options = ("--against", "eager", "--rounds", "1", "--seconds", "0", "--save", str(save))
+    first = mlc("bench", "mlp_tiny", *options, "--json")
+    (model,) = first.json["models"]
+    assert model["best_peer"] == "eager" and first.json["against_best_peer"] == pytest.approx(model["against_best_peer"])
+    again = mlc("bench", "mlp_tiny", *options, "--resume", "--html", str(html), "--json")
+    assert again.code == 0
+    for system, found in again.json["models"][0]["systems"].items():  # not timed again
+        assert found["round_medians_s"] == model["systems"][system]["round_medians_s"]
+    assert "mlp_tiny" in html.read_text()
+    other = mlc("bench", "mlp_tiny", "--systems", "eager", "--save", str(save), "--resume")
+    assert other.code == 1 and "is of other systems" in other.err
+    save.write_text("{}")
+    assert "is no report that this version" in mlc("bench", "mlp_tiny", *options, "--resume").err
 
 
 def test_running_an_artifact_imports_neither_torch_nor_tvm(mlc: CommandLine, tmp_path: pathlib.Path) -> None:
