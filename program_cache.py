@@ -20,6 +20,7 @@ import json
 import mmap
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,8 @@ _SOFTWARE = ("apache-tvm", "apache-tvm-ffi", "xgboost-cpu", "numpy")
 """Distributions whose versions decide what is generated; not imported, since a program that is found needs none of them."""
 
 _DEFAULT_CAPACITY = 4 << 30
+_ABANDONED_SECONDS = 24 * 3600
+"""The age at which no process still writes a file."""
 
 
 def capacity() -> int:
@@ -97,6 +100,7 @@ def find_program(key: str) -> tuple[Program, Path, Any] | None:
         program = program_from_json(entry["program"])
         library = folder / entry["library"]
         if file_digest(library) != entry["library_sha256"]:
+            library.unlink()  # its name says that it need not be linked again
             return None
         weights = None
         if entry["weights"] is not None:
@@ -157,7 +161,12 @@ def _write(path: Path, content: bytes | memoryview) -> None:
 
 
 def _trim(folder: Path) -> None:
-    """Removes the weights that were not used for longest until the rest fits; who has them mapped keeps them."""
+    """Removes the weights that were not used for longest until the rest fits (who has them mapped keeps them), and what processes that
+    were killed left half written."""
+    for path in folder.glob(".new-*"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
+                path.unlink()
     files: Sequence[tuple[float, int, Path]] = sorted(
         (status.st_mtime, status.st_size, path) for path in folder.glob("*.weights") for status in [path.stat()]
     )

@@ -166,8 +166,8 @@ def decomposes(operation: OpOverload) -> bool:
 
 
 def _is_composite(operation: OpOverload) -> bool:
-    has: bool = torch._C._dispatch_has_kernel_for_dispatch_key(operation.name(), "CompositeImplicitAutograd")
-    return has
+    native = torch._C._dispatch_has_kernel_for_dispatch_key(operation.name(), "CompositeImplicitAutograd")
+    return native or torch._C.DispatchKey.CompositeImplicitAutograd in operation.py_kernels
 
 
 def _makes_new(target: Any) -> bool:
@@ -187,7 +187,7 @@ def _functional_twin(target: Any) -> OpOverload | None:
     schema = target._schema
     name = schema.name.removeprefix("aten::")
     written = [argument.alias_info is not None for argument in schema.arguments]
-    if not name.endswith("_") or name.endswith("__") or not written[:1] == [True] or any(written[1:]):
+    if not name.endswith("_") or name.endswith("__") or written[:1] != [True] or any(written[1:]):
         return None
     twin = getattr(getattr(aten, name[:-1], None), target._overloadname, None)
     return twin if stays(twin) else None
