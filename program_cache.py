@@ -29,6 +29,7 @@ import numpy as np
 
 from .codegen.assembly import Assembled
 from .codegen.build import cache_directory
+from .codegen.target import Kind
 from .errors import Error
 from .ir import Constant, print_graph
 from .ir.program import Program
@@ -58,9 +59,10 @@ def capacity() -> int:
 
 
 def is_cacheable(options: Options) -> bool:
-    """Whether what is compiled depends on nothing but the graph and options that have a text: no database, no passes of one's own, and
-    nobody who wants to watch."""
-    return options.database is None and options.pipeline is None and not options.instruments
+    """Whether what is compiled depends on nothing but the graph and options that have a text: no database, no passes of one's own, nobody who
+    wants to watch, and no tool chain of another machine's, which may be missing or another one next time."""
+    own = options.database is not None or options.pipeline is not None or options.instruments
+    return options.target.kind is Kind.CPU and not own
 
 
 def program_key(imported: Imported, states: Iterable[tuple[str, Constant]], options: Options, name: str) -> str:
