@@ -9,11 +9,13 @@
 #   make lint types  ruff; mypy on the installed package
 #
 # PYTHON=python3.12 chooses the interpreter (3.11 or newer); ARGS="-k matmul" goes to pytest or to the benchmark;
+# JOBS=0 runs the tests in one process (for --pdb, say), JOBS=4 in four, each of which imports PyTorch and TVM;
 # PIP_ARGS="--extra-index-url ..." goes to pip, for instance to take PyTorch's CPU-only build from PyTorch's own index.
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+JOBS ?= 2
 PIP_ARGS ?=
 
 PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check -qq $(PIP_ARGS) --constraint constraints.txt
@@ -47,7 +49,7 @@ demo: $(STAMP)
 	@$(VENV)/bin/python -m mlc.benchmarks.demo $(ARGS)
 
 test: $(STAMP)
-	$(VENV)/bin/pytest tests --cov --cov-config=pyproject.toml --cov-report=term:skip-covered $(ARGS)
+	$(VENV)/bin/pytest tests --numprocesses=$(JOBS) --dist=worksteal --cov --cov-config=pyproject.toml --cov-report=term:skip-covered $(ARGS)
 
 test-full: $(STAMP)
 	$(VENV)/bin/pytest tests -m full $(ARGS)

@@ -21,6 +21,7 @@ from .module import CompiledModel, own_forward
 from .passes import Context, Pipeline, default_pipeline
 from .passes.acceptance import template_takes
 from .passes.instruments import Instrument
+from .program_cache import find_program, is_cacheable, keep_program, program_key
 from .runtime.devices import executable_for
 from .runtime.executable import Callee, Executable
 from .warning import warn_fallback
@@ -191,10 +192,18 @@ def compile_exported(exported: Exported, options: Options, *, name: str = "model
     known = initial if initial is not None else {}
 
     def generate(imported: Imported) -> Executable:
-        lowered = lower_imported(imported, options)
-        for state in lowered.states:
+        for state in imported.states:
             if state.name not in known or known[state.name].type != state.initial.type:
                 known[state.name] = state.initial
+        key = None
+        if is_cacheable(options):
+            key = program_key(imported, [(state.name, known[state.name]) for state in imported.states], options, name)
+            if (found := find_program(key)) is not None:
+                if options.progress is not None:
+                    kernels = len({call.symbol for call in found[0].calls})
+                    options.progress(kernels, kernels, name)
+                return executable_for(*found)
+        lowered = lower_imported(imported, options)
         assembled = assemble(
             lowered.graph,
             options.target,
@@ -206,6 +215,8 @@ def compile_exported(exported: Exported, options: Options, *, name: str = "model
             progress=options.progress,
             states=[(state.name, known[state.name]) for state in lowered.states],
         )
+        if key is not None:
+            keep_program(key, assembled)
         return executable_for(assembled.program, assembled.library, assembled.weights)
 
     # PyTorch is at hand only where this process runs.

@@ -196,6 +196,9 @@ def _cached_program(name: str, suffix: str, write: Callable[[pathlib.Path], obje
         path = folder / f"{name}{suffix}"
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".new-", suffix=suffix, delete=False) as file:
         temporary = pathlib.Path(file.name)
-    write(temporary)
-    os.replace(temporary, path)
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..ir.program import ALIGNMENT
@@ -32,14 +32,41 @@ def aligned(nbytes: int) -> int:
 
 
 def plan_memory(lifetimes: Sequence[Lifetime]) -> MemoryPlan:
-    """Places the largest buffers first, each into the smallest gap that fits between those alive at the same time.
+    """Places one buffer after the other, each into the smallest gap that fits between those alive at the same time.
 
-    The greedy-by-size strategy of Pisarchyk and Lee, "Efficient memory management for deep neural net inference" (2020).
+    The largest first: the greedy-by-size strategy of Pisarchyk and Lee, "Efficient memory management for deep neural net inference" (2020).
+    Where that needs more than the lower bound, other orders are tried as well: the largest product of size and time first, the largest
+    size at the busiest moment first, and the order of time. The smallest plan wins.
     """
+    bound, busiest = _peak(lifetimes)
+
+    def crosses(lifetime: Lifetime) -> bool:
+        return lifetime.first <= busiest <= lifetime.last
+
+    orders: tuple[Callable[[Lifetime], tuple[int, ...]], ...] = (
+        lambda each: (-each.nbytes, each.first),
+        lambda each: (-each.nbytes * (each.last - each.first + 1), each.first),
+        lambda each: (-crosses(each), -each.nbytes, each.first),
+        lambda each: (each.first, -each.nbytes),
+    )
+    best: tuple[tuple[int, ...], int] | None = None
+    for order in orders:
+        keys = [order(each) for each in lifetimes]
+        found = _place(lifetimes, sorted(range(len(lifetimes)), key=keys.__getitem__))
+        if best is None or found[1] < best[1]:
+            best = found
+        if best[1] == bound:
+            break
+    assert best is not None
+    return MemoryPlan(*best, bound)
+
+
+def _place(lifetimes: Sequence[Lifetime], order: Sequence[int]) -> tuple[tuple[int, ...], int]:
+    """The offsets and the total size when buffers are placed in this order."""
     offsets = [0] * len(lifetimes)
     placed: list[int] = []
     total = 0
-    for index in sorted(range(len(lifetimes)), key=lambda i: (-lifetimes[i].nbytes, lifetimes[i].first)):
+    for index in order:
         lifetime = lifetimes[index]
         size = aligned(lifetime.nbytes)
         neighbours = sorted(
@@ -50,7 +77,7 @@ def plan_memory(lifetimes: Sequence[Lifetime]) -> MemoryPlan:
         offsets[index] = _best_gap(neighbours, size)
         placed.append(index)
         total = max(total, offsets[index] + size)
-    return MemoryPlan(tuple(offsets), total, _peak(lifetimes))
+    return tuple(offsets), total
 
 
 def plan_slots(lifetimes: Sequence[Lifetime]) -> tuple[int, ...]:
@@ -89,14 +116,16 @@ def _best_gap(taken: Sequence[tuple[int, int]], size: int) -> int:
     return best if best >= 0 else end
 
 
-def _peak(lifetimes: Sequence[Lifetime]) -> int:
+def _peak(lifetimes: Sequence[Lifetime]) -> tuple[int, int]:
+    """The most (aligned) bytes alive at once, and a moment when they are."""
     changes: dict[int, int] = {}
     for lifetime in lifetimes:
         size = aligned(lifetime.nbytes)
         changes[lifetime.first] = changes.get(lifetime.first, 0) + size
         changes[lifetime.last + 1] = changes.get(lifetime.last + 1, 0) - size
-    peak = alive = 0
+    peak = alive = busiest = 0
     for moment in sorted(changes):
         alive += changes[moment]
-        peak = max(peak, alive)
-    return peak
+        if alive > peak:
+            peak, busiest = alive, moment
+    return peak, busiest

@@ -22,6 +22,7 @@ from torch.export.graph_signature import InputKind, InputSpec
 
 from ..errors import ExportError
 from .decompositions import our_decompositions
+from .functional import functional_directly
 from .holders import Opening, has_holders, open_holders
 from .location import source_line
 from .mutation import changed_inputs, returned_inputs
@@ -110,7 +111,10 @@ def _unknown_dataclass(error: RuntimeError) -> type | None:
 
 
 def _functional(exported: ExportedProgram, module: nn.Module | None = None) -> Exported:
+    """``exported`` in our operation set. One that was traced here, from ``module``, is changed where the short way will do."""
     prefix = "inner." if isinstance(module, Opening) else ""
+    if module is not None and functional_directly(exported):
+        return Exported(exported, {}, prefix)
     try:
         return Exported(_without_tokens(exported.run_decompositions(our_decompositions())), returned_inputs(exported), prefix)
     except Exception as error:

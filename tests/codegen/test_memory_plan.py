@@ -58,3 +58,10 @@ def test_a_freed_gap_is_filled_by_what_fits_it_best() -> None:
     sizes = [(640, alive), (512, freed), (448, alive), (384, freed), (320, alive), (100, later)]
     plan = plan_memory([Lifetime(size, *when) for size, when in sizes])
     assert plan.offsets[5] == plan.offsets[3]
+
+
+def test_another_order_is_taken_where_the_largest_first_leaves_a_hole() -> None:
+    """By size alone the second buffer goes behind the third, and the 64 bytes that the first leaves free there hold nothing."""
+    lifetimes = [Lifetime(448, 3, 5), Lifetime(192, 0, 3), Lifetime(512, 1, 1), Lifetime(128, 3, 6)]
+    plan = plan_memory(lifetimes)
+    assert plan.nbytes == plan.lower_bound == 448 + 192 + 128

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import mlc
 from mlc import SignatureError
-from mlc.ir.program import Space
+from mlc.ir.program import Copy, Space
 
 
 class Cached(nn.Module):
@@ -188,6 +188,40 @@ def test_ways_to_write_a_cache() -> None:
     assert not any(
         argument.space is Space.ARENA for call in puts for argument in call.arguments
     )  # rows go from the input to the cache, without a copy of a layer
+
+
+class Decoder(nn.Module):
+    """Attention over what was said so far, whose keys and values lie in two buffers."""
+
+    def __init__(self, length: int = 64, width: int = 32) -> None:
+        super().__init__()
+        self.register_buffer("keys", torch.zeros(1, 4, length, width // 4))
+        self.register_buffer("values", torch.zeros(1, 4, length, width // 4))
+        self.projection, self.output = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.length, self.width = length, width
+
+    def forward(self, x: Tensor, position: Tensor) -> Tensor:
+        query, key, value = (part.view(1, 1, 4, -1).transpose(1, 2) for part in self.projection(x).split(self.width, -1))
+        self.keys.index_copy_(2, position, key)
+        self.values.index_copy_(2, position, value)
+        mask = (torch.arange(self.length) <= position)[None, None, None]
+        seen = nn.functional.scaled_dot_product_attention(query, self.keys, self.values, attn_mask=mask)
+        return x + self.output(seen.transpose(1, 2).reshape(1, 1, self.width))
+
+
+@pytest.mark.usefixtures("no_grad")
+def test_a_decode_step_copies_no_cache() -> None:
+    model = Decoder().eval()
+    reference = copy.deepcopy(model)
+    fast = mlc.compile(model)
+    for step in range(3):
+        x, position = torch.randn(1, 1, 32, generator=torch.Generator().manual_seed(step)), torch.tensor([step])
+        torch.testing.assert_close(fast(x, position), reference(x, position))
+        torch.testing.assert_close(model.keys, reference.keys)
+    (executable,) = fast.executables
+    assert not any(isinstance(step, Copy) for step in executable.program.steps)
+    assert [state.name for state in executable.program.states] == ["keys", "values"]
+    assert executable.program.arena_bytes < model.keys.nbytes  # so none can lie there
 
 
 def update(cache: Tensor, x: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
