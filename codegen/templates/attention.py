@@ -32,6 +32,7 @@ class Attention(Template):
     """
 
     name: ClassVar[str] = "attention"
+    revision: ClassVar[int] = 2
 
     def takes(self, graph: Graph) -> bool:
         region = AnchoredRegion.find(graph, ("attention",), any_dtype=True, symbolic=True)
@@ -63,11 +64,11 @@ class Attention(Template):
         # Accumulators, a tile of queries and one broadcast key must fit the registers.
         most = max(problem.queries // lanes, 1)
         wide = 2 if most >= 2 else 1
-        keys = 8 if target.vector_registers >= 32 else 4
+        keys = 8 if target.vector_registers >= 32 else 6
         most_keys = problem.keys if isinstance(symbolic.keys, int) else 512
-        block = min(256, most_keys)
+        block = min(128, most_keys)
         spaces = (
-            ("block", tuple(sorted({min(128, block), min(256, block), min(512, most_keys)}))),
+            ("block", tuple(sorted({min(64, most_keys), block, min(256, most_keys)}))),
             ("keys", (4, 6, 8, 12)),
             ("lanes", (lanes,)),
             ("parallel", parallels),
@@ -88,7 +89,7 @@ class Attention(Template):
             lanes = largest_power_of_two(min(config["lanes"], problem.width & -problem.width))
             RowAttention(problem, lanes, config["rows"]).emit(parallel)
         else:
-            BlockedAttention(problem, config["lanes"], config["queries"], config["keys"], config["block"]).emit(parallel, task.threads)
+            BlockedAttention(problem, config["lanes"], config["queries"], config["keys"], config["block"]).emit(parallel)
         return LoweredKernel(kernel.finish())
 
 

@@ -1,22 +1,32 @@
-"""Attention for many queries: a vector holds one score of each of its lanes' queries.
+"""Attention for many queries: a block of queries meets the keys block by block, and only a block of scores exists at a time.
 
 For a block of queries, q is packed once as [width][queries]. Scores of a block of keys are computed in register tiles of keys x
-queries (a key's elements are broadcast), softmax runs down the keys lane by lane, and the result accumulates as [value
-width][queries] in tiles of value elements x queries. It is transposed in registers when it is stored.
+vectors of queries (a key's elements are broadcast) as [keys][queries], and softmax runs down the keys lane by lane, to base 2. The
+result accumulates as rows of its elements in tiles of queries x vectors of value elements (weights are broadcast), so that values are
+read in whole vectors and the result is stored as it lies.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from tvm import tirx
 
 from ...ir import Dim
-from ..emit import PARALLEL, SERIAL, VECTORIZED, Expr, index, ramp, spread, unflatten
-from ..emit.math import exp_nonpositive, f32, select
+from ..emit import PARALLEL, SERIAL, VECTORIZED, Expr, extent_of, index, ramp, spread, unflatten
+from ..emit.math import f32, select
+from ..emit.powers import exp2_nonpositive
 from .attention_problem import LOWEST, AttentionProblem, safe_inverse, safe_maximum
-from .transpose import transpose_registers, transposed_tile
+from .loops import largest_power_of_two
+from .tiling import EvenSplit
+from .transpose import transposed_tile
+
+_UNROLL = 8
+"""Steps of the product of queries and keys in one round of its loop."""
+_VALUE_VECTORS = 2
+"""Vectors of value elements in a register tile."""
 
 
 class BlockedAttention:
@@ -29,14 +39,21 @@ class BlockedAttention:
         self.vectors = vectors
         self.rows = lanes * vectors
         self.tile = tile
-        most = min(block, problem.keys) if isinstance(problem.keys, int) else block
-        self.block = -(-most // tile) * tile
+        most = problem.keys if isinstance(problem.keys, int) else block
+        self.block = -(-min(block, most) // tile) * tile
         self.blocks: Dim = -(-problem.keys // self.block)
-        self.whole_tiles = self.emitter.divides(tile, problem.keys)
         self.may_be_short = self.emitter.least(problem.queries) < self.rows
         """Whether there may be less queries than a block has: the last one then stands for those that lack."""
+        self.value_lanes = min(lanes, largest_power_of_two(problem.value_width))
+        self.value_starts = self._value_starts()
 
-    def emit(self, parallel: bool, threads: int) -> None:
+    def _value_starts(self) -> list[list[int]]:
+        """Where the vectors of value elements begin, in panels of as many as a register tile has; the last vector may overlap."""
+        lanes, width = self.value_lanes, self.problem.value_width
+        starts = [min(start, width - lanes) for start in range(0, width, lanes)]
+        return [starts[first : first + _VALUE_VECTORS] for first in range(0, len(starts), _VALUE_VECTORS)]
+
+    def emit(self, parallel: bool) -> None:
         """Emits all blocks of all heads, in parallel if asked for."""
         problem, emitter = self.problem, self.emitter
         query_blocks = -(-problem.queries // self.rows)
@@ -60,16 +77,17 @@ class BlockedAttention:
         key_head = emitter.bind(head // problem.group) if problem.group > 1 else head
         packed = emitter.allocate(problem.width * self.rows, "float32", "query")
         scores = emitter.allocate(self.block * self.rows, "float32", "scores")
-        result = emitter.allocate(problem.value_width * self.rows, "float32", "result")
+        columns = sum(map(len, self.value_starts)) * self.value_lanes
+        result = emitter.allocate(columns * self.rows, "float32", "result")
         highest = emitter.allocate(self.rows, "float32", "highest")
+        best = emitter.allocate(self.rows, "float32", "best")
         total = emitter.allocate(self.rows, "float32", "total")
         rescale = emitter.allocate(self.rows, "float32", "rescale")
         self._pack_queries(packed, batch, head, start)
-        for vector in range(self.vectors):
-            with emitter.loop(self.lanes, VECTORIZED) as lane:
-                place = lane + vector * self.lanes
-                emitter.store(highest, LOWEST, place)
-                emitter.store(total, f32(0.0), place)
+        self._fill(highest, LOWEST, self.rows)
+        self._fill(total, f32(0.0), self.rows)
+        if self.blocks != 1:
+            self._fill(result, f32(0.0), columns * self.rows)
         # Keys beyond the last query of the block are never needed when causal.
         limit: Expr = index(problem.keys)
         blocks: Expr | Dim = self.blocks
@@ -81,15 +99,20 @@ class BlockedAttention:
             count: Expr | Dim = problem.keys
             if self.blocks != 1 or problem.causal:
                 count = emitter.bind(tirx.Min(index(self.block), limit - first))
-            self._scores(packed, scores, batch, head, key_head, start, first, count)
-            self._softmax(scores, highest, total, rescale, count)
-            self._weighted_values(scores, result, rescale, batch, key_head, first, count, block)
+            self._fill(best, LOWEST, self.rows)
+            self._scores(packed, scores, best, batch, head, key_head, start, first, count)
+            self._softmax(scores, highest, best, total, rescale, count)
+            self._weighted_values(scores, result, rescale, batch, key_head, start, first, count)
         self._store(result, total, batch, head, start)
 
+    def _fill(self, buffer: Any, value: Expr, count: int) -> None:
+        with self.emitter.loop(count // self.lanes) as block, self.emitter.loop(self.lanes, VECTORIZED) as lane:
+            self.emitter.store(buffer, value, block * self.lanes + lane)
+
     def _pack_queries(self, packed: Any, batch: Expr, head: Expr, start: Expr) -> None:
-        """[width][queries], times the scale."""
+        """[width][queries], times the scale and what takes logarithms to base 2."""
         problem, emitter, lanes = self.problem, self.emitter, self.lanes
-        scale = f32(problem.scale)
+        scale = f32(problem.scale * math.log2(math.e))
 
         def element(row: Expr, column: Expr) -> Expr:
             return problem.query(batch, head, self._query_row(start + row), column) * scale
@@ -111,191 +134,241 @@ class BlockedAttention:
                     emitter.store(packed, element(lane + first, column), column * self.rows + lane + first)
 
     def _scores(
-        self, packed: Any, scores: Any, batch: Expr, head: Expr, key_head: Expr, start: Expr, first: Expr, count: Expr | int
+        self,
+        packed: Any,
+        scores: Any,
+        best: Any,
+        batch: Expr,
+        head: Expr,
+        key_head: Expr,
+        start: Expr,
+        first: Expr,
+        count: Expr | Dim,
     ) -> None:
+        """The scores of ``count`` keys from ``first`` on, and the highest of each query in ``best``."""
         problem, emitter, lanes = self.problem, self.emitter, self.lanes
         if problem.mask_varies_by_query:
             self._pack_mask(scores, batch, head, start, first, count)
-        tiles = -(-count // self.tile) if isinstance(count, int) else (count + (self.tile - 1)) // self.tile
-        with emitter.loop(tiles, name="keys") as tile:
+
+        def tile_at(tile: Expr, edge: bool) -> None:
+            """A tile of keys; at the ``edge`` some may lie beyond the last key or, when causal, beyond the query."""
             keys = [emitter.bind(first + tile * self.tile + row) for row in range(self.tile)]
-            safe = [emitter.bind(tirx.Min(key, index(problem.keys - 1))) if not self.whole_tiles else key for key in keys]
+            safe = [emitter.bind(tirx.Min(key, index(problem.keys - 1))) for key in keys] if edge else keys
 
             def initial(row: int, vector: int, lane: Expr) -> Expr:
                 if problem.mask_varies_by_query:
                     return emitter.load(scores, ((tile * self.tile) + row) * self.rows + vector * lanes + lane)
-                return problem.bias(batch, head, index(0), safe[row]) if problem.mask is not None else f32(0.0)
+                return self._bias(batch, head, index(0), safe[row]) if problem.mask is not None else f32(0.0)
 
-            def broadcast(row: int, column: Expr) -> Expr:
-                return problem.key(batch, key_head, safe[row], column)
-
-            def store(row: int, vector: int, lane: Expr, value: Expr) -> None:
-                value = emitter.bind(value)
-                if problem.causal:
+            def masked(row: int, vector: int, lane: Expr, value: Expr) -> Expr:
+                if edge and problem.causal:
                     value = emitter.bind(select(keys[row] <= self._query_row(start + lane + vector * lanes), value, LOWEST))
-                if not self.whole_tiles:
+                if edge:
                     value = emitter.bind(select(keys[row] < index(problem.keys), value, LOWEST))
-                emitter.store(scores, value, ((tile * self.tile) + row) * self.rows + vector * lanes + lane)
+                return value
 
-            self._multiply(self.tile, problem.width, packed, index(0), broadcast, initial, store)
+            held = self._key_tile(packed, lambda row, column: problem.key(batch, key_head, safe[row], column), initial)
+            for vector in range(self.vectors):
+                with emitter.loop(lanes, VECTORIZED) as lane:
+                    values = []
+                    for row in range(self.tile):
+                        value = emitter.bind(masked(row, vector, lane, emitter.bind(emitter.load(held[row][vector], lane))))
+                        emitter.store(scores, value, ((tile * self.tile) + row) * self.rows + vector * lanes + lane)
+                        values.append(value)
+                    values.append(emitter.bind(emitter.load(best, lane + vector * lanes)))
+                    while len(values) > 1:
+                        pairs = zip(values[::2], values[1::2], strict=False)
+                        odd = values[-1:] if len(values) % 2 else []
+                        values = [*(emitter.bind(select(a > b, a, b)) for a, b in pairs), *odd]
+                    emitter.store(best, values[0], lane + vector * lanes)
 
-    def _pack_mask(self, scores: Any, batch: Expr, head: Expr, start: Expr, first: Expr, count: Expr | int) -> None:
+        tiles: Expr | Dim = -(-count // self.tile) if isinstance(count, int) else (extent_of(count) + (self.tile - 1)) // self.tile
+        plain: Expr | Dim = count // self.tile
+        if problem.causal:
+            below = tirx.Max(start - first + 1, index(0)) // self.tile
+            plain = emitter.bind(tirx.Min(below, extent_of(plain)))
+        if not isinstance(plain, int) or plain:
+            with emitter.loop(plain, name="keys") as tile:
+                tile_at(tile, False)
+        if isinstance(tiles, int) and isinstance(plain, int):
+            if tiles > plain:
+                with emitter.scope():
+                    tile_at(extent_of(plain), True)
+            return
+        if not problem.causal and emitter.divides(self.tile, problem.keys):
+            return
+        rest = emitter.bind(extent_of(tiles) - plain)
+        with emitter.loop(rest, name="keys", start=plain) as tile:
+            tile_at(tile, True)
+
+    def _bias(self, batch: Expr, head: Expr, row: Expr, key: Expr) -> Expr:
+        """What the mask adds to a score to base 2."""
+        return self.problem.bias(batch, head, row, key) * f32(math.log2(math.e))
+
+    def _pack_mask(self, scores: Any, batch: Expr, head: Expr, start: Expr, first: Expr, count: Expr | Dim) -> None:
         """The mask of the block as [keys][queries] where the scores will be; they are added to it."""
         problem, emitter, lanes = self.problem, self.emitter, self.lanes
-        with emitter.loop((count + (lanes - 1)) // lanes if not isinstance(count, int) else -(-count // lanes)) as block:
-            low = emitter.bind(block * lanes)
-            whole = self.block % lanes == 0
 
-            def element(row: Expr, column: Expr, vector: int, safe: bool) -> Expr:
-                key = first + low + column
-                if not safe:
-                    key = tirx.Min(key, index(problem.keys - 1))
-                return problem.bias(batch, head, self._query_row(start + row + vector * lanes), key)
+        def element(row: Expr, column: Expr, low: Expr, vector: int) -> Expr:
+            return self._bias(batch, head, self._query_row(start + row + vector * lanes), first + low + column)
 
-            def by_squares(vector: int) -> None:
+        squares = emitter.simplify(extent_of(count) // lanes)
+        with emitter.loop(squares) as square:
+            low = emitter.bind(square * lanes)
+            for vector in range(self.vectors):
                 transposed_tile(
                     emitter,
                     lanes,
                     "float32",
-                    lambda row, column: element(row, column, vector, True),
-                    lambda column: (scores, (low + column) * self.rows + vector * lanes),
+                    lambda row, column, vector=vector: element(row, column, low, vector),  # type: ignore[misc]
+                    lambda column, vector=vector: (scores, (low + column) * self.rows + vector * lanes),  # type: ignore[misc]
                 )
-
-            def by_keys(vector: int) -> None:
-                with emitter.loop(lanes) as column, emitter.when(low + column < self.block), emitter.loop(lanes, VECTORIZED) as lane:
-                    emitter.store(scores, element(lane, column, vector, False), (low + column) * self.rows + vector * lanes + lane)
-
-            for vector in range(self.vectors):
-                if whole and emitter.divides(lanes, problem.keys):
-                    by_squares(vector)
-                elif whole and not isinstance(problem.keys, int):
-                    inside = first + low + lanes <= index(problem.keys)
-                    with emitter.when(inside):
-                        by_squares(vector)
-                    with emitter.when(tirx.Not(inside)):
-                        by_keys(vector)
-                else:
-                    by_keys(vector)
-
-    def _multiply(
-        self,
-        height: int,
-        depth: int | Expr,
-        vectors_from: Any,
-        first: Expr,
-        broadcast: Callable[[int, Expr], Expr],
-        initial: Callable[[int, int, Expr], Expr],
-        store: Callable[[int, int, Expr, Expr], None],
-    ) -> None:
-        """A register tile: ``height`` broadcast scalars times the vectors of each of ``depth`` rows, summed over the rows."""
-        emitter, lanes = self.emitter, self.lanes
-        tile = [[emitter.allocate(lanes, "float32", "tile") for _ in range(self.vectors)] for _ in range(height)]
-        for row in range(height):
+        if isinstance(count, int) and count % lanes == 0:
+            return
+        with emitter.loop(emitter.simplify(extent_of(count) % lanes), start=emitter.simplify(squares * lanes)) as key:
             for vector in range(self.vectors):
                 with emitter.loop(lanes, VECTORIZED) as lane:
-                    emitter.store(tile[row][vector], initial(row, vector, lane), lane)
-        with emitter.loop(depth, name="depth") as step:
+                    emitter.store(scores, element(lane, key, index(0), vector), key * self.rows + vector * lanes + lane)
+
+    def _key_tile(
+        self, packed: Any, broadcast: Callable[[int, Expr], Expr], initial: Callable[[int, int, Expr], Expr]
+    ) -> list[list[Any]]:
+        """Products of a tile of keys with the packed queries: a vector of queries for each key and vector of the block."""
+        emitter, lanes, depth = self.emitter, self.lanes, self.problem.width
+        held = [[emitter.allocate(lanes, "float32", "tile") for _ in range(self.vectors)] for _ in range(self.tile)]
+        for row, buffers in enumerate(held):
+            for vector, buffer in enumerate(buffers):
+                with emitter.loop(lanes, VECTORIZED) as lane:
+                    emitter.store(buffer, initial(row, vector, lane), lane)
+        whole = [ramp(0, lanes)]
+
+        def step(column: Expr) -> None:
             loaded = []
             for vector in range(self.vectors):
-                place = (first + step) * self.rows + vector * lanes
-                loaded.append(emitter.bind(tirx.BufferLoad(vectors_from, [ramp(emitter.place(place), lanes)])))
-            for row in range(height):
-                scalar = spread(emitter.bind(broadcast(row, step)), lanes)
-                for vector in range(self.vectors):
-                    whole = [ramp(0, lanes)]
-                    product = scalar * loaded[vector] + tirx.BufferLoad(tile[row][vector], whole)
-                    emitter.emit(tirx.BufferStore(tile[row][vector], product, whole))
-        for row in range(height):
-            for vector in range(self.vectors):
-                with emitter.loop(lanes, VECTORIZED) as lane:
-                    store(row, vector, lane, emitter.load(tile[row][vector], lane))
+                place = column * self.rows + vector * lanes
+                loaded.append(emitter.bind(tirx.BufferLoad(packed, [ramp(emitter.place(place), lanes)])))
+            for row, buffers in enumerate(held):
+                scalar = spread(emitter.bind(broadcast(row, column)), lanes)
+                for buffer, queries in zip(buffers, loaded, strict=True):
+                    emitter.emit(tirx.BufferStore(buffer, scalar * queries + tirx.BufferLoad(buffer, whole), whole))
 
-    def _softmax(self, scores: Any, highest: Any, total: Any, rescale: Any, count: Expr | int) -> None:
-        """Exponentials in place of the scores; running maximum and sum of each query; factor for earlier results."""
+        rounds, rest = divmod(depth, _UNROLL)
+        if rounds:
+            with emitter.loop(rounds, name="depth") as block:
+                for number in range(_UNROLL):
+                    step(block * _UNROLL + number)
+        for number in range(depth - rest, depth):
+            step(index(number))
+        return held
+
+    def _softmax(self, scores: Any, highest: Any, best: Any, total: Any, rescale: Any, count: Expr | Dim) -> None:
+        """Powers in place of the scores; running maximum and sum of each query; factor for earlier results."""
         emitter, lanes = self.emitter, self.lanes
+        summed = [emitter.allocate(lanes, "float32", "summed") for _ in range(self.vectors)]
         for vector in range(self.vectors):
             part = vector * lanes
-            best = emitter.allocate(lanes, "float32", "best")
-            summed = emitter.allocate(lanes, "float32", "summed")
             with emitter.loop(lanes, VECTORIZED) as lane:
-                emitter.store(best, emitter.load(highest, part + lane), lane)
-            with emitter.loop(count) as key, emitter.loop(lanes, VECTORIZED) as lane:
-                score = emitter.bind(emitter.load(scores, key * self.rows + part + lane))
-                held = emitter.bind(emitter.load(best, lane))
-                emitter.store(best, select(score > held, score, held), lane)
-            with emitter.loop(lanes, VECTORIZED) as lane:
-                new = emitter.bind(emitter.load(best, lane))
+                held = emitter.bind(emitter.load(highest, part + lane))
+                new = emitter.bind(emitter.load(best, part + lane))
+                new = emitter.bind(select(new > held, new, held))
                 safe = safe_maximum(emitter, new)
-                factor = exp_nonpositive(emitter.bind, emitter.bind(emitter.load(highest, part + lane) - safe))
+                factor = exp2_nonpositive(emitter.bind, emitter.bind(held - safe))
                 emitter.store(rescale, factor, part + lane)
                 emitter.store(highest, new, part + lane)
-                emitter.store(best, safe, lane)
-                emitter.store(summed, emitter.load(total, part + lane) * factor, lane)
-            with emitter.loop(count) as key, emitter.loop(lanes, VECTORIZED) as lane:
-                place = key * self.rows + part + lane
-                weight = exp_nonpositive(emitter.bind, emitter.bind(emitter.load(scores, place) - emitter.load(best, lane)))
-                emitter.store(scores, weight, place)
-                emitter.store(summed, emitter.load(summed, lane) + weight, lane)
+                emitter.store(best, safe, part + lane)
+                emitter.store(summed[vector], emitter.load(total, part + lane) * factor, lane)
+        with emitter.loop(count) as key:
+            for vector in range(self.vectors):
+                with emitter.loop(lanes, VECTORIZED) as lane:
+                    place = key * self.rows + vector * lanes + lane
+                    below = emitter.bind(emitter.load(scores, place) - emitter.load(best, vector * lanes + lane))
+                    weight = exp2_nonpositive(emitter.bind, below)
+                    emitter.store(scores, weight, place)
+                    emitter.store(summed[vector], emitter.load(summed[vector], lane) + weight, lane)
+        for vector in range(self.vectors):
             with emitter.loop(lanes, VECTORIZED) as lane:
-                emitter.store(total, emitter.load(summed, lane), part + lane)
+                emitter.store(total, emitter.load(summed[vector], lane), vector * lanes + lane)
 
     def _weighted_values(
-        self, scores: Any, result: Any, rescale: Any, batch: Expr, key_head: Expr, first: Expr, count: Expr | int, block: Expr
+        self,
+        scores: Any,
+        result: Any,
+        rescale: Any,
+        batch: Expr,
+        key_head: Expr,
+        start: Expr,
+        first: Expr,
+        count: Expr | Dim,
     ) -> None:
-        problem, emitter, lanes = self.problem, self.emitter, self.lanes
+        """Adds the block's values to the earlier results, in tiles of queries x vectors of value elements."""
+        split = EvenSplit(self.rows, self.tile)
+        panel_size = 0
+        for starts in self.value_starts:
+            for run in split.runs:
+                with self.emitter.loop(run.count, name="queries") as number:
+                    row = self.emitter.bind(number * run.size + run.start)
+                    needed = count
+                    if self.problem.causal:
+                        needed = self.emitter.bind(tirx.Max(tirx.Min(extent_of(count), start + row + run.size - first), index(0)))
+                    self._value_tile(scores, result, rescale, batch, key_head, row, run.size, starts, panel_size, first, needed)
+            panel_size += len(starts) * self.value_lanes * self.rows
 
-        def part(height: int, column: Expr) -> None:
-            def initial(row: int, vector: int, lane: Expr) -> Expr:
-                if self.blocks == 1:
-                    return f32(0.0)
-                place = vector * lanes + lane
-                earlier = emitter.load(result, (column + row) * self.rows + place) * emitter.load(rescale, place)
-                return select(block > 0, earlier, f32(0.0))
-
-            def store(row: int, vector: int, lane: Expr, value: Expr) -> None:
-                emitter.store(result, value, (column + row) * self.rows + vector * lanes + lane)
-
-            def broadcast(row: int, key: Expr) -> Expr:
-                return problem.value(batch, key_head, first + key, column + row)
-
-            self._multiply(height, count, scores, index(0), broadcast, initial, store)
-
-        whole, rest = divmod(problem.value_width, self.tile)
-        if whole:
-            with emitter.loop(whole) as tile:
-                part(self.tile, tile * self.tile)
-        if rest:
-            with emitter.scope():
-                part(rest, index(whole * self.tile))
+    def _value_tile(
+        self,
+        scores: Any,
+        result: Any,
+        rescale: Any,
+        batch: Expr,
+        key_head: Expr,
+        row: Expr,
+        height: int,
+        starts: list[int],
+        panel: int,
+        first: Expr,
+        count: Expr | Dim,
+    ) -> None:
+        problem, emitter, lanes = self.problem, self.emitter, self.value_lanes
+        width = len(starts) * lanes
+        held = [[emitter.allocate(lanes, "float32", "tile") for _ in starts] for _ in range(height)]
+        for step, buffers in enumerate(held):
+            factor = emitter.bind(emitter.load(rescale, row + step)) if self.blocks != 1 else None
+            for vector, buffer in enumerate(buffers):
+                with emitter.loop(lanes, VECTORIZED) as lane:
+                    place = (row + step) * width + vector * lanes + lane + panel
+                    emitter.store(buffer, emitter.load(result, place) * factor if factor is not None else f32(0.0), lane)
+        whole = [ramp(0, lanes)]
+        with emitter.loop(count, name="key") as key:
+            loaded = []
+            for column in starts:
+                values = emitter.allocate(lanes, "float32", "values")
+                with emitter.loop(lanes, VECTORIZED) as lane:
+                    emitter.store(values, problem.value(batch, key_head, first + key, lane + column), lane)
+                loaded.append(emitter.bind(tirx.BufferLoad(values, whole)))
+            for step, buffers in enumerate(held):
+                weight = spread(emitter.bind(emitter.load(scores, key * self.rows + row + step)), lanes)
+                for buffer, vector in zip(buffers, loaded, strict=True):
+                    emitter.emit(tirx.BufferStore(buffer, weight * vector + tirx.BufferLoad(buffer, whole), whole))
+        for step, buffers in enumerate(held):
+            for vector, buffer in enumerate(buffers):
+                with emitter.loop(lanes, VECTORIZED) as lane:
+                    emitter.store(result, emitter.load(buffer, lane), (row + step) * width + vector * lanes + lane + panel)
 
     def _store(self, result: Any, total: Any, batch: Expr, head: Expr, start: Expr) -> None:
         """Divides by the sums and stores row by row."""
         problem, emitter, lanes = self.problem, self.emitter, self.lanes
-        width = problem.value_width
+        inverse = emitter.allocate(self.rows, "float32", "inverse")
         for vector in range(self.vectors):
-            part = vector * lanes
-            inverse = emitter.allocate(lanes, "float32", "inverse")
             with emitter.loop(lanes, VECTORIZED) as lane:
-                emitter.store(inverse, safe_inverse(emitter, emitter.bind(emitter.load(total, part + lane))), lane)
-            if width % lanes == 0:
-                with emitter.loop(width // lanes) as block:
-                    self._store_square(result, inverse, batch, head, start + part, part, block * lanes)
-            else:
-                with emitter.loop(lanes) as row, emitter.loop(width) as column:
-                    value = emitter.load(result, column * self.rows + part + row) * emitter.load(inverse, row)
-                    problem.store(batch, head, self._query_row(start + part + row), column, value)
-
-    def _store_square(self, result: Any, inverse: Any, batch: Expr, head: Expr, first: Expr, part: int, column: Expr) -> None:
-        """A square of ``lanes`` queries by as many value elements, transposed in registers."""
-        emitter, lanes = self.emitter, self.lanes
-        span = [ramp(0, lanes)]
-        factor = emitter.bind(tirx.BufferLoad(inverse, span))
-        vectors = []
-        for row in range(lanes):
-            place = ramp(emitter.place((column + row) * self.rows + part), lanes)
-            vectors.append(emitter.bind(tirx.BufferLoad(result, [place]) * factor))
-        for row, vector in enumerate(transpose_registers(emitter, vectors)):
-            line = emitter.allocate(lanes, "float32", "line")
-            emitter.emit(tirx.BufferStore(line, vector, span))
-            with emitter.loop(lanes, VECTORIZED) as lane:
-                self.problem.store(batch, head, self._query_row(first + row), column + lane, emitter.load(line, lane))
+                place = vector * lanes + lane
+                emitter.store(inverse, safe_inverse(emitter, emitter.bind(emitter.load(total, place))), place)
+        with emitter.loop(self.rows, name="row") as row:
+            factor = emitter.bind(emitter.load(inverse, row))
+            query = emitter.bind(self._query_row(start + row))
+            panel = 0
+            for starts in self.value_starts:
+                width = len(starts) * self.value_lanes
+                for vector, column in enumerate(starts):
+                    with emitter.loop(self.value_lanes, VECTORIZED) as lane:
+                        place = row * width + vector * self.value_lanes + lane + panel
+                        problem.store(batch, head, query, lane + column, emitter.load(result, place) * factor)
+                panel += width * self.rows
