@@ -72,9 +72,10 @@ class Attention(Template):
             ("keys", (4, 6, 8, 12)),
             ("lanes", (lanes,)),
             ("parallel", parallels),
+            ("parts", (1, 2, 4)),
             ("queries", tuple(range(1, min(most, 4) + 1))),
         )
-        default = {"block": block, "keys": keys, "lanes": lanes, "parallel": parallel, "queries": wide}
+        default = {"block": block, "keys": keys, "lanes": lanes, "parallel": parallel, "parts": 4, "queries": wide}
 
         def allows(knobs: Mapping[str, int]) -> bool:
             return knobs["keys"] * knobs["queries"] + knobs["queries"] + 1 <= target.vector_registers
@@ -89,7 +90,7 @@ class Attention(Template):
             lanes = largest_power_of_two(min(config["lanes"], problem.width & -problem.width))
             RowAttention(problem, lanes, config["rows"]).emit(parallel)
         else:
-            BlockedAttention(problem, config["lanes"], config["queries"], config["keys"], config["block"]).emit(parallel)
+            BlockedAttention(problem, config["lanes"], config["queries"], config["parts"], config["keys"], config["block"]).emit(parallel)
         return LoweredKernel(kernel.finish())
 
 

@@ -1,15 +1,17 @@
 """Attention for many queries: a block of queries meets the keys block by block, and only a block of scores exists at a time.
 
-For a block of queries, q is packed once as [width][queries]. Scores of a block of keys are computed in register tiles of keys x
-vectors of queries (a key's elements are broadcast) as [keys][queries], and softmax runs down the keys lane by lane, to base 2. The
-result accumulates as rows of its elements in tiles of queries x vectors of value elements (weights are broadcast), so that values are
-read in whole vectors and the result is stored as it lies.
+A block of queries consists of parts, as wide as a register tile. For each, q is packed once as [width][queries]. Scores of a block of
+keys are computed in register tiles of keys x vectors of queries (a key's elements are broadcast) as [keys][queries], and softmax runs
+down the keys lane by lane, to base 2. The result accumulates as rows of its elements in tiles of queries x vectors of value elements
+(weights are broadcast), so that values are read in whole vectors and the result is stored as it lies. All parts meet a block of keys
+while it is in the nearest caches.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
@@ -29,21 +31,47 @@ _VALUE_VECTORS = 2
 """Vectors of value elements in a register tile."""
 
 
-class BlockedAttention:
-    """Emits attention over blocks of ``vectors`` x ``lanes`` queries and up to ``block`` keys, in tiles of ``tile`` keys."""
+@dataclass(frozen=True)
+class _State:
+    """Buffers of a block of queries, each with room for all its parts."""
 
-    def __init__(self, problem: AttentionProblem, lanes: int, vectors: int, tile: int, block: int) -> None:
+    packed: Any
+    scores: Any
+    result: Any
+    highest: Any
+    best: Any
+    total: Any
+    rescale: Any
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of a block of queries before a block of keys: its number and first query; the block's first key."""
+
+    batch: Expr
+    head: Expr
+    key_head: Expr
+    number: Expr
+    start: Expr
+    first: Expr
+
+
+class BlockedAttention:
+    """Emits attention over ``parts`` times ``vectors`` x ``lanes`` queries and up to ``block`` keys, in tiles of ``tile`` keys."""
+
+    def __init__(self, problem: AttentionProblem, lanes: int, vectors: int, parts: int, tile: int, block: int) -> None:
         self.problem = problem
         self.emitter = problem.emitter
         self.lanes = lanes
         self.vectors = vectors
         self.rows = lanes * vectors
+        self.parts = parts
         self.tile = tile
         most = problem.keys if isinstance(problem.keys, int) else block
         self.block = -(-min(block, most) // tile) * tile
         self.blocks: Dim = -(-problem.keys // self.block)
         self.may_be_short = self.emitter.least(problem.queries) < self.rows
-        """Whether there may be less queries than a block has: the last one then stands for those that lack."""
+        """Whether there may be less queries than a part has: the last one then stands for those that lack."""
         self.value_lanes = min(lanes, largest_power_of_two(problem.value_width))
         self.value_starts = self._value_starts()
 
@@ -56,60 +84,83 @@ class BlockedAttention:
     def emit(self, parallel: bool) -> None:
         """Emits all blocks of all heads, in parallel if asked for."""
         problem, emitter = self.problem, self.emitter
-        query_blocks = -(-problem.queries // self.rows)
+        size = self.rows * self.parts
+        query_blocks = -(-problem.queries // size)
         extents = (problem.batch, problem.heads, query_blocks)
         count = problem.batch * problem.heads * query_blocks
         with emitter.loop(count, PARALLEL if parallel and count != 1 else SERIAL, "task") as task:
             batch, head, block = (emitter.bind(value) for value in unflatten(emitter, extents, task))
-            start = block * self.rows
-            if not emitter.divides(self.rows, problem.queries):
-                # The last block overlaps the one before.
-                start = tirx.Min(start, index(problem.queries - self.rows))
-                start = emitter.bind(tirx.Max(start, index(0)) if self.may_be_short else start)
-            self._block_of_queries(batch, head, start)
+            self._block_of_queries(batch, head, emitter.bind(block * size))
 
     def _query_row(self, row: Expr) -> Expr:
         """The query that stands at ``row`` of all blocks."""
         return tirx.Min(row, index(self.problem.queries - 1)) if self.may_be_short else row
 
+    def _part_start(self, start: Expr, part: Expr) -> Expr:
+        """The first query of a part; the last part overlaps the one before."""
+        first = start + part * self.rows
+        if not self.emitter.divides(self.rows, self.problem.queries):
+            first = tirx.Min(first, index(self.problem.queries - self.rows))
+            first = tirx.Max(first, index(0)) if self.may_be_short else first
+        return self.emitter.bind(first)
+
     def _block_of_queries(self, batch: Expr, head: Expr, start: Expr) -> None:
-        problem, emitter = self.problem, self.emitter
+        problem, emitter, rows = self.problem, self.emitter, self.rows
         key_head = emitter.bind(head // problem.group) if problem.group > 1 else head
-        packed = emitter.allocate(problem.width * self.rows, "float32", "query")
-        scores = emitter.allocate(self.block * self.rows, "float32", "scores")
         columns = sum(map(len, self.value_starts)) * self.value_lanes
-        result = emitter.allocate(columns * self.rows, "float32", "result")
-        highest = emitter.allocate(self.rows, "float32", "highest")
-        best = emitter.allocate(self.rows, "float32", "best")
-        total = emitter.allocate(self.rows, "float32", "total")
-        rescale = emitter.allocate(self.rows, "float32", "rescale")
-        self._pack_queries(packed, batch, head, start)
-        self._fill(highest, LOWEST, self.rows)
-        self._fill(total, f32(0.0), self.rows)
+        state = _State(
+            packed=emitter.allocate(self.parts * problem.width * rows, "float32", "query"),
+            scores=emitter.allocate(self.parts * self.block * rows, "float32", "scores"),
+            result=emitter.allocate(self.parts * columns * rows, "float32", "result"),
+            highest=emitter.allocate(self.parts * rows, "float32", "highest"),
+            best=emitter.allocate(self.parts * rows, "float32", "best"),
+            total=emitter.allocate(self.parts * rows, "float32", "total"),
+            rescale=emitter.allocate(self.parts * rows, "float32", "rescale"),
+        )
+        parts: Expr | Dim = self.parts
+        if not emitter.divides(rows * self.parts, problem.queries):
+            parts = emitter.bind(tirx.Min(index(self.parts), (index(problem.queries) - start + (rows - 1)) // rows))
+        with emitter.loop(parts, name="part") as part:
+            self._pack_queries(state.packed, part * (problem.width * rows), batch, head, self._part_start(start, part))
+        self._fill(state.highest, LOWEST, self.parts * rows)
+        self._fill(state.total, f32(0.0), self.parts * rows)
         if self.blocks != 1:
-            self._fill(result, f32(0.0), columns * self.rows)
-        # Keys beyond the last query of the block are never needed when causal.
-        limit: Expr = index(problem.keys)
+            self._fill(state.result, f32(0.0), self.parts * columns * rows)
         blocks: Expr | Dim = self.blocks
-        if problem.causal:
-            limit = emitter.bind(tirx.Min(start + self.rows, index(problem.keys)))
-            blocks = emitter.bind((limit + (self.block - 1)) // self.block) if self.blocks != 1 else 1
+        if problem.causal and self.blocks != 1:
+            # Keys beyond the last query of the block are never needed when causal.
+            limit = tirx.Min(start + extent_of(parts) * rows, index(problem.keys))
+            blocks = emitter.bind((limit + (self.block - 1)) // self.block)
         with emitter.loop(blocks, name="block") as block:
-            first = block * self.block
-            count: Expr | Dim = problem.keys
-            if self.blocks != 1 or problem.causal:
-                count = emitter.bind(tirx.Min(index(self.block), limit - first))
-            self._fill(best, LOWEST, self.rows)
-            self._scores(packed, scores, best, batch, head, key_head, start, first, count)
-            self._softmax(scores, highest, best, total, rescale, count)
-            self._weighted_values(scores, result, rescale, batch, key_head, start, first, count)
-        self._store(result, total, batch, head, start)
+            first = emitter.bind(block * self.block)
+            for phase in (self._weights, self._weighted_values):
+                with emitter.loop(parts, name="part") as number:
+                    part = _Part(batch, head, key_head, number, self._part_start(start, number), first)
+                    count = self._needed(part, self.rows)
+                    with emitter.when(count > 0) if problem.causal and self.blocks != 1 else emitter.scope():
+                        phase(state, part, count)
+        with emitter.loop(parts, name="part") as part:
+            self._store(state, part, batch, head, self._part_start(start, part))
 
-    def _fill(self, buffer: Any, value: Expr, count: int) -> None:
+    def _needed(self, part: _Part, rows: int | Expr) -> Expr | Dim:
+        """How many keys of the block the first ``rows`` queries of a part look at; 0 or less when none."""
+        problem, emitter = self.problem, self.emitter
+        if self.blocks == 1 and not problem.causal:
+            return problem.keys
+        limit = tirx.Min(part.start + rows, index(problem.keys)) if problem.causal else index(problem.keys)
+        return emitter.bind(tirx.Min(index(self.block), limit - part.first))
+
+    def _weights(self, state: _State, part: _Part, count: Expr | Dim) -> None:
+        """The weights of the block's keys, for a part of the queries."""
+        self._fill(state.best, LOWEST, self.rows, part.number * self.rows)
+        self._scores(state, part, count)
+        self._softmax(state, part, count)
+
+    def _fill(self, buffer: Any, value: Expr, count: int, start: Expr | int = 0) -> None:
         with self.emitter.loop(count // self.lanes) as block, self.emitter.loop(self.lanes, VECTORIZED) as lane:
-            self.emitter.store(buffer, value, block * self.lanes + lane)
+            self.emitter.store(buffer, value, block * self.lanes + lane + start)
 
-    def _pack_queries(self, packed: Any, batch: Expr, head: Expr, start: Expr) -> None:
+    def _pack_queries(self, packed: Any, base: Expr, batch: Expr, head: Expr, start: Expr) -> None:
         """[width][queries], times the scale and what takes logarithms to base 2."""
         problem, emitter, lanes = self.problem, self.emitter, self.lanes
         scale = f32(problem.scale * math.log2(math.e))
@@ -127,28 +178,19 @@ class BlockedAttention:
                         lanes,
                         "float32",
                         lambda row, column, first=first, block=block: element(row + first, block * lanes + column),  # type: ignore[misc]
-                        lambda column, first=first, block=block: (packed, (block * lanes + column) * self.rows + first),  # type: ignore[misc]
+                        lambda column, first=first, block=block: (packed, base + (block * lanes + column) * self.rows + first),  # type: ignore[misc]
                     )
             if problem.width % lanes:
                 with emitter.loop(problem.width % lanes, start=whole) as column, emitter.loop(lanes, VECTORIZED) as lane:
-                    emitter.store(packed, element(lane + first, column), column * self.rows + lane + first)
+                    emitter.store(packed, element(lane + first, column), base + column * self.rows + lane + first)
 
-    def _scores(
-        self,
-        packed: Any,
-        scores: Any,
-        best: Any,
-        batch: Expr,
-        head: Expr,
-        key_head: Expr,
-        start: Expr,
-        first: Expr,
-        count: Expr | Dim,
-    ) -> None:
-        """The scores of ``count`` keys from ``first`` on, and the highest of each query in ``best``."""
+    def _scores(self, state: _State, part: _Part, count: Expr | Dim) -> None:
+        """The scores of ``count`` keys, and the highest of each query."""
         problem, emitter, lanes = self.problem, self.emitter, self.lanes
+        start, first = part.start, part.first
+        base = emitter.bind(part.number * (self.block * self.rows))
         if problem.mask_varies_by_query:
-            self._pack_mask(scores, batch, head, start, first, count)
+            self._pack_mask(state.scores, base, part, count)
 
         def tile_at(tile: Expr, edge: bool) -> None:
             """A tile of keys; at the ``edge`` some may lie beyond the last key or, when causal, beyond the query."""
@@ -157,8 +199,8 @@ class BlockedAttention:
 
             def initial(row: int, vector: int, lane: Expr) -> Expr:
                 if problem.mask_varies_by_query:
-                    return emitter.load(scores, ((tile * self.tile) + row) * self.rows + vector * lanes + lane)
-                return self._bias(batch, head, index(0), safe[row]) if problem.mask is not None else f32(0.0)
+                    return emitter.load(state.scores, base + (tile * self.tile + row) * self.rows + vector * lanes + lane)
+                return self._bias(part.batch, part.head, index(0), safe[row]) if problem.mask is not None else f32(0.0)
 
             def masked(row: int, vector: int, lane: Expr, value: Expr) -> Expr:
                 if edge and problem.causal:
@@ -167,20 +209,23 @@ class BlockedAttention:
                     value = emitter.bind(select(keys[row] < index(problem.keys), value, LOWEST))
                 return value
 
-            held = self._key_tile(packed, lambda row, column: problem.key(batch, key_head, safe[row], column), initial)
+            def key(row: int, column: Expr) -> Expr:
+                return problem.key(part.batch, part.key_head, safe[row], column)
+
+            held = self._key_tile(state.packed, emitter.bind(part.number * (problem.width * self.rows)), key, initial)
             for vector in range(self.vectors):
                 with emitter.loop(lanes, VECTORIZED) as lane:
                     values = []
                     for row in range(self.tile):
                         value = emitter.bind(masked(row, vector, lane, emitter.bind(emitter.load(held[row][vector], lane))))
-                        emitter.store(scores, value, ((tile * self.tile) + row) * self.rows + vector * lanes + lane)
+                        emitter.store(state.scores, value, base + (tile * self.tile + row) * self.rows + vector * lanes + lane)
                         values.append(value)
-                    values.append(emitter.bind(emitter.load(best, lane + vector * lanes)))
+                    values.append(emitter.bind(emitter.load(state.best, part.number * self.rows + lane + vector * lanes)))
                     while len(values) > 1:
                         pairs = zip(values[::2], values[1::2], strict=False)
                         odd = values[-1:] if len(values) % 2 else []
                         values = [*(emitter.bind(select(a > b, a, b)) for a, b in pairs), *odd]
-                    emitter.store(best, values[0], lane + vector * lanes)
+                    emitter.store(state.best, values[0], part.number * self.rows + lane + vector * lanes)
 
         tiles: Expr | Dim = -(-count // self.tile) if isinstance(count, int) else (extent_of(count) + (self.tile - 1)) // self.tile
         plain: Expr | Dim = count // self.tile
@@ -205,12 +250,13 @@ class BlockedAttention:
         """What the mask adds to a score to base 2."""
         return self.problem.bias(batch, head, row, key) * f32(math.log2(math.e))
 
-    def _pack_mask(self, scores: Any, batch: Expr, head: Expr, start: Expr, first: Expr, count: Expr | Dim) -> None:
+    def _pack_mask(self, scores: Any, base: Expr, part: _Part, count: Expr | Dim) -> None:
         """The mask of the block as [keys][queries] where the scores will be; they are added to it."""
-        problem, emitter, lanes = self.problem, self.emitter, self.lanes
+        emitter, lanes = self.emitter, self.lanes
 
         def element(row: Expr, column: Expr, low: Expr, vector: int) -> Expr:
-            return self._bias(batch, head, self._query_row(start + row + vector * lanes), first + low + column)
+            row = self._query_row(part.start + row + vector * lanes)
+            return self._bias(part.batch, part.head, row, part.first + low + column)
 
         squares = emitter.simplify(extent_of(count) // lanes)
         with emitter.loop(squares) as square:
@@ -221,17 +267,17 @@ class BlockedAttention:
                     lanes,
                     "float32",
                     lambda row, column, vector=vector: element(row, column, low, vector),  # type: ignore[misc]
-                    lambda column, vector=vector: (scores, (low + column) * self.rows + vector * lanes),  # type: ignore[misc]
+                    lambda column, vector=vector: (scores, base + (low + column) * self.rows + vector * lanes),  # type: ignore[misc]
                 )
         if isinstance(count, int) and count % lanes == 0:
             return
         with emitter.loop(emitter.simplify(extent_of(count) % lanes), start=emitter.simplify(squares * lanes)) as key:
             for vector in range(self.vectors):
                 with emitter.loop(lanes, VECTORIZED) as lane:
-                    emitter.store(scores, element(lane, key, index(0), vector), key * self.rows + vector * lanes + lane)
+                    emitter.store(scores, element(lane, key, index(0), vector), base + key * self.rows + vector * lanes + lane)
 
     def _key_tile(
-        self, packed: Any, broadcast: Callable[[int, Expr], Expr], initial: Callable[[int, int, Expr], Expr]
+        self, packed: Any, base: Expr, broadcast: Callable[[int, Expr], Expr], initial: Callable[[int, int, Expr], Expr]
     ) -> list[list[Any]]:
         """Products of a tile of keys with the packed queries: a vector of queries for each key and vector of the block."""
         emitter, lanes, depth = self.emitter, self.lanes, self.problem.width
@@ -245,7 +291,7 @@ class BlockedAttention:
         def step(column: Expr) -> None:
             loaded = []
             for vector in range(self.vectors):
-                place = column * self.rows + vector * lanes
+                place = base + column * self.rows + vector * lanes
                 loaded.append(emitter.bind(tirx.BufferLoad(packed, [ramp(emitter.place(place), lanes)])))
             for row, buffers in enumerate(held):
                 scalar = spread(emitter.bind(broadcast(row, column)), lanes)
@@ -261,114 +307,101 @@ class BlockedAttention:
             step(index(number))
         return held
 
-    def _softmax(self, scores: Any, highest: Any, best: Any, total: Any, rescale: Any, count: Expr | Dim) -> None:
+    def _softmax(self, state: _State, part: _Part, count: Expr | Dim) -> None:
         """Powers in place of the scores; running maximum and sum of each query; factor for earlier results."""
         emitter, lanes = self.emitter, self.lanes
+        queries = emitter.bind(part.number * self.rows)
+        base = emitter.bind(part.number * (self.block * self.rows))
+        safe = [emitter.allocate(lanes, "float32", "safe") for _ in range(self.vectors)]
         summed = [emitter.allocate(lanes, "float32", "summed") for _ in range(self.vectors)]
         for vector in range(self.vectors):
-            part = vector * lanes
             with emitter.loop(lanes, VECTORIZED) as lane:
-                held = emitter.bind(emitter.load(highest, part + lane))
-                new = emitter.bind(emitter.load(best, part + lane))
+                place = queries + vector * lanes + lane
+                held = emitter.bind(emitter.load(state.highest, place))
+                new = emitter.bind(emitter.load(state.best, place))
                 new = emitter.bind(select(new > held, new, held))
-                safe = safe_maximum(emitter, new)
-                factor = exp2_nonpositive(emitter.bind, emitter.bind(held - safe))
-                emitter.store(rescale, factor, part + lane)
-                emitter.store(highest, new, part + lane)
-                emitter.store(best, safe, part + lane)
-                emitter.store(summed[vector], emitter.load(total, part + lane) * factor, lane)
+                lowered = safe_maximum(emitter, new)
+                factor = exp2_nonpositive(emitter.bind, emitter.bind(held - lowered))
+                emitter.store(state.rescale, factor, place)
+                emitter.store(state.highest, new, place)
+                emitter.store(safe[vector], lowered, lane)
+                emitter.store(summed[vector], emitter.load(state.total, place) * factor, lane)
         with emitter.loop(count) as key:
             for vector in range(self.vectors):
                 with emitter.loop(lanes, VECTORIZED) as lane:
-                    place = key * self.rows + vector * lanes + lane
-                    below = emitter.bind(emitter.load(scores, place) - emitter.load(best, vector * lanes + lane))
+                    place = base + key * self.rows + vector * lanes + lane
+                    below = emitter.bind(emitter.load(state.scores, place) - emitter.load(safe[vector], lane))
                     weight = exp2_nonpositive(emitter.bind, below)
-                    emitter.store(scores, weight, place)
+                    emitter.store(state.scores, weight, place)
                     emitter.store(summed[vector], emitter.load(summed[vector], lane) + weight, lane)
         for vector in range(self.vectors):
             with emitter.loop(lanes, VECTORIZED) as lane:
-                emitter.store(total, emitter.load(summed[vector], lane), vector * lanes + lane)
+                emitter.store(state.total, emitter.load(summed[vector], lane), queries + vector * lanes + lane)
 
-    def _weighted_values(
-        self,
-        scores: Any,
-        result: Any,
-        rescale: Any,
-        batch: Expr,
-        key_head: Expr,
-        start: Expr,
-        first: Expr,
-        count: Expr | Dim,
-    ) -> None:
+    def _weighted_values(self, state: _State, part: _Part, count: Expr | Dim) -> None:
         """Adds the block's values to the earlier results, in tiles of queries x vectors of value elements."""
+        emitter = self.emitter
         split = EvenSplit(self.rows, self.tile)
-        panel_size = 0
+        columns = sum(map(len, self.value_starts)) * self.value_lanes
+        panel = 0
         for starts in self.value_starts:
             for run in split.runs:
-                with self.emitter.loop(run.count, name="queries") as number:
-                    row = self.emitter.bind(number * run.size + run.start)
+                with emitter.loop(run.count, name="queries") as number:
+                    row = emitter.bind(number * run.size + run.start)
                     needed = count
                     if self.problem.causal:
-                        needed = self.emitter.bind(tirx.Max(tirx.Min(extent_of(count), start + row + run.size - first), index(0)))
-                    self._value_tile(scores, result, rescale, batch, key_head, row, run.size, starts, panel_size, first, needed)
-            panel_size += len(starts) * self.value_lanes * self.rows
+                        needed = emitter.bind(tirx.Max(extent_of(self._needed(part, row + run.size)), index(0)))
+                    place = emitter.bind(part.number * (columns * self.rows) + row * (len(starts) * self.value_lanes) + panel)
+                    self._value_tile(state, part, row, run.size, starts, place, needed)
+            panel += len(starts) * self.value_lanes * self.rows
 
-    def _value_tile(
-        self,
-        scores: Any,
-        result: Any,
-        rescale: Any,
-        batch: Expr,
-        key_head: Expr,
-        row: Expr,
-        height: int,
-        starts: list[int],
-        panel: int,
-        first: Expr,
-        count: Expr | Dim,
-    ) -> None:
+    def _value_tile(self, state: _State, part: _Part, row: Expr, height: int, starts: list[int], place: Expr, count: Expr | Dim) -> None:
+        """A tile of ``height`` queries from ``row`` of a part on; its results are at ``place``."""
         problem, emitter, lanes = self.problem, self.emitter, self.value_lanes
         width = len(starts) * lanes
+        scores = emitter.bind(part.number * (self.block * self.rows) + row)
         held = [[emitter.allocate(lanes, "float32", "tile") for _ in starts] for _ in range(height)]
         for step, buffers in enumerate(held):
-            factor = emitter.bind(emitter.load(rescale, row + step)) if self.blocks != 1 else None
+            factor = emitter.bind(emitter.load(state.rescale, part.number * self.rows + row + step)) if self.blocks != 1 else None
             for vector, buffer in enumerate(buffers):
                 with emitter.loop(lanes, VECTORIZED) as lane:
-                    place = (row + step) * width + vector * lanes + lane + panel
-                    emitter.store(buffer, emitter.load(result, place) * factor if factor is not None else f32(0.0), lane)
+                    earlier = emitter.load(state.result, place + step * width + vector * lanes + lane)
+                    emitter.store(buffer, earlier * factor if factor is not None else f32(0.0), lane)
         whole = [ramp(0, lanes)]
         with emitter.loop(count, name="key") as key:
             loaded = []
             for column in starts:
                 values = emitter.allocate(lanes, "float32", "values")
                 with emitter.loop(lanes, VECTORIZED) as lane:
-                    emitter.store(values, problem.value(batch, key_head, first + key, lane + column), lane)
+                    emitter.store(values, problem.value(part.batch, part.key_head, part.first + key, lane + column), lane)
                 loaded.append(emitter.bind(tirx.BufferLoad(values, whole)))
             for step, buffers in enumerate(held):
-                weight = spread(emitter.bind(emitter.load(scores, key * self.rows + row + step)), lanes)
+                weight = spread(emitter.bind(emitter.load(state.scores, scores + key * self.rows + step)), lanes)
                 for buffer, vector in zip(buffers, loaded, strict=True):
                     emitter.emit(tirx.BufferStore(buffer, weight * vector + tirx.BufferLoad(buffer, whole), whole))
         for step, buffers in enumerate(held):
             for vector, buffer in enumerate(buffers):
                 with emitter.loop(lanes, VECTORIZED) as lane:
-                    emitter.store(result, emitter.load(buffer, lane), (row + step) * width + vector * lanes + lane + panel)
+                    emitter.store(state.result, emitter.load(buffer, lane), place + step * width + vector * lanes + lane)
 
-    def _store(self, result: Any, total: Any, batch: Expr, head: Expr, start: Expr) -> None:
+    def _store(self, state: _State, part: Expr, batch: Expr, head: Expr, start: Expr) -> None:
         """Divides by the sums and stores row by row."""
         problem, emitter, lanes = self.problem, self.emitter, self.lanes
+        columns = sum(map(len, self.value_starts)) * self.value_lanes
         inverse = emitter.allocate(self.rows, "float32", "inverse")
         for vector in range(self.vectors):
             with emitter.loop(lanes, VECTORIZED) as lane:
                 place = vector * lanes + lane
-                emitter.store(inverse, safe_inverse(emitter, emitter.bind(emitter.load(total, place))), place)
+                total = emitter.bind(emitter.load(state.total, part * self.rows + place))
+                emitter.store(inverse, safe_inverse(emitter, total), place)
         with emitter.loop(self.rows, name="row") as row:
             factor = emitter.bind(emitter.load(inverse, row))
             query = emitter.bind(self._query_row(start + row))
-            panel = 0
+            panel = emitter.bind(part * (columns * self.rows))
             for starts in self.value_starts:
                 width = len(starts) * self.value_lanes
                 for vector, column in enumerate(starts):
                     with emitter.loop(self.value_lanes, VECTORIZED) as lane:
                         place = row * width + vector * self.value_lanes + lane + panel
-                        problem.store(batch, head, query, lane + column, emitter.load(result, place) * factor)
+                        problem.store(batch, head, query, lane + column, emitter.load(state.result, place) * factor)
                 panel += width * self.rows
