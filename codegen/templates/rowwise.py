@@ -17,7 +17,7 @@ from ..emit.scalar import vectorises
 from ..space import Config, Space
 from ..task import Task
 from ..template import LoweredKernel, Template
-from .loops import runs_parallel, worth_parallel
+from .loops import runs_parallel, streamed_outputs, worth_parallel
 from .region import AnchoredRegion
 from .rows import STAGE_ELEMENTS, Element, Passes, RowLoops, Rows, Step, plan_rows
 
@@ -32,6 +32,7 @@ class Rowwise(Template):
     """
 
     name: ClassVar[str] = "rowwise"
+    revision: ClassVar[int] = 2
 
     def takes(self, graph: Graph) -> bool:
         region = AnchoredRegion.find(graph, OPS, free_outputs=True, symbolic=True)
@@ -49,7 +50,7 @@ class Rowwise(Template):
     def lower(self, task: Task, config: Config) -> LoweredKernel:
         region = AnchoredRegion.find(task.graph, OPS, free_outputs=True, symbolic=True)
         assert region is not None
-        kernel = Kernel(task.graph)
+        kernel = Kernel(task.graph, streamed=streamed_outputs(task))
         computation = RowwiseComputation(kernel, region)
         rows = Rows(kernel.emitter, computation.loops, config["lanes"], config["accumulators"])
         rows.run(runs_parallel(task, config), 4 * task.threads, lambda row: computation.row(row, rows.stage_size))
