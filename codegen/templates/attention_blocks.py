@@ -27,7 +27,7 @@ from .transpose import transposed_tile
 
 _UNROLL = 8
 """Steps of the product of queries and keys in one round of its loop."""
-_VALUE_VECTORS = 2
+VALUE_VECTORS = 2
 """Vectors of value elements in a register tile."""
 
 
@@ -56,30 +56,45 @@ class _Part:
     first: Expr
 
 
-class BlockedAttention:
-    """Emits attention over ``parts`` times ``vectors`` x ``lanes`` queries and up to ``block`` keys, in tiles of ``tile`` keys."""
+@dataclass(frozen=True)
+class Tiles:
+    """How the work is cut: ``parts`` times ``vectors`` of ``lanes`` queries meet up to ``block`` keys at once, in tiles of ``keys``; the
+    result is computed in tiles of ``value_rows`` queries."""
 
-    def __init__(self, problem: AttentionProblem, lanes: int, vectors: int, parts: int, tile: int, block: int) -> None:
+    lanes: int
+    vectors: int
+    parts: int
+    keys: int
+    value_rows: int
+    block: int
+
+
+class BlockedAttention:
+    """Emits attention over blocks of queries and of keys."""
+
+    def __init__(self, problem: AttentionProblem, tiles: Tiles) -> None:
         self.problem = problem
         self.emitter = problem.emitter
-        self.lanes = lanes
-        self.vectors = vectors
-        self.rows = lanes * vectors
-        self.parts = parts
-        self.tile = tile
+        self.lanes = tiles.lanes
+        self.vectors = tiles.vectors
+        self.rows = tiles.lanes * tiles.vectors
+        self.parts = tiles.parts
+        self.tile = tile = tiles.keys
+        self.value_rows = tiles.value_rows
+        block = tiles.block
         most = problem.keys if isinstance(problem.keys, int) else block
         self.block = -(-min(block, most) // tile) * tile
         self.blocks: Dim = -(-problem.keys // self.block)
         self.may_be_short = self.emitter.least(problem.queries) < self.rows
         """Whether there may be less queries than a part has: the last one then stands for those that lack."""
-        self.value_lanes = min(lanes, largest_power_of_two(problem.value_width))
+        self.value_lanes = min(self.lanes, largest_power_of_two(problem.value_width))
         self.value_starts = self._value_starts()
 
     def _value_starts(self) -> list[list[int]]:
         """Where the vectors of value elements begin, in panels of as many as a register tile has; the last vector may overlap."""
         lanes, width = self.value_lanes, self.problem.value_width
         starts = [min(start, width - lanes) for start in range(0, width, lanes)]
-        return [starts[first : first + _VALUE_VECTORS] for first in range(0, len(starts), _VALUE_VECTORS)]
+        return [starts[first : first + VALUE_VECTORS] for first in range(0, len(starts), VALUE_VECTORS)]
 
     def emit(self, parallel: bool) -> None:
         """Emits all blocks of all heads, in parallel if asked for."""
@@ -341,7 +356,7 @@ class BlockedAttention:
     def _weighted_values(self, state: _State, part: _Part, count: Expr | Dim) -> None:
         """Adds the block's values to the earlier results, in tiles of queries x vectors of value elements."""
         emitter = self.emitter
-        split = EvenSplit(self.rows, self.tile)
+        split = EvenSplit(self.rows, self.value_rows)
         columns = sum(map(len, self.value_starts)) * self.value_lanes
         panel = 0
         for starts in self.value_starts:
