@@ -100,7 +100,7 @@ class BlockedAttention:
         """Emits all blocks of all heads, in parallel if asked for."""
         problem, emitter = self.problem, self.emitter
         size = self.rows * self.parts
-        query_blocks = -(-problem.queries // size)
+        query_blocks = (problem.queries + (size - 1)) // size
         extents = (problem.batch, problem.heads, query_blocks)
         count = problem.batch * problem.heads * query_blocks
         with emitter.loop(count, PARALLEL if parallel and count != 1 else SERIAL, "task") as task:
@@ -134,7 +134,7 @@ class BlockedAttention:
         )
         parts: Expr | Dim = self.parts
         if not emitter.divides(rows * self.parts, problem.queries):
-            parts = emitter.bind(tirx.Min(index(self.parts), (index(problem.queries) - start + (rows - 1)) // rows))
+            parts = emitter.bind(tirx.Min(index(self.parts), tirx.truncdiv(index(problem.queries) - start + (rows - 1), rows)))
         with emitter.loop(parts, name="part") as part:
             self._pack_queries(state.packed, part * (problem.width * rows), batch, head, self._part_start(start, part))
         self._fill(state.highest, LOWEST, self.parts * rows)
@@ -145,7 +145,7 @@ class BlockedAttention:
         if problem.causal and self.blocks != 1:
             # Keys beyond the last query of the block are never needed when causal.
             limit = tirx.Min(start + extent_of(parts) * rows, index(problem.keys))
-            blocks = emitter.bind((limit + (self.block - 1)) // self.block)
+            blocks = emitter.bind(tirx.truncdiv(limit + (self.block - 1), self.block))
         with emitter.loop(blocks, name="block") as block:
             first = emitter.bind(block * self.block)
             for phase in (self._weights, self._weighted_values):
@@ -242,10 +242,13 @@ class BlockedAttention:
                         values = [*(emitter.bind(select(a > b, a, b)) for a, b in pairs), *odd]
                     emitter.store(state.best, values[0], part.number * self.rows + lane + vector * lanes)
 
-        tiles: Expr | Dim = -(-count // self.tile) if isinstance(count, int) else (extent_of(count) + (self.tile - 1)) // self.tile
-        plain: Expr | Dim = count // self.tile
+        # No dividend is negative; rounding down would have to test that.
+        tiles: Expr | Dim = (
+            -(-count // self.tile) if isinstance(count, int) else tirx.truncdiv(extent_of(count) + (self.tile - 1), self.tile)
+        )
+        plain: Expr | Dim = count // self.tile if isinstance(count, int) else tirx.truncdiv(extent_of(count), self.tile)
         if problem.causal:
-            below = tirx.Max(start - first + 1, index(0)) // self.tile
+            below = tirx.truncdiv(tirx.Max(start - first + 1, index(0)), self.tile)
             plain = emitter.bind(tirx.Min(below, extent_of(plain)))
         if not isinstance(plain, int) or plain:
             with emitter.loop(plain, name="keys") as tile:
@@ -273,7 +276,7 @@ class BlockedAttention:
             row = self._query_row(part.start + row + vector * lanes)
             return self._bias(part.batch, part.head, row, part.first + low + column)
 
-        squares = emitter.simplify(extent_of(count) // lanes)
+        squares = emitter.bind(tirx.truncdiv(index(count) if isinstance(count, int) else extent_of(count), lanes))
         with emitter.loop(squares) as square:
             low = emitter.bind(square * lanes)
             for vector in range(self.vectors):
@@ -286,7 +289,8 @@ class BlockedAttention:
                 )
         if isinstance(count, int) and count % lanes == 0:
             return
-        with emitter.loop(emitter.simplify(extent_of(count) % lanes), start=emitter.simplify(squares * lanes)) as key:
+        rest = emitter.bind(extent_of(count) - squares * lanes)
+        with emitter.loop(rest, start=emitter.bind(squares * lanes)) as key:
             for vector in range(self.vectors):
                 with emitter.loop(lanes, VECTORIZED) as lane:
                     emitter.store(scores, element(lane, key, index(0), vector), base + key * self.rows + vector * lanes + lane)
