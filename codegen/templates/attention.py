@@ -109,6 +109,8 @@ def _value_rows(task: Task) -> int:
 def _parts_that_fit(problem: AttentionProblem, task: Task, rows: int, block: int) -> tuple[int, ...]:
     """How many times ``rows`` queries may meet a block of keys together: their buffers fit the stack, and all threads have work."""
     heads = int(problem.batch) * problem.heads
+    if task.target.vector_lanes == 1:
+        return (1,)
 
     def fits(parts: int) -> bool:
         size = 4 * parts * rows * (problem.width + problem.value_width + block)

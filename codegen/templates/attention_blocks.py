@@ -26,7 +26,7 @@ from .tiling import EvenSplit
 from .transpose import transposed_tile
 
 _UNROLL = 8
-"""Steps of the product of queries and keys in one round of its loop."""
+"""Steps of the product of queries and keys in one round of its loop; one where there are no vectors, as code is to be short there."""
 VALUE_VECTORS = 2
 """Vectors of value elements in a register tile."""
 
@@ -317,11 +317,12 @@ class BlockedAttention:
                 for buffer, queries in zip(buffers, loaded, strict=True):
                     emitter.emit(tirx.BufferStore(buffer, scalar * queries + tirx.BufferLoad(buffer, whole), whole))
 
-        rounds, rest = divmod(depth, _UNROLL)
+        unroll = _UNROLL if lanes > 1 else 1
+        rounds, rest = divmod(depth, unroll)
         if rounds:
             with emitter.loop(rounds, name="depth") as block:
-                for number in range(_UNROLL):
-                    step(block * _UNROLL + number)
+                for number in range(unroll):
+                    step(block * unroll + number)
         for number in range(depth - rest, depth):
             step(index(number))
         return held
