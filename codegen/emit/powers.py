@@ -1,6 +1,12 @@
-"""Powers of two of numbers that are not positive: softmax with its logarithms taken to base 2."""
+"""Powers of two of numbers that are not positive: softmax with its logarithms taken to base 2.
+
+A product with log2(e) before makes them powers of e. What it rounds off is an error relative to the result of at most 6e-8 times the
+exponent, and the results of large negative exponents are too small for that to count in a sum.
+"""
 
 from __future__ import annotations
+
+import math
 
 from tvm import tirx
 
@@ -12,6 +18,9 @@ _POWER = (1.0, 0.693147, 0.24022242, 0.055507336, 0.009671513, 0.0013264727)
 _LOWEST = -127.0
 # Adding 1.5 * 2^23 rounds to an integer, which then lies in the low bits of the representation.
 _ROUNDER = 12582912.0
+
+
+LOG2_E = math.log2(math.e)
 
 
 def exp2_nonpositive(bind: Bind, x: Expr) -> Expr:

@@ -9,7 +9,6 @@ while it is in the nearest caches.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from tvm import tirx
 from ...ir import Dim
 from ..emit import PARALLEL, SERIAL, VECTORIZED, Expr, extent_of, index, ramp, spread, unflatten
 from ..emit.math import f32, select
-from ..emit.powers import exp2_nonpositive
+from ..emit.powers import LOG2_E, exp2_nonpositive
 from .attention_problem import LOWEST, AttentionProblem, safe_inverse, safe_maximum
 from .loops import largest_power_of_two
 from .tiling import EvenSplit
@@ -178,7 +177,7 @@ class BlockedAttention:
     def _pack_queries(self, packed: Any, base: Expr, batch: Expr, head: Expr, start: Expr) -> None:
         """[width][queries], times the scale and what takes logarithms to base 2."""
         problem, emitter, lanes = self.problem, self.emitter, self.lanes
-        scale = f32(problem.scale * math.log2(math.e))
+        scale = f32(problem.scale * LOG2_E)
 
         def element(row: Expr, column: Expr) -> Expr:
             return problem.query(batch, head, self._query_row(start + row), column) * scale
@@ -266,7 +265,7 @@ class BlockedAttention:
 
     def _bias(self, batch: Expr, head: Expr, row: Expr, key: Expr) -> Expr:
         """What the mask adds to a score to base 2."""
-        return self.problem.bias(batch, head, row, key) * f32(math.log2(math.e))
+        return self.problem.bias(batch, head, row, key) * f32(LOG2_E)
 
     def _pack_mask(self, scores: Any, base: Expr, part: _Part, count: Expr | Dim) -> None:
         """The mask of the block as [keys][queries] where the scores will be; they are added to it."""

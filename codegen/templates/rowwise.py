@@ -13,6 +13,7 @@ from ..emit import Evaluator, Expr, Kernel, index, pulls
 from ..emit.affine import Probe
 from ..emit.attributes import attributes_of
 from ..emit.math import exp_nonpositive, f32, log, select
+from ..emit.powers import LOG2_E, exp2_nonpositive
 from ..emit.scalar import vectorises
 from ..space import Config, Space
 from ..task import Task
@@ -160,7 +161,7 @@ class RowwiseComputation:
         exponentials = self.emitter.allocate(stage_size, "float32", "exponential") if stage_size else None
 
         def exponential(element: Element) -> Expr:
-            value = exp_nonpositive(bind, bind(again(element) - highest(element.lane)))
+            value = exp2_nonpositive(bind, bind((again(element) - highest(element.lane)) * f32(LOG2_E)))
             if exponentials is not None:
                 self.emitter.store(exponentials, value, element.slot)
             return value
