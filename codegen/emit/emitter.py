@@ -52,12 +52,15 @@ def truth_as(value: Expr, dtype: str) -> Expr:
 
 @dataclass
 class _VectorLoop:
-    """An open vectorised loop: the number of the lane, their count, the statements around the loop, and variables that vary by lane."""
+    """An open vectorised loop: the number of the lane, their count, the statements around the loop, and variables that vary by lane;
+    how many scopes are around it, and statements to come after it."""
 
     lane: Expr
     lanes: int
     around: list[Any]
     varying: set[Expr]
+    depth: int
+    after: list[Any]
 
     def varies(self, value: Expr) -> bool:
         """Whether ``value`` may differ between the lanes."""
@@ -117,6 +120,25 @@ class Emitter:
     def store(self, buffer: Any, value: Expr, offset: Expr | Dim) -> None:
         """``buffer[offset] = value``; the offset is simplified."""
         self.emit(tirx.BufferStore(buffer, value, [self.place(offset)]))
+
+    def vector_store(self, buffer: Any, value: Expr, offset: Expr | Dim, store: Callable[[Any, Expr, Any, int], Any]) -> int:
+        """Stores by ``store(buffer, first, vector, lanes)``, after the vectorised loop around, what the loop computes for consecutive
+        places from ``first``, a multiple of ``lanes``, on; gives ``lanes``. Gives 0, and does nothing, where that is not known to be so.
+        """
+        loop = self._vector_loop
+        if loop is None or loop.lanes & (loop.lanes - 1):
+            return 0
+        first = self.simplify(index(offset) - loop.lane if isinstance(offset, int) or is_dim(offset) else offset - loop.lane)
+        inside = {made.var for scope in self._scopes[loop.depth :] for made in scope if isinstance(made, tirx.Bind)}
+        if any(variable in loop.varying or variable in inside for variable in analysis.undefined_vars(first)):
+            return 0
+        if not self.analyzer.can_prove_equal(first % loop.lanes, index(0)):
+            return 0
+        vector = tirx.decl_buffer((loop.lanes,), str(value.ty.dtype), name=self.fresh("vector"), scope="local", data_alignment=64)
+        loop.around.append(tirx.AllocBuffer(vector))
+        self.emit(tirx.BufferStore(vector, value, [loop.lane]))
+        loop.after.append(store(buffer, self._finished(first), vector, loop.lanes))
+        return loop.lanes
 
     def load(self, buffer: Any, offset: Expr | Dim) -> Expr:
         """``buffer[offset]``; the offset is simplified."""
@@ -189,8 +211,9 @@ class Emitter:
         self.analyzer.bind(variable, tvm.ir.Range.from_min_extent(low, size))
         surrounding = self._vector_loop
         if kind == VECTORIZED:
-            self._vector_loop = _VectorLoop(self.simplify(variable - low), int(extent), self._scopes[-1], {variable})
+            self._vector_loop = _VectorLoop(self.simplify(variable - low), int(extent), self._scopes[-1], {variable}, len(self._scopes), [])
         statements = self._open()
+        opened = self._vector_loop
         try:
             yield variable
         finally:
@@ -198,6 +221,9 @@ class Emitter:
             self._vector_loop = surrounding
         if statements:
             self.emit(tirx.For(variable, low, size, kind, _sequence(statements)))
+        if opened is not None and opened is not surrounding:
+            for statement in opened.after:
+                self.emit(statement)
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:

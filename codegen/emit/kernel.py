@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from . import halves
 from .access import layout_offset
 from .emitter import Emitter, Expr, truth_as
 from .extent import extent_of, is_dim, size_parameter
+from .streaming import stream_store, with_stream_stores
 
 _STORAGE = {
     DType.BOOL: "uint8",
@@ -55,12 +56,21 @@ class Kernel:
     """A kernel under construction for the region ``graph``.
 
     Parameters are the graph's inputs, its outputs, a workspace of ``workspace_bytes`` if that is not zero, then the value of each
-    symbol of the graph. ``layouts`` says of inputs that are stored otherwise than their type says
-    (packed constants) how. Emit statements through ``emitter``, then take :meth:`finish`.
+    symbol of the graph. ``layouts`` says of inputs that are stored otherwise than their type says (packed constants) how. Outputs in
+    ``streamed`` (of fp32) are stored past the caches. Emit statements through ``emitter``, then take :meth:`finish`.
     """
 
-    def __init__(self, graph: Graph, *, workspace_bytes: Dim = 0, layouts: Mapping[int, ConstantLayout] | None = None) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        workspace_bytes: Dim = 0,
+        layouts: Mapping[int, ConstantLayout] | None = None,
+        streamed: Collection[int] = (),
+    ) -> None:
         self.graph = graph
+        self._streamed = frozenset(streamed)
+        self._stream_widths: set[int] = set()
         self.emitter = Emitter()
         self.emitter.declare_symbols(graph.symbols)
         self._parameters: list[Any] = []
@@ -90,9 +100,12 @@ class Kernel:
     def store(self, position: int, indices: Sequence[Expr], value: Expr) -> None:
         """Stores an element of output ``position`` at logical ``indices``."""
         type = self.graph.outputs[position].tensor
-        self.emitter.store(
-            self.outputs[position], to_storage(self.emitter, value, type.dtype), layout_offset(type.layout, type.shape, indices)
-        )
+        offset = layout_offset(type.layout, type.shape, indices)
+        stored = to_storage(self.emitter, value, type.dtype)
+        if position in self._streamed and (lanes := self.emitter.vector_store(self.outputs[position], stored, offset, stream_store)):
+            self._stream_widths.add(lanes)
+            return
+        self.emitter.store(self.outputs[position], stored, offset)
 
     def workspace(self, count: Dim, dtype: str, byte_offset: Dim = 0, name: str = "scratch") -> Any:
         """A flat buffer of ``count`` elements over the workspace from ``byte_offset`` (a multiple of 64) on.
@@ -107,7 +120,7 @@ class Kernel:
 
     def finish(self) -> Any:
         """The TIR function: returns 0 after the emitted statements."""
-        body = [*self._declarations, self.emitter.finish(), tirx.Return(tirx.IntImm("int32", 0))]
+        body = [*self._declarations, with_stream_stores(self.emitter.finish(), self._stream_widths), tirx.Return(tirx.IntImm("int32", 0))]
         sizes = [size_parameter(name) for name in self.graph.symbols]
         return tirx.PrimFunc([*self._parameters, *sizes], tirx.SeqStmt(body), ret_type=PrimType("int32"))
 

@@ -11,7 +11,7 @@ from ..emit.scalar import vectorises
 from ..space import Config, Space
 from ..task import Task
 from ..template import LoweredKernel, Template
-from .attention_blocks import BlockedAttention
+from .attention_blocks import VALUE_VECTORS, BlockedAttention, Tiles
 from .attention_problem import AttentionProblem
 from .attention_rows import RowAttention
 from .loops import largest_power_of_two, runs_parallel, worth_parallel
@@ -21,17 +21,23 @@ _VIEWS = ("reshape", "permute", "broadcast_to", "slice", "relayout")
 _SCORES = 1 << 16
 """Scores that are kept on the stack at once where there are few queries."""
 
+_STACK = 96 << 10
+"""Bytes that the buffers of a block of queries may take."""
+_TASKS = 4
+"""Blocks of queries that each thread should have, so that they end at about the same time."""
+
 
 class Attention(Template):
     """One ``attention``, its keys and values read through views, its result passed to an elementwise epilogue.
 
-    With many queries, vectors hold one score of each of several queries, so that softmax never crosses lanes; keys and values are
-    read as scalars, from wherever they lie. With few queries (decoding), vectors run along a key's elements and rows of scores are kept.
-    Knobs: ``queries`` vectors of queries by ``keys`` keys (or value elements) make a register tile; ``block`` keys are scored at once;
-    ``parallel`` 0 keeps the kernel on one thread.
+    With many queries, vectors hold one score of each of several queries, so that softmax never crosses lanes; keys are read as scalars,
+    from wherever they lie. With few queries (decoding), vectors run along a key's elements and rows of scores are kept.
+    Knobs: ``queries`` vectors of queries by ``keys`` keys make a register tile; ``block`` keys are scored at once, by ``parts`` times
+    as many queries; ``parallel`` 0 keeps the kernel on one thread.
     """
 
     name: ClassVar[str] = "attention"
+    revision: ClassVar[int] = 2
 
     def takes(self, graph: Graph) -> bool:
         region = AnchoredRegion.find(graph, ("attention",), any_dtype=True, symbolic=True)
@@ -63,17 +69,19 @@ class Attention(Template):
         # Accumulators, a tile of queries and one broadcast key must fit the registers.
         most = max(problem.queries // lanes, 1)
         wide = 2 if most >= 2 else 1
-        keys = 8 if target.vector_registers >= 32 else 4
+        keys = 8 if target.vector_registers >= 32 else 6
         most_keys = problem.keys if isinstance(symbolic.keys, int) else 512
-        block = min(256, most_keys)
+        block = min(128, most_keys)
+        parts = _parts_that_fit(problem, task, lanes * wide, block)
         spaces = (
-            ("block", tuple(sorted({min(128, block), min(256, block), min(512, most_keys)}))),
+            ("block", tuple(sorted({min(64, most_keys), block, min(256, most_keys)}))),
             ("keys", (4, 6, 8, 12)),
             ("lanes", (lanes,)),
             ("parallel", parallels),
+            ("parts", parts),
             ("queries", tuple(range(1, min(most, 4) + 1))),
         )
-        default = {"block": block, "keys": keys, "lanes": lanes, "parallel": parallel, "queries": wide}
+        default = {"block": block, "keys": keys, "lanes": lanes, "parallel": parallel, "parts": parts[-1], "queries": wide}
 
         def allows(knobs: Mapping[str, int]) -> bool:
             return knobs["keys"] * knobs["queries"] + knobs["queries"] + 1 <= target.vector_registers
@@ -88,8 +96,28 @@ class Attention(Template):
             lanes = largest_power_of_two(min(config["lanes"], problem.width & -problem.width))
             RowAttention(problem, lanes, config["rows"]).emit(parallel)
         else:
-            BlockedAttention(problem, config["lanes"], config["queries"], config["keys"], config["block"]).emit(parallel, task.threads)
+            tiles = Tiles(config["lanes"], config["queries"], config["parts"], config["keys"], _value_rows(task), config["block"])
+            BlockedAttention(problem, tiles).emit(parallel)
         return LoweredKernel(kernel.finish())
+
+
+def _value_rows(task: Task) -> int:
+    """Queries in a register tile of the result: their accumulators, the values and one broadcast weight must fit the registers."""
+    return min(8, (task.target.vector_registers - VALUE_VECTORS - 1) // VALUE_VECTORS)
+
+
+def _parts_that_fit(problem: AttentionProblem, task: Task, rows: int, block: int) -> tuple[int, ...]:
+    """How many times ``rows`` queries may meet a block of keys together: their buffers fit the stack, and all threads have work."""
+    heads = int(problem.batch) * problem.heads
+    if task.target.vector_lanes == 1:
+        return (1,)
+
+    def fits(parts: int) -> bool:
+        size = 4 * parts * rows * (problem.width + problem.value_width + block)
+        tasks = heads * -(-int(problem.queries) // (parts * rows))
+        return size <= _STACK and tasks >= _TASKS * task.threads
+
+    return (1, *(parts for parts in (2, 4) if fits(parts)))
 
 
 def _is_view(value: Value) -> bool:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tvm import tirx
 
-from ..emit import PARALLEL, SERIAL, VECTORIZED, Expr, index, ramp, unflatten
+from ...ir import Dim
+from ..emit import PARALLEL, SERIAL, VECTORIZED, Expr, extent_of, index, ramp, unflatten
 from ..emit.math import exp_nonpositive, f32, select
 from .attention_problem import LOWEST, AttentionProblem, safe_inverse, safe_maximum
 from .loops import LoopGroup, largest_power_of_two
 from .rows import Row, RowLoops, Rows, Step
 from .transpose import transpose_registers
+
+_CHUNK = 32
+"""Keys whose values are read at once, a few vectors of each after the other."""
 
 
 class RowAttention:
@@ -135,26 +139,59 @@ class RowAttention:
     def _weighted_values(
         self, scores: Sequence[Any], inverses: Sequence[Expr], members: Sequence[tuple[Expr, Expr]], batch: Expr, key_head: Expr
     ) -> None:
-        """Sums of value rows; up to four vectors of each query stay in registers."""
+        """Sums of value rows; up to four vectors of each query stay in registers.
+
+        Rows of more vectors are met chunk by chunk of keys, small enough for the nearest cache, so that memory is read in one sweep.
+        """
         problem, emitter, lanes = self.problem, self.emitter, self.value_lanes
         vectors = problem.value_width // lanes
         at_once = max(vector for vector in (4, 3, 2, 1) if vectors % vector == 0)
-        with emitter.loop(vectors // at_once) as block:
-            first = block * (at_once * lanes)
-            sums = [[emitter.allocate(lanes, "float32", "sum") for _ in range(at_once)] for _ in members]
-            for row in sums:
-                for buffer in row:
+        results = [emitter.allocate(problem.value_width, "float32", "result") for _ in members]
+        for result in results:
+            with emitter.loop(vectors) as block, emitter.loop(lanes, VECTORIZED) as lane:
+                emitter.store(result, f32(0.0), block * lanes + lane)
+        chunk: Dim = problem.keys
+        chunks: Dim = 1
+        if vectors > at_once and not (isinstance(problem.keys, int) and problem.keys <= _CHUNK):
+            chunk, chunks = _CHUNK, -(-problem.keys // _CHUNK)
+        with emitter.loop(chunks, name="chunk") as number:
+            first = emitter.bind(number * extent_of(chunk)) if chunks != 1 else index(0)
+            count = emitter.bind(tirx.Min(index(chunk), index(problem.keys) - first)) if chunks != 1 else problem.keys
+            with emitter.loop(vectors // at_once) as block:
+                self._sum_values(scores, results, at_once, block * (at_once * lanes), batch, key_head, first, count)
+        for result, inverse, (head, query) in zip(results, inverses, members, strict=True):
+            with emitter.loop(vectors) as block, emitter.loop(lanes, VECTORIZED) as lane:
+                value = emitter.load(result, block * lanes + lane) * inverse
+                problem.store(batch, head, query, block * lanes + lane, value)
+
+    def _sum_values(
+        self,
+        scores: Sequence[Any],
+        results: Sequence[Any],
+        at_once: int,
+        column: Expr,
+        batch: Expr,
+        key_head: Expr,
+        first: Expr,
+        count: Expr | Dim,
+    ) -> None:
+        """Adds ``count`` weighted value rows from ``first`` on to ``at_once`` vectors of each result from ``column`` on."""
+        emitter, lanes = self.emitter, self.value_lanes
+        sums = [[emitter.allocate(lanes, "float32", "sum") for _ in range(at_once)] for _ in results]
+
+        def each(move: Callable[[Any, Expr, Any, Expr], None]) -> None:
+            for result, row in zip(results, sums, strict=True):
+                for vector, buffer in enumerate(row):
                     with emitter.loop(lanes, VECTORIZED) as lane:
-                        emitter.store(buffer, f32(0.0), lane)
-            with emitter.loop(problem.keys, name="key") as key:
-                weights = [emitter.bind(emitter.load(row, key)) for row in scores]
-                for vector in range(at_once):
-                    with emitter.loop(lanes, VECTORIZED) as lane:
-                        value = problem.value(batch, key_head, key, first + vector * lanes + lane)
-                        for row, weight in zip(sums, weights, strict=True):
-                            emitter.store(row[vector], value * weight + emitter.load(row[vector], lane), lane)
-            for row, inverse, (head, query) in zip(sums, inverses, members, strict=True):
-                for vector in range(at_once):
-                    with emitter.loop(lanes, VECTORIZED) as lane:
-                        value = emitter.load(row[vector], lane) * inverse
-                        problem.store(batch, head, query, first + vector * lanes + lane, value)
+                        move(result, column + vector * lanes + lane, buffer, lane)
+
+        each(lambda result, place, buffer, lane: emitter.store(buffer, emitter.load(result, place), lane))
+        with emitter.loop(count, name="key") as step:
+            key = first + step
+            weights = [emitter.bind(emitter.load(row, key)) for row in scores]
+            for vector in range(at_once):
+                with emitter.loop(lanes, VECTORIZED) as lane:
+                    value = self.problem.value(batch, key_head, key, column + vector * lanes + lane)
+                    for row, weight in zip(sums, weights, strict=True):
+                        emitter.store(row[vector], value * weight + emitter.load(row[vector], lane), lane)
+        each(lambda result, place, buffer, lane: emitter.store(result, emitter.load(buffer, lane), place))

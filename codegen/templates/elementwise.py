@@ -25,6 +25,7 @@ from .loops import (
     outer_loops,
     physical_axes,
     runs_parallel,
+    streamed_outputs,
     vector_loop,
     worth_parallel,
 )
@@ -69,6 +70,7 @@ class Elementwise(Template):
     """
 
     name: ClassVar[str] = "elementwise"
+    revision: ClassVar[int] = 2
 
     def takes(self, graph: Graph) -> bool:
         return all(pulls(node) for node in graph.nodes) and not any(value.tensor.layout.is_blocked for value in graph.outputs)
@@ -82,7 +84,7 @@ class Elementwise(Template):
 
     def lower(self, task: Task, config: Config) -> LoweredKernel:
         graph = task.graph
-        kernel = Kernel(graph)
+        kernel = Kernel(graph, streamed=streamed_outputs(task))
         evaluator = Evaluator(kernel)
         vectorised = all(vectorises(node) for node in graph.nodes)
         for nest in self._nests(graph):

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from ...ir import Dim, Graph, TensorType, graph_cost, product
+from ...ir import Dim, DType, Graph, TensorType, graph_cost, product
 from ..emit import PARALLEL, SERIAL, VECTORIZED, Emitter, Expr, extent_of, index, is_dim, unflatten
 from ..emit.affine import Box
 from ..space import Config
-from ..target import Target
+from ..target import Kind, Target
 from ..task import Task
 
 PARALLEL_THRESHOLD = 20e-6
@@ -33,6 +33,16 @@ def worth_parallel(task: Task) -> bool:
 def runs_parallel(task: Task, config: Config) -> bool:
     """Whether to emit parallel loops. Where sizes are symbolic always: the entry keeps calls with little to do on one thread."""
     return task.threads > 1 if task.is_symbolic else bool(config["parallel"])
+
+
+def streamed_outputs(task: Task) -> frozenset[int]:
+    """The outputs of ``task`` that no cache can keep: its users read them from memory whatever way they are stored."""
+    target = task.target
+    if target.kind is not Kind.CPU or not target.l3_bytes:
+        return frozenset()
+    outputs = [value.tensor for value in task.graph.outputs]
+    large = (type.is_static and type.dtype is DType.FLOAT32 and type.nbytes > target.l3_bytes for type in outputs)
+    return frozenset(position for position, is_large in enumerate(large) if is_large)
 
 
 def physical_axes(type: TensorType, box: Box) -> list[int]:

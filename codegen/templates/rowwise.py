@@ -13,11 +13,12 @@ from ..emit import Evaluator, Expr, Kernel, index, pulls
 from ..emit.affine import Probe
 from ..emit.attributes import attributes_of
 from ..emit.math import exp_nonpositive, f32, log, select
+from ..emit.powers import LOG2_E, exp2_nonpositive
 from ..emit.scalar import vectorises
 from ..space import Config, Space
 from ..task import Task
 from ..template import LoweredKernel, Template
-from .loops import runs_parallel, worth_parallel
+from .loops import runs_parallel, streamed_outputs, worth_parallel
 from .region import AnchoredRegion
 from .rows import STAGE_ELEMENTS, Element, Passes, RowLoops, Rows, Step, plan_rows
 
@@ -32,6 +33,7 @@ class Rowwise(Template):
     """
 
     name: ClassVar[str] = "rowwise"
+    revision: ClassVar[int] = 2
 
     def takes(self, graph: Graph) -> bool:
         region = AnchoredRegion.find(graph, OPS, free_outputs=True, symbolic=True)
@@ -49,7 +51,7 @@ class Rowwise(Template):
     def lower(self, task: Task, config: Config) -> LoweredKernel:
         region = AnchoredRegion.find(task.graph, OPS, free_outputs=True, symbolic=True)
         assert region is not None
-        kernel = Kernel(task.graph)
+        kernel = Kernel(task.graph, streamed=streamed_outputs(task))
         computation = RowwiseComputation(kernel, region)
         rows = Rows(kernel.emitter, computation.loops, config["lanes"], config["accumulators"])
         rows.run(runs_parallel(task, config), 4 * task.threads, lambda row: computation.row(row, rows.stage_size))
@@ -159,7 +161,7 @@ class RowwiseComputation:
         exponentials = self.emitter.allocate(stage_size, "float32", "exponential") if stage_size else None
 
         def exponential(element: Element) -> Expr:
-            value = exp_nonpositive(bind, bind(again(element) - highest(element.lane)))
+            value = exp2_nonpositive(bind, bind((again(element) - highest(element.lane)) * f32(LOG2_E)))
             if exponentials is not None:
                 self.emitter.store(exponentials, value, element.slot)
             return value

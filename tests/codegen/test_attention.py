@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 from check import check, random_inputs, region, tensor
+from harness import HOST
 
 from mlc.codegen.target import Target
+from mlc.codegen.task import Task
+from mlc.codegen.template import LoweredKernel
 from mlc.codegen.templates.attention import Attention
 from mlc.ir import DType, Graph, TensorType
 
@@ -40,8 +44,17 @@ CASES = {
     "causal": plain(1, 2, 50, 50, 16, causal=True),
     "causal long": plain(1, 1, 600, 600, 8, causal=True),
     "grouped": plain(1, 6, 20, 33, 16, key_heads=2),
+    "grouped causal": plain(1, 4, 70, 70, 16, key_heads=2, causal=True),
+    "several blocks of queries": plain(1, 1, 150, 40, 16),
+    "several blocks of both, causal": plain(1, 1, 203, 203, 24, causal=True),
+    "causal, more keys": plain(1, 2, 40, 150, 16, causal=True),
+    "causal, more queries": plain(1, 2, 150, 40, 16, causal=True),
+    "wide": plain(1, 1, 50, 60, 128),
+    "values of overlapping vectors": plain(1, 2, 33, 30, 80, value_width=29),
+    "values narrower than a vector": plain(1, 1, 20, 150, 16, value_width=5),
     "decode": plain(2, 2, 1, 45, 64),
     "decode grouped": plain(1, 8, 1, 100, 32, key_heads=2),
+    "decode over wide values": plain(1, 4, 1, 150, 128, key_heads=1),
     "few queries": plain(1, 3, 5, 9, 20, causal=True),
     "one key": plain(1, 2, 1, 1, 16),
 }
@@ -64,6 +77,31 @@ def test_masks(queries: int, shape: tuple[object, ...], dtype: DType) -> None:
 def test_mask_on_key_counts_that_do_not_fit_vectors() -> None:
     check(TEMPLATE, plain(1, 2, 21, 27, 16, mask=tensor((21, 27), DType.BOOL)), tolerance=4e-6)
     check(TEMPLATE, plain(1, 1, 16, 530, 16, mask=tensor((16, 530), DType.FLOAT32)), tolerance=4e-6)
+    check(TEMPLATE, plain(4, 3, 49, 49, 32, mask=tensor((4, 3, 49, 49), DType.FLOAT32)), tolerance=4e-6)
+
+
+def test_mask_that_hides_the_first_block_of_keys() -> None:
+    graph = plain(1, 1, 80, 300, 16, mask=tensor((80, 300), DType.BOOL))
+    arrays = random_inputs(graph)
+    arrays[3][5:40, :200] = False
+    check(TEMPLATE, graph, inputs=arrays, tolerance=4e-6)
+
+
+def test_memory_does_not_grow_with_the_scores() -> None:
+    """Neither workspace nor stack (whose buffers have constant sizes) depends on the lengths."""
+
+    def kernel(length: int) -> LoweredKernel:
+        task = Task(plain(1, 1, length, length, 64, causal=True), frozenset(), HOST, 1)
+        return TEMPLATE.lower(task, TEMPLATE.space(task).default)
+
+    short, long = kernel(1008), kernel(16 * 1008)
+    assert short.workspace_bytes == long.workspace_bytes == 0
+    assert allocations(short) == allocations(long) != []
+
+
+def allocations(kernel: LoweredKernel) -> list[str]:
+    """The sizes of the buffers on a kernel's stack."""
+    return re.findall(r"alloc_\w+\(\((\d+),\)", kernel.function.script())
 
 
 @pytest.mark.parametrize("queries", [1, 16])
@@ -92,9 +130,11 @@ def test_large_scores_do_not_overflow() -> None:
     check(TEMPLATE, graph, inputs=arrays, tolerance=1e-4)
 
 
-def test_narrow_vectors() -> None:
-    check(TEMPLATE, plain(1, 2, 19, 30, 24, causal=True), tolerance=4e-6, target=Target.parse("cpu -mcpu=x86-64-v3"))
-    check(TEMPLATE, plain(1, 2, 1, 30, 24), tolerance=4e-6, target=Target.parse("cpu -mcpu=x86-64-v3"))
+@pytest.mark.parametrize("processor", ["x86-64", "x86-64-v3"])
+def test_narrow_vectors(processor: str) -> None:
+    target = Target.parse(f"cpu -mcpu={processor}")
+    check(TEMPLATE, plain(1, 2, 19, 30, 24, causal=True), tolerance=4e-6, target=target)
+    check(TEMPLATE, plain(1, 2, 1, 30, 24), tolerance=4e-6, target=target)
 
 
 def test_keys_that_are_computed_are_not_taken() -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from check import check, region, tensor
+from harness import HOST
 
+from mlc.codegen.build import build_module
 from mlc.codegen.target import Target
+from mlc.codegen.task import Task
 from mlc.codegen.templates.elementwise import Elementwise
 from mlc.ir import ArrayConstant, DType
 
@@ -290,3 +295,17 @@ def test_bytes_are_compared_with_zero() -> None:
         return [b.call("relu", x), *below]
 
     check(TEMPLATE, region([tensor((257,), DType.UINT8)], build))
+
+
+def test_outputs_that_no_cache_can_keep_are_stored_past_it() -> None:
+    target = dataclasses.replace(HOST, l3_bytes=1024)
+    for shape in ((1000,), (21, 37), (9, 64)):
+        graph = region([tensor(shape), tensor(shape)], lambda b, x, y: b.call("gelu", b.call("add", x, y)))
+        check(TEMPLATE, graph, target=target, threads=2, all_configs=True)
+        task = Task(graph, frozenset(), target, 1)
+        code = build_module(TEMPLATE.lower(task, TEMPLATE.space(task).default).function, "kernel", target).inspect_source("ll")
+        assert "!nontemporal" in code
+    small = region([tensor((16,))], lambda b, x: b.call("gelu", x))
+    task = Task(small, frozenset(), target, 1)
+    code = build_module(TEMPLATE.lower(task, TEMPLATE.space(task).default).function, "kernel", target).inspect_source("ll")
+    assert "!nontemporal" not in code

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from check import check, region, tensor
+from harness import HOST
 
+from mlc.codegen.build import build_module
+from mlc.codegen.task import Task
 from mlc.codegen.templates.rowwise import Rowwise
 
 TEMPLATE = Rowwise()
@@ -73,3 +78,14 @@ def test_group_norm(order: tuple[int, ...] | None, channels: int, groups: int) -
 def test_rows_too_long_to_stage() -> None:
     graph = region([tensor((2, 20000)), tensor((2, 20000))], lambda b, x, y: b.call("softmax", b.call("add", x, y), axis=1))
     check(TEMPLATE, graph)
+
+
+@pytest.mark.parametrize("width", [64, 37])
+def test_outputs_that_no_cache_can_keep_are_stored_past_it(width: int) -> None:
+    """Whole aligned vectors are; the ends of rows that do not fit vectors are not."""
+    target = dataclasses.replace(HOST, l3_bytes=1024)
+    graph = region([tensor((21, width))], lambda b, x: b.call("softmax", x, axis=1))
+    check(TEMPLATE, graph, target=target)
+    task = Task(graph, frozenset(), target, 1)
+    code = build_module(TEMPLATE.lower(task, TEMPLATE.space(task).default).function, "kernel", target).inspect_source("ll")
+    assert ("!nontemporal" in code) == (width == 64)
