@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-import math
+import ctypes
+import enum
+import functools
+import pathlib
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,18 +17,28 @@ from check import region, tensor
 from harness import HOST, NativeKernel, aligned
 from torch import Tensor
 
+from mlc.codegen.build import link_library
 from mlc.codegen.task import Numerics, Task
 from mlc.codegen.templates.elementwise import Elementwise
 
-CHUNK = 1 << 15
+CHUNK = 1 << 14
 """Elements that one call computes; its arrays stay in the second-level cache."""
 
 PATTERNS = 1 << 32
 """Bit patterns of fp32."""
 
-Reference = Callable[[Tensor], Tensor]
-Measure = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(argument, result, exact result), all in fp64, to the error of each element; NaN where only one of the results is NaN."""
+Exact = Callable[..., object]
+"""The operation in fp64, as PyTorch's functions are called: (argument, out=result)."""
+
+
+class Measure(enum.Enum):
+    """What an error is counted in: units in the last place of the exact result, or the larger of 1 and the argument's magnitude.
+
+    A NaN where none is due, or none where one is, is an infinite error; infinity counts as 2^128.
+    """
+
+    UNITS = "sweep_units"
+    RELATIVE_TO_ARGUMENT = "sweep_relative_to_argument"
 
 
 @dataclass(frozen=True)
@@ -35,45 +49,39 @@ class Worst:
     argument: float
 
 
-def units(x: Tensor, result: Tensor, exact: Tensor) -> Tensor:
-    """The error in units of the last place of the exact result rounded to fp32. Infinity counts as 2^128."""
-    size = exact.float().view(torch.int32) & 0x7F800000
-    # A unit of subnormal numbers is that of the smallest normal ones; beyond the largest number one of the largest.
-    unit = size.clamp_(0x00800000, 0x7F000000).view(torch.float32).double().mul_(2.0**-23)
-    return _difference(result.clamp(-(2.0**128), 2.0**128), exact.clamp(-(2.0**128), 2.0**128)).div_(unit)
+@functools.cache
+def _library() -> ctypes.CDLL:
+    with tempfile.TemporaryDirectory(prefix="mlc-test-") as folder:
+        path = pathlib.Path(folder) / "sweep.so"
+        functions = [*(measure.value for measure in Measure), "sweep_patterns"]
+        link_library([], {"sweep.c": pathlib.Path(__file__).with_name("sweep.c").read_text()}, functions, path)
+        library = ctypes.CDLL(str(path))
+    for measure in Measure:
+        getattr(library, measure.value).restype = ctypes.c_double
+    return library
 
 
-def relative_to_argument(x: Tensor, result: Tensor, exact: Tensor) -> Tensor:
-    """The absolute error over max(1, |x|). Results beyond fp32 count as 2^128."""
-    difference = _difference(result.clamp(-(2.0**128), 2.0**128), exact.clamp(-(2.0**128), 2.0**128))
-    return difference.div_(x.abs().clamp_(1.0, 2.0**128).nan_to_num_(1.0))
+class _Arrays:
+    """Argument, result and exact result of a chunk, in memory that is used again and again."""
 
-
-def _difference(result: Tensor, exact: Tensor) -> Tensor:
-    """|result - exact|: 0 where both are NaN, infinity where one is."""
-    difference = (result - exact).abs_()
-    missing = result.isnan()
-    difference.masked_fill_(missing, 0.0)
-    return difference.masked_fill_(missing ^ exact.isnan(), math.inf)
+    def __init__(self) -> None:
+        self.x, self.result = aligned((CHUNK,), np.float32, 0), aligned((CHUNK,), np.float32, 0)
+        self.wide, self.exact = torch.empty(CHUNK, dtype=torch.float64), torch.empty(CHUNK, dtype=torch.float64)
 
 
 class Sweep:
-    """A kernel of one elementwise operation of fp32 numbers, compiled by the template that programs use.
+    """A kernel of one elementwise operation of fp32 numbers, compiled by the template that programs use."""
 
-    ``exact`` is the operation in fp64.
-    """
-
-    def __init__(self, op: str, exact: Reference, measure: Measure = units, **attributes: object) -> None:
+    def __init__(self, op: str, exact: Exact, measure: Measure = Measure.UNITS, **attributes: object) -> None:
         graph = region([tensor((CHUNK,))], lambda builder, x: builder.call(op, x, **attributes))
         template = Elementwise()
         task = Task(graph, frozenset(), HOST, 1, Numerics.STRICT)
         self._kernel = NativeKernel(template.lower(task, template.space(task).default).function)
-        self._exact, self._measure = exact, measure
+        self._exact, self._measure = exact, getattr(_library(), measure.value)
 
     def patterns(self, first: int, stop: int, threads: int = 2) -> Worst:
-        """The worst error over the bit patterns in [first, stop), whose number is a multiple of CHUNK."""
-        assert (stop - first) % CHUNK == 0
-        bounds = np.linspace(first // CHUNK, stop // CHUNK, 8 * threads + 1).astype(int) * CHUNK + first % CHUNK
+        """The worst error over the bit patterns in [first, stop), both multiples of CHUNK."""
+        bounds = [first + (stop - first) // CHUNK * part // (16 * threads) * CHUNK for part in range(16 * threads + 1)]
         before = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
@@ -84,35 +92,35 @@ class Sweep:
 
     def sample(self, count: int) -> Worst:
         """The worst error over about ``count`` bit patterns, evenly spread with an odd step."""
-        step = PATTERNS // count | 1
-        return max((self._chunk(_wrapped(start, step)) for start in range(0, PATTERNS, step * CHUNK)), key=lambda worst: worst.error)
+        return self._part(0, PATTERNS, PATTERNS // count | 1)
 
     def numbers(self, x: np.ndarray) -> Worst:
         """The worst error over the fp32 numbers of ``x``."""
-        padded = np.resize(x.astype(np.float32), -(-x.size // CHUNK) * CHUNK).reshape(-1, CHUNK)
-        return max((self._chunk(row.view(np.int32)) for row in padded), key=lambda worst: worst.error)
+        arrays, worst = _Arrays(), Worst(-1.0, 0.0)
+        for row in np.resize(x.astype(np.float32), (-(-x.size // CHUNK), CHUNK)):
+            arrays.x[:] = row
+            worst = max(worst, self._chunk(arrays), key=lambda worst: worst.error)
+        return worst
 
     def results(self, x: Tensor) -> Tensor:
         """The kernel's results for CHUNK numbers at most."""
-        source, result = aligned((CHUNK,), np.float32, 0), aligned((CHUNK,), np.float32, 0xFF)
-        source[: len(x)] = x.numpy()
-        self._kernel(source, result)
-        return torch.from_numpy(result[: len(x)])
+        arrays = _Arrays()
+        arrays.x[: len(x)] = x.numpy()
+        self._kernel(arrays.x, arrays.result)
+        return torch.from_numpy(arrays.result[: len(x)])
 
-    def _part(self, first: int, stop: int) -> Worst:
-        starts = range(first, stop, CHUNK)
-        return max((self._chunk(_wrapped(start, 1)) for start in starts), key=lambda worst: worst.error, default=Worst(0, 0))
+    def _part(self, first: int, stop: int, step: int = 1) -> Worst:
+        arrays, worst, patterns = _Arrays(), Worst(-1.0, 0.0), _library().sweep_patterns
+        for start in range(first, stop, step * CHUNK):
+            patterns(ctypes.c_uint32(start), ctypes.c_uint32(step), CHUNK, ctypes.c_void_p(arrays.x.ctypes.data))
+            worst = max(worst, self._chunk(arrays), key=lambda worst: worst.error)
+        return worst
 
-    def _chunk(self, bits: np.ndarray) -> Worst:
-        source, result = aligned((CHUNK,), np.float32), aligned((CHUNK,), np.float32, 0xFF)
-        source[:] = bits.view(np.float32)
-        self._kernel(source, result)
-        x = torch.from_numpy(source).double()
-        errors = self._measure(x, torch.from_numpy(result).double(), self._exact(x))
-        worst = int(errors.argmax())
-        return Worst(float(errors[worst]), float(source[worst]))
-
-
-def _wrapped(start: int, step: int) -> np.ndarray:
-    """CHUNK bit patterns from ``start`` on, modulo 2^32."""
-    return np.arange(start, start + CHUNK * step, step, dtype=np.int64).astype(np.uint32).view(np.int32)
+    def _chunk(self, arrays: _Arrays) -> Worst:
+        self._kernel(arrays.x, arrays.result)
+        arrays.wide.copy_(torch.from_numpy(arrays.x))
+        self._exact(arrays.wide, out=arrays.exact)
+        pointers = (arrays.x.ctypes.data, arrays.result.ctypes.data, arrays.exact.data_ptr())
+        where = ctypes.c_int32()
+        error = self._measure(*(ctypes.c_void_p(pointer) for pointer in pointers), CHUNK, ctypes.byref(where))
+        return Worst(error, float(arrays.x[where.value]))
