@@ -179,16 +179,19 @@ class Emitter:
             self.emit(tirx.BufferStore(buffer, element, [position]))
             return buffer
 
-        flags, source, result = held(truth_as(rare(argument), INDEX)), held(argument), held(value)
-        # In a vectorised loop, what does not name its variable is scalar code that is run once for all lanes.
-        with contextlib.ExitStack() as stack:
-            lane = index(0)
-            if loop is not None:
-                any_lane = tirx.call_llvm_pure_intrin(INDEX, "llvm.vector.reduce.or", tirx.BufferLoad(flags, [ramp(0, lanes)]))
+        result = held(value)
+        if loop is None:
+            with self.when(rare(argument)):
+                self.emit(tirx.BufferStore(result, correct(argument), [position]))
+        else:
+            flags, source = held(truth_as(rare(argument), INDEX)), held(argument)
+            # What does not name the vectorised loop's variable is scalar code that is run once for all lanes.
+            any_lane = tirx.call_llvm_pure_intrin(INDEX, "llvm.vector.reduce.or", tirx.BufferLoad(flags, [ramp(0, lanes)]))
+            with contextlib.ExitStack() as stack:
                 stack.enter_context(self.when(tirx.NE(any_lane, index(0))))
                 lane = stack.enter_context(self.loop(lanes, name="lane"))
-            stack.enter_context(self.when(tirx.NE(tirx.BufferLoad(flags, [lane]), index(0))))
-            self.emit(tirx.BufferStore(result, correct(tirx.BufferLoad(source, [lane])), [lane]))
+                stack.enter_context(self.when(tirx.NE(tirx.BufferLoad(flags, [lane]), index(0))))
+                self.emit(tirx.BufferStore(result, correct(tirx.BufferLoad(source, [lane])), [lane]))
         variable = tirx.Var(self.fresh("t"), value.ty)
         self.emit(tirx.Bind(variable, tirx.BufferLoad(result, [position])))
         if loop is not None:

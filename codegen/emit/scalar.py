@@ -190,7 +190,7 @@ def _power(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: 
     base, exponent = x
     if isinstance(exponent, tirx.FloatImm | tirx.IntImm):
         value = float(exponent.value)
-        if value == int(value) and abs(value) <= 64 and (dtype.is_float or value >= 0):
+        if value == int(value) and _multiplies(int(value), dtype):
             result = _integer_power(bind, base, abs(int(value)), dtype)
             return tirx.Div(_one(dtype), result) if value < 0 else result
         if abs(value) == 0.5:
@@ -202,6 +202,13 @@ def _power(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: 
     if dtype is DType.FLOAT64:
         return tirx.pow(base, exponent)
     return power.pow(bind, base, exponent)
+
+
+def _multiplies(exponent: int, dtype: DType) -> bool:
+    """Whether a power of a whole ``exponent`` is computed by products: each squaring doubles the error that there was."""
+    if dtype is DType.FLOAT32:
+        return -2 <= exponent <= 7
+    return abs(exponent) <= 64 and (dtype.is_float or exponent >= 0)
 
 
 def _integer_power(bind: Bind, base: Expr, exponent: int, dtype: DType) -> Expr:
