@@ -149,8 +149,9 @@ def time_function(function: Function, target: Target, *, elements: int, rounds: 
                 seconds.append((time.perf_counter() - began) / calls / elements * 1e9)
     if contest.difference() > 1e-4:
         raise RuntimeError(f"the results of '{function.name}' differ by {contest.difference()}")
-    medians, best = [statistics.median(side) for side in times], [min(side) for side in times]
-    return Timing(function.name, *medians, *best, contest.compile_seconds)
+    own, other = times
+    medians = statistics.median(own), statistics.median(other)
+    return Timing(function.name, medians[0], medians[1], min(own), min(other), contest.compile_seconds)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
