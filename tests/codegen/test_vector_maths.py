@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 import torch
+from check import check as compare
+from check import region, tensor
 from sweep import CHUNK, PATTERNS, Exact, Measure, Sweep, Worst
 from torch import Tensor
+
+from mlc.codegen.templates.registry import template_for
+from mlc.ir import GraphBuilder, Value
 
 
 @dataclass(frozen=True)
@@ -122,3 +128,22 @@ def test_huge_arguments_amid_small_ones(op: str) -> None:
     x[5::16] = torch.logspace(5.0, 38.0, CHUNK // 16)
     result = Sweep(op, getattr(torch, op)).results(x)
     torch.testing.assert_close(result.double(), getattr(torch, op)(x.double()), rtol=5e-7, atol=0.0)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda b, x: b.call("reduce", b.call("sin", x), kind="sum", axes=(1,), keepdims=False),
+        lambda b, x: b.call("reduce", b.call("cos", x), kind="sum", axes=(0,), keepdims=False),
+        lambda b, x: b.call("softmax", b.call("cos", x), axis=1),
+        lambda b, x: b.call("permute", b.call("sin", x), order=(1, 0)),
+    ],
+    ids=["rows", "columns", "softmax", "transposed"],
+)
+def test_huge_arguments_in_kernels_that_compute_more(build: Callable[[GraphBuilder, Value], Value]) -> None:
+    graph = region([tensor((40, 37))], build)
+    x = np.random.default_rng(0).standard_normal((40, 37)).astype(np.float32)
+    x[::3, ::2] *= 1e20
+    template = template_for(graph)
+    assert template is not None
+    compare(template, graph, inputs=[x])
