@@ -2,7 +2,7 @@
 #
 #   make demo        ResNet-50 on this CPU, checked against PyTorch, both latencies in one table
 #   make test        the tests, with a coverage figure
-#   make test-full   the tests of the full-size models
+#   make test-full   the tests of the full-size models, and of vector mathematics over all fp32 numbers
 #   make models      some fifty model families at reduced depth: native or not, error, compile time, latency beside eager PyTorch
 #   make bench       eight models, mlc and eager PyTorch side by side; all models and peers: see the README
 #   make fuzz        a minute of random graphs and torch programs

@@ -187,6 +187,39 @@ class Emitter:
         self.emit(tirx.BufferStore(buffer, value, [position]))
         return tirx.BufferLoad(buffer, [position])
 
+    def corrected(self, value: Expr, argument: Expr, rare: Callable[[Expr], Expr], correct: Callable[[Expr], Expr]) -> Expr:
+        """``value``, and ``correct(argument)`` where ``rare(argument)`` holds: for what only some arguments need and costs much.
+
+        A branch: ``correct`` is evaluated for such arguments alone, one by one. In a vectorised loop one test serves all lanes.
+        """
+        loop = self._vector_loop if self._vector_loop is not None and self._vector_loop.varies(argument) else None
+        lanes, position = (loop.lanes, loop.lane) if loop is not None else (1, index(0))
+
+        def held(element: Expr) -> Any:
+            buffer = tirx.decl_buffer((lanes,), str(element.ty.dtype), name=self.fresh("held"), scope="local", data_alignment=64)
+            (self._scopes[-1] if loop is None else loop.around).append(tirx.AllocBuffer(buffer))
+            self.emit(tirx.BufferStore(buffer, element, [position]))
+            return buffer
+
+        result = held(value)
+        if loop is None:
+            with self.when(rare(argument)):
+                self.emit(tirx.BufferStore(result, correct(argument), [position]))
+        else:
+            flags, source = held(truth_as(rare(argument), INDEX)), held(argument)
+            # What does not name the vectorised loop's variable is scalar code that is run once for all lanes.
+            any_lane = tirx.call_llvm_pure_intrin(INDEX, "llvm.vector.reduce.or", tirx.BufferLoad(flags, [ramp(0, lanes)]))
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(self.when(tirx.NE(any_lane, index(0))))
+                lane = stack.enter_context(self.loop(lanes, name="lane"))
+                stack.enter_context(self.when(tirx.NE(tirx.BufferLoad(flags, [lane]), index(0))))
+                self.emit(tirx.BufferStore(result, correct(tirx.BufferLoad(source, [lane])), [lane]))
+        variable = tirx.Var(self.fresh("t"), value.ty)
+        self.emit(tirx.Bind(variable, tirx.BufferLoad(result, [position])))
+        if loop is not None:
+            loop.varying.add(variable)
+        return variable
+
     def _bind_truth(self, value: Expr, name: str) -> Expr:
         """Truth values are bound as bytes: TVM's code generator cannot hold vectors of them."""
         if isinstance(value, tirx.NE) and isinstance(value.a, tirx.Var) and isinstance(value.b, tirx.IntImm):

@@ -73,7 +73,7 @@ class Evaluator:
         if movement is not None:
             return movement(self, node, indices)
         operands = [self.value_at(operand, self._broadcast(operand, indices)) for operand in node.inputs]
-        return scalar.apply(self.emitter.bind, node, operands)
+        return scalar.apply(self.emitter, node, operands)
 
     def _broadcast(self, operand: Value, indices: Sequence[Expr]) -> list[Expr]:
         """Indices into ``operand`` of what broadcasts to ``indices`` of a result."""

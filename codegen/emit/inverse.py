@@ -118,7 +118,8 @@ def acosh(bind: Bind, x: Expr) -> Expr:
     large = bind(x > f32(_LARGE))
     t = bind(select(large, f32(1.0), x) - f32(1.0))
     small = log1p(bind, bind(t + tirx.sqrt(bind(t * f32(2.0) + t * t))))
-    return bind(select(large, _large_logarithm(bind, x), small))
+    result = bind(select(large, _large_logarithm(bind, x), small))
+    return bind(select(x < f32(1.0), f32(pymath.nan), result))
 
 
 def atanh(bind: Bind, x: Expr) -> Expr:

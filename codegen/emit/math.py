@@ -1,7 +1,8 @@
 """Elementary functions in fp32 as branch-free expressions, so that they vectorise (LLVM would call libm for each lane).
 
 Each function takes ``bind``, which gives a variable that holds an expression (so that it is evaluated once), and an fp32
-expression. Finite arguments never give NaN; NaN arguments do. Results below 2^-125 may be zero.
+expression. Finite arguments never give NaN; NaN arguments do. Results may be subnormal, but for :func:`exp_nonpositive`.
+Circular functions are in :mod:`.circular` and :mod:`.inverse`, powers in :mod:`.power`. ``docs/vector-maths.md`` has the errors.
 
 Polynomials are near-minimax fits on the reduced range (least squares at Chebyshev nodes, reweighted after Lawson 1961). Range
 reductions follow Cody and Waite (1980); exp and log split off powers of two by integer arithmetic on the representation.
@@ -27,14 +28,17 @@ _ERF_SMALL = (1.1283791, -0.37612498, 0.11281846, -0.02676772, 0.00499483, -0.00
 # erf(x) = 1 - exp(-p(x)) for 0.9 <= x <= 4; relative error 2e-9.
 _ERF_LARGE = (0.00016867922, 1.127788, 0.63699204, 0.10409954, -0.022308324, 0.0030637444, -0.00019804001)
 _ERF_BORDER = 0.92
-# sin(r) = r + r^3 p(r^2), cos(r) = 1 - r^2 / 2 + r^4 p(r^2) for |r| <= pi / 4.
-_SIN = (-0.16666655, 0.008332178, -0.00019517234)
-_COS = (0.041666646, -0.0013887315, 2.443308e-05)
+# exp2(r) = 1 + r p(r) for |r| <= 1/2; relative error 3e-9.
+_EXP2 = (0.69314718, 0.24022648, 0.055503588, 0.0096185049, 0.0013391459, 0.00015327834)
 
 _LOG2_E = 1.4426950408889634
 # log(2) in two parts; the first has 9 trailing zero bits, so that its product with an exponent is exact.
 _LN2_HIGH = 0.693359375
 _LN2_LOW = -2.12194440e-4
+# log10(2) in the same way, and log10(e).
+_LOG10_2_HIGH = 0.301025390625
+_LOG10_2_LOW = 4.605038981195214e-06
+_LOG10_E = 0.4342944819032518
 # Adding 1.5 * 2^23 rounds to an integer, which then lies in the low bits of the representation.
 _ROUNDER = 12582912.0
 
@@ -83,17 +87,27 @@ def _float(bits: Expr) -> Expr:
     return tirx.reinterpret("float32", bits)
 
 
-def _split_exponent(bind: Bind, x: Expr) -> tuple[Expr, Expr, Expr]:
-    """(r, r^2 q(r), s) with exp(x) = 2 s (1 + r + r^2 q(r)), for -87.3 <= x <= 88.73; s is 0 below -87.
+def rounded(bind: Bind, x: Expr) -> tuple[Expr, Expr]:
+    """(n, bits): x rounded to a whole number, as a number and in the low bits of a representation; for |x| < 2^22."""
+    shifted = bind(x + f32(_ROUNDER))
+    return bind(shifted - f32(_ROUNDER)), bind(_bits(shifted))
 
-    The factor 2 stands apart because exp(88.7) needs 2^128, which is no fp32 number.
-    """
+
+def scaled(bind: Bind, x: Expr, bits: Expr) -> Expr:
+    """x 2^n for -252 <= n <= 254, n in the low 9 ``bits``; rounded once where the result is subnormal."""
+    # In two factors: neither 2^128 nor 2^-127 and below are normal numbers.
+    half = bind((bits >> i32(1)) << i32(23))
+    rest = bind((bits << i32(23)) - half)
+    one = i32(0x3F800000)
+    return bind(x * _float(bind(half + one)) * _float(bind(rest + one)))
+
+
+def _exponential_tail(bind: Bind, x: Expr) -> tuple[Expr, Expr, Expr]:
+    """(r, r^2 q(r), bits) with exp(x) = 2^n (1 + r + r^2 q(r)), n in the low bits."""
     shifted = bind(x * f32(_LOG2_E) + f32(_ROUNDER))
     n = bind(shifted - f32(_ROUNDER))
     r = bind(n * f32(-_LN2_LOW) + (n * f32(-_LN2_HIGH) + x))
-    tail = bind(r * r * horner(bind, r, _EXP))
-    scale = bind(_float((_bits(shifted) << i32(23)) + i32(0x3F000000)))
-    return r, tail, scale
+    return r, bind(r * r * horner(bind, r, _EXP)), bind(_bits(shifted))
 
 
 def _clamp(bind: Bind, x: Expr, low: float | None, high: float | None) -> Expr:
@@ -106,68 +120,127 @@ def _clamp(bind: Bind, x: Expr, low: float | None, high: float | None) -> Expr:
 
 
 def exp(bind: Bind, x: Expr) -> Expr:
-    """e to the x; 0 below -87, infinity above 88.72."""
-    r, tail, scale = _split_exponent(bind, _clamp(bind, x, -87.3, 88.73))
-    return bind((tail + r + f32(1.0)) * scale * f32(2.0))
+    """e to the x; infinity above 88.72."""
+    r, tail, bits = _exponential_tail(bind, _clamp(bind, x, -104.0, 88.73))
+    return scaled(bind, bind(tail + r + f32(1.0)), bits)
+
+
+def _exp_of_minus_magnitude(bind: Bind, x: Expr) -> Expr:
+    """exp(-|x|)."""
+    r, tail, bits = _exponential_tail(bind, _clamp(bind, bind(_float(_bits(x) | i32(-0x80000000))), -104.0, None))
+    return scaled(bind, bind(tail + r + f32(1.0)), bits)
+
+
+def exp2_of_parts(bind: Bind, r: Expr, bits: Expr) -> Expr:
+    """2 to the n + r for |r| <= 1/2, n in the low bits (see :func:`scaled`)."""
+    return scaled(bind, bind(horner(bind, r, _EXP2) * r + f32(1.0)), bits)
 
 
 def exp2(bind: Bind, x: Expr) -> Expr:
-    """2 to the x; 0 below -125.5, infinity from 128 on."""
-    x = _clamp(bind, x, -126.3, 128.4)
-    shifted = bind(x + f32(_ROUNDER))
-    n = bind(shifted - f32(_ROUNDER))
-    r = bind((x - n) * f32(math.log(2)))
-    tail = bind(r * r * horner(bind, r, _EXP))
-    # Half of 2^n, since 2^128 is no fp32 number.
-    scale = bind(_float((_bits(shifted) << i32(23)) + i32(0x3F000000)))
-    return bind((tail + r + f32(1.0)) * scale * f32(2.0))
+    """2 to the x; infinity from 128 on."""
+    x = _clamp(bind, x, -150.0, 128.4)
+    n, bits = rounded(bind, x)
+    return exp2_of_parts(bind, bind(x - n), bits)
+
+
+def _half_power(bind: Bind, bits: Expr) -> Expr:
+    """2^(n - 1), n in the low ``bits``, for -126 < n <= 128: half, since 2^128 is no fp32 number."""
+    return bind(_float((bits << i32(23)) + i32(0x3F000000)))
+
+
+def exp_or_zero(bind: Bind, x: Expr) -> Expr:
+    """exp for what is added to numbers near 1 or above: results below 2^-125 may be zero."""
+    r, tail, bits = _exponential_tail(bind, _clamp(bind, x, -87.3, 88.73))
+    return bind((tail + r + f32(1.0)) * _half_power(bind, bits) * f32(2.0))
 
 
 def exp_nonpositive(bind: Bind, x: Expr) -> Expr:
-    """exp for arguments known not to exceed 0 (a softmax after its maximum is subtracted); -infinity gives 0."""
-    x = _clamp(bind, x, -88.0, None)
-    shifted = bind(x * f32(_LOG2_E) + f32(_ROUNDER))
-    n = bind(shifted - f32(_ROUNDER))
-    r = bind(n * f32(-_LN2_LOW) + (n * f32(-_LN2_HIGH) + x))
-    tail = bind(r * r * horner(bind, r, _EXP))
-    return bind((tail + r + f32(1.0)) * _float((_bits(shifted) << i32(23)) + i32(0x3F800000)))
+    """exp for arguments known not to exceed 0 (a softmax after its maximum is subtracted); 0 below -87.3, and at -infinity."""
+    r, tail, bits = _exponential_tail(bind, _clamp(bind, x, -88.0, None))
+    return bind((tail + r + f32(1.0)) * _float((bits << i32(23)) + i32(0x3F800000)))
 
 
 def expm1(bind: Bind, x: Expr) -> Expr:
     """exp(x) - 1 without cancellation near 0."""
-    r, tail, scale = _split_exponent(bind, _clamp(bind, x, -87.3, 88.73))
+    # Its sign is that of x, which the sums lose where it is -0.0.
+    return bind(_float(bind(_bits(_expm1(bind, x))) | (_bits(x) & i32(-0x80000000))))
+
+
+def _expm1(bind: Bind, x: Expr) -> Expr:
+    r, tail, bits = _exponential_tail(bind, _clamp(bind, x, -87.3, 88.73))
+    scale = _half_power(bind, bits)
     return bind(((r + tail) * scale + (scale - f32(0.5))) * f32(2.0))
+
+
+def _mantissa(bind: Bind, bits: Expr) -> tuple[Expr, Expr]:
+    """(f, bits of 2^e) with the positive normal number of these ``bits`` = 2^e (1 + f) and sqrt(1/2) <= 1 + f < sqrt(2)."""
+    exponent = bind(bind(bits - i32(0x3F3504F3)) & i32(-0x800000))
+    return bind(_float(bind(bits - exponent)) - f32(1.0)), exponent
+
+
+def normalised(bind: Bind, x: Expr) -> tuple[Expr, Expr]:
+    """(bits of x, or of 2^23 x where x is below the normal numbers; the exponent to add, 0 or -23)."""
+    tiny = bind(x < f32(1.17549435e-38))
+    return bind(_bits(bind(select(tiny, x * f32(8388608.0), x)))), bind(select(tiny, f32(-23.0), f32(0.0)))
+
+
+def split_logarithm(bind: Bind, x: Expr) -> tuple[Expr, Expr]:
+    """(f, e) with x = 2^e (1 + f), for positive finite x, subnormal ones included."""
+    bits, offset = normalised(bind, x)
+    f, exponent = _mantissa(bind, bits)
+    return f, bind(tirx.Cast("float32", exponent >> i32(23)) + offset)
+
+
+def _log_tail(bind: Bind, f: Expr) -> tuple[Expr, Expr]:
+    """(a, b) with log(1 + f) = f + (a - b), the latter small beside f."""
+    square = bind(f * f)
+    return bind(horner(bind, f, _LOG) * bind(square * f)), bind(square * f32(0.5))
+
+
+def _logarithm(bind: Bind, x: Expr, result: Expr) -> Expr:
+    """``result``, a logarithm of x, but as it must be where x is not both positive and finite."""
+    result = bind(select(x < f32(math.inf), result, x))
+    # False for NaN as well as for negative numbers.
+    below = bind(select(tirx.EQ(x, f32(0.0)), f32(-math.inf), f32(math.nan)))
+    return bind(select(x > f32(0.0), result, below))
 
 
 def log(bind: Bind, x: Expr) -> Expr:
     """Natural logarithm: -infinity at 0, NaN below, infinity at infinity; right for subnormal numbers."""
-    smallest = f32(1.17549435e-38)
-    tiny = bind(x < smallest)
-    bits = bind(_bits(select(tiny, x * f32(8388608.0), x)))
-    # Subtracting the bits of sqrt(1/2) puts the mantissa into [sqrt(1/2), sqrt(2)).
-    exponent = bind((bits - i32(0x3F3504F3)) >> i32(23))
-    f = bind(_float(bits - (exponent << i32(23))) - f32(1.0))
-    e = bind(tirx.Cast("float32", exponent - select(tiny, i32(23), i32(0))))
-    square = bind(f * f)
-    tail = bind(horner(bind, f, _LOG) * (square * f) + e * f32(_LN2_LOW))
-    result = bind(e * f32(_LN2_HIGH) + (f + (tail - square * f32(0.5))))
-    infinity = f32(math.inf)
-    result = bind(select(tirx.EQ(x, infinity), infinity, result))
-    result = bind(select(tirx.EQ(x, f32(0.0)), f32(-math.inf), result))
-    # False for NaN as well as for negative numbers.
-    return bind(select(x >= f32(0.0), result, f32(math.nan)))
+    f, e = split_logarithm(bind, x)
+    tail, half = _log_tail(bind, f)
+    return _logarithm(bind, x, bind(e * f32(_LN2_HIGH) + (f + ((tail + e * f32(_LN2_LOW)) - half))))
+
+
+def log2(bind: Bind, x: Expr) -> Expr:
+    """Logarithm to the base 2, exact for powers of 2. As :func:`log`."""
+    f, e = split_logarithm(bind, x)
+    tail, half = _log_tail(bind, f)
+    # log2(e) - 1 apart from 1, so that f keeps its digits.
+    rest = bind(tail - half)
+    return _logarithm(bind, x, bind(e + ((f + rest) * f32(_LOG2_E - 1) + rest + f)))
+
+
+def log10(bind: Bind, x: Expr) -> Expr:
+    """Logarithm to the base 10. As :func:`log`."""
+    f, e = split_logarithm(bind, x)
+    tail, half = _log_tail(bind, f)
+    mantissa = bind((f + (tail - half)) * f32(_LOG10_E))
+    return _logarithm(bind, x, bind(e * f32(_LOG10_2_HIGH) + (e * f32(_LOG10_2_LOW) + mantissa)))
 
 
 def log1p(bind: Bind, x: Expr) -> Expr:
-    """log(1 + x) without cancellation near 0 (Kahan's correction of the rounding of 1 + x)."""
+    """log(1 + x) without cancellation near 0: what rounding 1 + x lost is added to the mantissa."""
     u = bind(x + f32(1.0))
-    d = bind(u - f32(1.0))
-    exact = bind(tirx.EQ(d, x))
-    corrected = log(bind, u) * (x / select(exact, f32(1.0), d))
-    direct = log(bind, u)
-    result = bind(select(exact, direct, corrected))
-    result = bind(select(tirx.EQ(x, f32(math.inf)), f32(math.inf), result))
-    return bind(select(tirx.EQ(u, f32(1.0)), x, result))
+    lost = bind((x - (u - f32(1.0))) * f32(0.5))
+    f, exponent = _mantissa(bind, bind(_bits(u)))
+    # By 2^(1 - e): e is 128 at most, and -24 at least where u is positive.
+    f = bind(lost * _float(bind(i32(0x40000000) - exponent)) + f)
+    e = bind(tirx.Cast("float32", exponent >> i32(23)))
+    tail, half = _log_tail(bind, f)
+    result = bind(e * f32(_LN2_HIGH) + (f + ((tail + e * f32(_LN2_LOW)) - half)))
+    # The sum loses the sign of -0.0.
+    return bind(select(tirx.EQ(u, f32(1.0)), x, _logarithm(bind, u, result)))
 
 
 def with_sign_of(bind: Bind, magnitude: Expr, x: Expr) -> Expr:
@@ -182,13 +255,14 @@ def magnitude_of(bind: Bind, x: Expr) -> Expr:
 
 def tanh(bind: Bind, x: Expr) -> Expr:
     """Hyperbolic tangent, by expm1(-2 |x|)."""
-    m = expm1(bind, bind(magnitude_of(bind, x) * f32(-2.0)))
+    m = _expm1(bind, bind(magnitude_of(bind, x) * f32(-2.0)))
     return with_sign_of(bind, bind((f32(0.0) - m) / (m + f32(2.0))), x)
 
 
 def sigmoid(bind: Bind, x: Expr) -> Expr:
-    """1 / (1 + exp(-x))."""
-    return bind(f32(1.0) / (exp(bind, bind(f32(0.0) - x)) + f32(1.0)))
+    """1 / (1 + exp(-x)), for negative x as exp(x) / (1 + exp(x))."""
+    e = _exp_of_minus_magnitude(bind, x)
+    return bind(bind(select(x < f32(0.0), e, f32(1.0))) / (e + f32(1.0)))
 
 
 def erf(bind: Bind, x: Expr) -> Expr:
@@ -202,71 +276,22 @@ def erf(bind: Bind, x: Expr) -> Expr:
 def gelu(bind: Bind, x: Expr) -> Expr:
     """x times the normal distribution function at x."""
     half = bind(x * f32(0.5))
-    return bind(half * erf(bind, bind(x * f32(math.sqrt(0.5)))) + half)
+    # Not fused into one multiply-add: -0.0 stays, and large negative numbers give it.
+    return bind(half * bind(erf(bind, bind(x * f32(math.sqrt(0.5)))) + f32(1.0)))
 
 
 def gelu_tanh(bind: Bind, x: Expr) -> Expr:
     """The tanh approximation of gelu: with z = sqrt(2 / pi) (x + 0.044715 x^3) it is x / (1 + exp(-2 z))."""
     z = bind(x * (x * x * f32(0.044715 * math.sqrt(2 / math.pi)) + f32(math.sqrt(2 / math.pi))))
-    return bind(x / (exp(bind, bind(z * f32(-2.0))) + f32(1.0)))
+    return bind(x / (exp_or_zero(bind, bind(z * f32(-2.0))) + f32(1.0)))
 
 
 def silu(bind: Bind, x: Expr) -> Expr:
     """x * sigmoid(x)."""
-    return bind(x / (exp(bind, bind(f32(0.0) - x)) + f32(1.0)))
+    return bind(x / (exp_or_zero(bind, bind(f32(0.0) - x)) + f32(1.0)))
 
 
 def softplus(bind: Bind, x: Expr) -> Expr:
     """log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|))."""
     positive = bind(select(x < f32(0.0), f32(0.0), x))
-    return bind(positive + log1p(bind, exp_nonpositive(bind, bind(f32(0.0) - magnitude_of(bind, x)))))
-
-
-def _quadrant(bind: Bind, x: Expr) -> tuple[Expr, Expr]:
-    """(r, q): x = r + q * pi / 2 with |r| <= pi / 4 and q modulo 4, reduced in fp64; accurate up to about 1e9."""
-    wide = bind(tirx.Cast("float64", x))
-    count = bind(tirx.nearbyint(wide * f64(2 / math.pi)))
-    reduced = bind(count * f64(-6.123233995736766e-17) + (count * f64(-math.pi / 2) + wide))
-    # Far outside the accurate range the remainder is noise; it must not grow.
-    reduced = bind(select(reduced > f64(0.8), f64(0.8), select(reduced < f64(-0.8), f64(-0.8), reduced)))
-    # The sum above loses the sign of -0.0.
-    reduced = bind(select(tirx.EQ(wide, f64(0.0)), wide, reduced))
-    quarter = bind(count - tirx.floor(count * f64(0.25)) * f64(4.0))
-    return bind(tirx.Cast("float32", reduced)), bind(tirx.Cast("float32", quarter))
-
-
-def _reduced(bind: Bind, x: Expr) -> tuple[Expr, Expr, Expr, Expr]:
-    """(sine, cosine, q, whether q is odd) where the first two are of the rest of x after q quarter turns."""
-    r, quarter = _quadrant(bind, x)
-    square = bind(r * r)
-    # A product, not a sum, so that -0.0 stays.
-    sine = bind(r * bind(square * horner(bind, square, _SIN) + f32(1.0)))
-    cosine = bind(square * square * horner(bind, square, _COS) + (square * f32(-0.5) + f32(1.0)))
-    return sine, cosine, quarter, bind(tirx.Or(tirx.EQ(quarter, f32(1.0)), tirx.EQ(quarter, f32(3.0))))
-
-
-def _circular(bind: Bind, x: Expr, turned: bool) -> Expr:
-    sine, cosine, quarter, odd = _reduced(bind, x)
-    if turned:
-        negative = bind(tirx.Or(tirx.EQ(quarter, f32(1.0)), tirx.EQ(quarter, f32(2.0))))
-        value = bind(select(odd, sine, cosine))
-    else:
-        negative = bind(quarter >= f32(2.0))
-        value = bind(select(odd, cosine, sine))
-    return bind(select(negative, f32(0.0) - value, value))
-
-
-def sin(bind: Bind, x: Expr) -> Expr:
-    """Sine."""
-    return _circular(bind, x, turned=False)
-
-
-def cos(bind: Bind, x: Expr) -> Expr:
-    """Cosine."""
-    return _circular(bind, x, turned=True)
-
-
-def tan(bind: Bind, x: Expr) -> Expr:
-    """Tangent."""
-    sine, cosine, _, odd = _reduced(bind, x)
-    return bind(select(odd, f32(0.0) - cosine, sine) / select(odd, sine, cosine))
+    return bind(positive + log1p(bind, _exp_of_minus_magnitude(bind, x)))

@@ -11,10 +11,10 @@ from tvm import tirx
 
 from ...errors import LoweringError
 from ...ir import DType, Node
-from . import halves, inverse, math
+from . import circular, halves, inverse, math, power
 from .bits import BIT_RULES
 from .conversions import bitcast, cast, constant, differs
-from .emitter import Expr, truth_as
+from .emitter import Emitter, Expr, truth_as
 from .kernel import compute_dtype, computes
 from .math import Bind, select
 from .special import SPECIAL, Wide
@@ -190,7 +190,7 @@ def _power(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: 
     base, exponent = x
     if isinstance(exponent, tirx.FloatImm | tirx.IntImm):
         value = float(exponent.value)
-        if value == int(value) and abs(value) <= 64 and (dtype.is_float or value >= 0):
+        if value == int(value) and _multiplies(int(value), dtype):
             result = _integer_power(bind, base, abs(int(value)), dtype)
             return tirx.Div(_one(dtype), result) if value < 0 else result
         if abs(value) == 0.5:
@@ -201,8 +201,14 @@ def _power(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: 
         return tirx.Cast(compute_dtype(dtype), tirx.Cast("int64", wide))
     if dtype is DType.FLOAT64:
         return tirx.pow(base, exponent)
-    # In fp32 an error of log(base) would be multiplied by the exponent.
-    return tirx.Cast("float32", tirx.pow(bind(tirx.Cast("float64", base)), bind(tirx.Cast("float64", exponent))))
+    return power.pow(bind, base, exponent)
+
+
+def _multiplies(exponent: int, dtype: DType) -> bool:
+    """Whether a power of a whole ``exponent`` is computed by products: each squaring doubles the error that there was."""
+    if dtype is DType.FLOAT32:
+        return -2 <= exponent <= 7
+    return abs(exponent) <= 64 and (dtype.is_float or exponent >= 0)
 
 
 def _integer_power(bind: Bind, base: Expr, exponent: int, dtype: DType) -> Expr:
@@ -292,9 +298,11 @@ RULES: dict[str, Rule] = {
     "expm1": _transcendental(math.expm1, _libm("expm1")),
     "log": _transcendental(math.log, tirx.log),
     "log1p": _transcendental(math.log1p, _libm("log1p")),
-    "sin": _transcendental(math.sin, tirx.sin),
-    "cos": _transcendental(math.cos, tirx.cos),
-    "tan": _transcendental(math.tan, _libm("tan")),
+    "log2": _transcendental(math.log2, _libm("log2")),
+    "log10": _transcendental(math.log10, _libm("log10")),
+    "sin": _transcendental(circular.sin, tirx.sin),
+    "cos": _transcendental(circular.cos, tirx.cos),
+    "tan": _transcendental(circular.tan, _libm("tan")),
     "asin": _transcendental(inverse.asin, _libm("asin")),
     "acos": _transcendental(inverse.acos, _libm("acos")),
     "atan": _transcendental(inverse.atan, _libm("atan")),
@@ -350,8 +358,11 @@ RULES: dict[str, Rule] = {
 
 
 _CIRCULAR = ("tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh")
-_CALLED_PER_LANE = (*_CIRCULAR, "exp2", "expm1", "log1p", "erf", "gelu", "elu", "softplus")
+_CALLED_PER_LANE = (*_CIRCULAR, "exp2", "expm1", "log1p", "log2", "log10", "erf", "gelu", "elu", "softplus")
 
+
+_REDUCED_TURNS = frozenset({"sin", "cos", "tan"})
+"""Operations whose fp32 expressions are right up to a certain argument; beyond, the C library is called."""
 
 _EXACT = frozenset({"neg", "abs", "relu", "sign", "maximum", "minimum", "where"})
 """Operations whose results are operands up to the sign: there is nothing to round."""
@@ -376,8 +387,9 @@ def has_rule(node: Node) -> bool:
     return all(computes(value.tensor.dtype) for value in (*node.inputs, *node.outputs))
 
 
-def apply(bind: Bind, node: Node, operands: Sequence[Expr]) -> Expr:
+def apply(emitter: Emitter, node: Node, operands: Sequence[Expr]) -> Expr:
     """The result element of an elementwise ``node`` for operand elements; LoweringError for an operation without a rule."""
+    bind = emitter.bind
     if node.op == "cast":
         return cast(bind, operands[0], node.inputs[0].tensor.dtype, node.output.tensor.dtype)
     if node.op == "bitcast":
@@ -385,5 +397,8 @@ def apply(bind: Bind, node: Node, operands: Sequence[Expr]) -> Expr:
     rule = RULES.get(node.op)
     if rule is None:
         raise LoweringError(f"there is no elementwise code for the operation '{node.op}'")
-    result = rule(bind, operands, node.attributes, halves.arithmetic(node.inputs[-1].tensor.dtype))
+    dtype = halves.arithmetic(node.inputs[-1].tensor.dtype)
+    result = rule(bind, operands, node.attributes, dtype)
+    if node.op in _REDUCED_TURNS and dtype is DType.FLOAT32:
+        result = emitter.corrected(result, operands[0], circular.beyond, lambda x: tirx.call_pure_extern("float32", f"{node.op}f", x))
     return result if node.op in _EXACT else halves.rounded(bind, result, node.output.tensor.dtype)

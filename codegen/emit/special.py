@@ -217,8 +217,6 @@ i0, i0e = _bessel(_I0_NEAR, _I0_FAR, False, False), _bessel(_I0_NEAR, _I0_FAR, F
 i1, i1e = _bessel(_I1_NEAR, _I1_FAR, True, False), _bessel(_I1_NEAR, _I1_FAR, True, True)
 
 SPECIAL: dict[str, Wide] = {
-    "log2": called("log2"),
-    "log10": called("log10"),
     "lgamma": called("lgamma"),
     "digamma": digamma,
     "trigamma": trigamma,

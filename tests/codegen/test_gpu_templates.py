@@ -47,7 +47,7 @@ def moved(b, x, y):
 
 
 def maths(b, x):
-    return [b.call(op, x) for op in ("erf", "sin", "round", "isnan")]
+    return [b.call(op, x) for op in ("erf", "sin", "cos", "log10", "sigmoid", "round", "isnan")]
 
 
 def whole_numbers(b, x, y):
@@ -74,6 +74,10 @@ BIG = [np.array([[-7, 7, 2**40, -(2**40)], [5, -5, 3, 0]]), np.array([3, -3, 7, 
 CASES = {
     "movement": case("elementwise", [tensor((5, 7, 9)), tensor((7, 1))], moved),
     "maths fp32": case("elementwise", [tensor((1000,))], maths),
+    "powers": case("elementwise", [tensor((1000,)), tensor((1000,))], lambda b, x, y: b.call("pow", b.call("abs", x), y)),
+    "huge angles": case(
+        "elementwise", [tensor((1000,))], lambda b, x: b.call("sin", x), inputs=[np.geomspace(1e-3, 1e30, 1000).astype(np.float32)]
+    ),
     "maths fp64": case("elementwise", [tensor((300,), F64)], maths),
     "integers": case("elementwise", [tensor((2, 4), I64), tensor((4,), I64)], whole_numbers, inputs=BIG),
     "gather": case("elementwise", [tensor((9, 5)), tensor((2, 3), I64)], lambda b, x, i: b.call("take", x, i, axis=0)),

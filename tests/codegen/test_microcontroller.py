@@ -71,6 +71,7 @@ def arithmetic(x: torch.Tensor, n: torch.Tensor, b: torch.Tensor) -> tuple[torch
     """Elementwise operations over floats, integers that wrap, bytes and truth values."""
     return (
         torch.tanh(x) + torch.exp(x) * torch.sin(x) - torch.log1p(x.abs()),
+        torch.cos(x * 1e7) + torch.log2(x.abs()) * torch.pow(x.abs(), x),
         n * 65537 * 65539 + (n >> 3),
         (n % 7) // torch.tensor(-3, dtype=torch.int32),
         torch.where(x > 0, x, x.sigmoid()),
