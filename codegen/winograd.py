@@ -25,6 +25,11 @@ OUTPUTS = tuple(_POINTS)
 """The m for which there is an F(m, 3)."""
 
 
+def products_share(outputs: int) -> float:
+    """Products of F(m, 3) in two dimensions over those of a direct convolution."""
+    return (outputs + WINDOW - 1) ** 2 / (WINDOW * outputs) ** 2
+
+
 @functools.cache
 def filter_matrix(outputs: int) -> np.ndarray:
     """G, float64 [m + 2, 3]: a window g becomes G g G^T. The factors that belong to the data's matrix are moved in here.

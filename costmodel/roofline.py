@@ -8,11 +8,11 @@ caches full of the task's own data; :func:`roofline` says what a good kernel can
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..codegen.target import Target
 from ..codegen.task import Task
-from .workload import Workload, workload
+from .workload import Workload, least_operations, workload
 
 # A target's frequency and bandwidth are typical sustained figures. A processor may clock higher, and a server's memory channels
 # may give far more than the table's desktop-like figure, so a bound needs room above them.
@@ -139,8 +139,9 @@ def roofs(work: Workload, rates: Rates, *, cold_bytes: int = 0, launch: float = 
 
 
 def lower_bound(task: Task) -> Roofline:
-    """What no kernel for ``task`` beats, even one that finds everything in the caches that can hold it."""
-    return roofs(workload(task.graph, task.constant_inputs), Rates.peak(task.target, task.threads))
+    """What no kernel for ``task`` beats, even one that finds everything in the caches that can hold it and does least arithmetic."""
+    work = replace(workload(task.graph, task.constant_inputs), operations=least_operations(task.graph))
+    return roofs(work, Rates.peak(task.target, task.threads))
 
 
 def roofline(task: Task) -> Roofline:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from ..codegen.space import Config
 from ..codegen.task import Task
+from ..codegen.winograd import products_share
 from .workload import Anchor, AnchorKind, workload
 
 
@@ -28,6 +29,8 @@ class Role(enum.Enum):
     UNROLL = enum.auto()
     ROW_GROUPS = enum.auto()
     """Groups the threads are split into along the rows; within a group they split batch and columns."""
+    MINIMAL_FILTERING = enum.auto()
+    """Results along each axis of a tile of Winograd's algorithm; 0 where products are those of the direct one."""
 
 
 ROLES: Mapping[str, Role] = {
@@ -37,6 +40,7 @@ ROLES: Mapping[str, Role] = {
     "block_depth": Role.BLOCK_DEPTH,
     "unroll": Role.UNROLL,
     "row_groups": Role.ROW_GROUPS,
+    "winograd": Role.MINIMAL_FILTERING,
 }
 
 TILED = frozenset({AnchorKind.MATMUL, AnchorKind.CONV, AnchorKind.DEPTHWISE, AnchorKind.ATTENTION, AnchorKind.POOLING})
@@ -64,12 +68,14 @@ class Schedule:
     row_bytes: int
     panel_bytes: int
     loads_per_multiply: float
+    arithmetic: float
+    """Products over those of the direct algorithm."""
 
     @property
     def efficiency(self) -> float:
-        """Rough share of the arithmetic peak that the register tile can reach, between 0 and 1."""
+        """Rough share of the arithmetic peak that the register tile can reach: between 0 and 1, but for algorithms that save products."""
         spill = 1.0 if self.register_pressure <= 1 else 1 / (1 + 2 * (self.register_pressure - 1))
-        return self.vector_efficiency * self.balance * spill / max(self.loads_per_multiply, 1.0)
+        return self.vector_efficiency * self.balance * spill / max(self.loads_per_multiply, 1.0) / self.arithmetic
 
 
 def schedule(task: Task, config: Config) -> Schedule:
@@ -100,6 +106,7 @@ def schedule(task: Task, config: Config) -> Schedule:
         panel_bytes=4 * vectors * lanes * depth,
         # Per inner iteration: `vectors` loads and `rows` broadcasts feed rows * vectors multiply-adds.
         loads_per_multiply=(vectors + rows) / (rows * vectors) if tiled else 1.0,
+        arithmetic=products_share(given[Role.MINIMAL_FILTERING]) if Role.MINIMAL_FILTERING in given else 1.0,
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from ..codegen.winograd import OUTPUTS, WINDOW, products_share
 from ..ir import Graph, Kind, Node, TensorType, Trait, Value, lookup
 from ..ir.ops.elementwise import TRANSCENDENTAL_FLOPS
 
@@ -110,6 +111,26 @@ def operations(node: Node) -> float:
     if widest is not None and widest.kind is not Kind.FLOAT and widest.nbytes < 4:
         flops *= widest.nbytes / 4
     return flops
+
+
+@lru_cache(maxsize=512)
+def least_operations(graph: Graph) -> float:
+    """Arithmetic of ``graph`` by the algorithms that need least: minimal filtering computes 3x3 windows that move by single pixels with
+    (m + 2)**2 products instead of 9 m**2 (its transforms, which grow with a channel instead of a pair of them, are left out)."""
+    total = 0.0
+    for node in graph.nodes:
+        if node.op == "constant" or lookup(node.op).has(Trait.VIEW):
+            continue
+        share = min(products_share(outputs) for outputs in OUTPUTS) if _is_minimal_filtering(node) else 1.0
+        total += share * operations(node)
+    return total
+
+
+def _is_minimal_filtering(node: Node) -> bool:
+    if node.op != "conv" or node.attributes["groups"] != 1:
+        return False
+    window = node.inputs[1].tensor.static_shape[2:]
+    return window == (WINDOW, WINDOW) and _integers(node, "stride") == (1, 1) == _integers(node, "dilation")
 
 
 def _share_of_real_taps(node: Node, inputs: Sequence[TensorType], output: TensorType) -> float:

@@ -7,7 +7,7 @@ import pytest
 
 from mlc.codegen.target import Target
 from mlc.codegen.task import Task
-from mlc.costmodel import AnchorKind, Bound, CostOracle, estimate, lower_bound, roofline, workload
+from mlc.costmodel import AnchorKind, Bound, CostOracle, Rates, estimate, lower_bound, roofline, workload
 from mlc.costmodel.sampling import sample_tasks
 from mlc.ir import ArrayConstant, DType, Graph, GraphBuilder, TensorType, canonicalise, parse
 
@@ -133,3 +133,10 @@ def test_an_estimate_counts_the_rounds_of_loops() -> None:
     once, often = estimate(loop(2), TARGET), estimate(loop(20), TARGET)
     assert often.seconds == pytest.approx(10 * once.seconds)
     assert often.operations[0].operations == 20 * 2 * 64 * 64 and often.operations[0].name == "20 x linear"
+
+
+@pytest.mark.parametrize(("window", "stride", "least"), [(3, 1, 0.25), (3, 2, 1.0), (5, 1, 1.0)])
+def test_a_bound_allows_for_minimal_filtering(window: int, stride: int, least: float) -> None:
+    task = Task(canonicalise(conv_graph(64, 256, window, stride, 1)), frozenset({1}), TARGET, 2)
+    direct = workload(task.graph).operations / Rates.peak(TARGET, 2).operations
+    assert lower_bound(task).compute == pytest.approx(least * direct)
