@@ -62,25 +62,26 @@ def _seconds(prepared: Prepared) -> float:
 
 
 class OpenVino:
-    """OpenVINO's CPU plug-in in fp32, tuned for the latency of one request; the model comes by torch.export, or by ONNX if that fails."""
+    """OpenVINO's CPU plug-in in fp32, tuned for the latency of one request; the model comes by torch.export, else by ONNX."""
 
     def prepare(self, model: Callable[..., Any], inputs: Sequence[Any], threads: int) -> Prepared:
         import openvino
 
         options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+        arrays = [value.contiguous().numpy() for value in inputs if isinstance(value, Tensor)]
         failures = []
         for convert in (_from_export, _from_onnx):
             try:
                 compiled = openvino.Core().compile_model(convert(model, inputs), "CPU", options)
+                request = compiled.create_infer_request()
+                for position, array in enumerate(arrays):
+                    request.set_input_tensor(position, openvino.Tensor(array, shared_memory=True))
+                request.infer()  # some models compile, and are refused only here
                 break
-            except Exception as error:  # whatever the converters stumble over
+            except Exception as error:  # whatever the converters and the plug-in stumble over
                 failures.append(reason(error))
         else:
-            raise MeasurementError(f"neither torch.export nor ONNX converts: {'; '.join(failures)}")
-        request = compiled.create_infer_request()
-        arrays = [value.contiguous().numpy() for value in inputs if isinstance(value, Tensor)]
-        for position, array in enumerate(arrays):
-            request.set_input_tensor(position, openvino.Tensor(array, shared_memory=True))
+            raise MeasurementError(f"neither torch.export nor ONNX leads to a model that runs: {'; '.join(failures)}")
         outputs = range(len(compiled.outputs))
 
         def call() -> None:
