@@ -95,6 +95,11 @@ class BlockedAttention:
         starts = [min(start, width - lanes) for start in range(0, width, lanes)]
         return [starts[first : first + VALUE_VECTORS] for first in range(0, len(starts), VALUE_VECTORS)]
 
+    @property
+    def _columns(self) -> int:
+        """Elements of a result with those that overlapping vectors compute twice."""
+        return sum(map(len, self.value_starts)) * self.value_lanes
+
     def emit(self, parallel: bool) -> None:
         """Emits all blocks of all heads, in parallel if asked for."""
         problem, emitter = self.problem, self.emitter
@@ -121,11 +126,10 @@ class BlockedAttention:
     def _block_of_queries(self, batch: Expr, head: Expr, start: Expr) -> None:
         problem, emitter, rows = self.problem, self.emitter, self.rows
         key_head = emitter.bind(head // problem.group) if problem.group > 1 else head
-        columns = sum(map(len, self.value_starts)) * self.value_lanes
         state = _State(
             packed=emitter.allocate(self.parts * problem.width * rows, "float32", "query"),
             scores=emitter.allocate(self.parts * self.block * rows, "float32", "scores"),
-            result=emitter.allocate(self.parts * columns * rows, "float32", "result"),
+            result=emitter.allocate(self.parts * self._columns * rows, "float32", "result"),
             highest=emitter.allocate(self.parts * rows, "float32", "highest"),
             best=emitter.allocate(self.parts * rows, "float32", "best"),
             total=emitter.allocate(self.parts * rows, "float32", "total"),
@@ -139,7 +143,7 @@ class BlockedAttention:
         self._fill(state.highest, LOWEST, self.parts * rows)
         self._fill(state.total, f32(0.0), self.parts * rows)
         if self.blocks != 1:
-            self._fill(state.result, f32(0.0), self.parts * columns * rows)
+            self._fill(state.result, f32(0.0), self.parts * self._columns * rows)
         blocks: Expr | Dim = self.blocks
         if problem.causal and self.blocks != 1:
             # Keys beyond the last query of the block are never needed when causal.
@@ -361,20 +365,34 @@ class BlockedAttention:
         """Adds the block's values to the earlier results, in tiles of queries x vectors of value elements."""
         emitter = self.emitter
         split = EvenSplit(self.rows, self.value_rows)
-        columns = sum(map(len, self.value_starts)) * self.value_lanes
-        panel = 0
-        for starts in self.value_starts:
+        results = emitter.bind(part.number * (self._columns * self.rows))
+
+        def tiles(starts: list[Expr], panel: Expr) -> None:
             for run in split.runs:
                 with emitter.loop(run.count, name="queries") as number:
                     row = emitter.bind(number * run.size + run.start)
                     needed = count
                     if self.problem.causal:
                         needed = emitter.bind(tirx.Max(extent_of(self._needed(part, row + run.size)), index(0)))
-                    place = emitter.bind(part.number * (columns * self.rows) + row * (len(starts) * self.value_lanes) + panel)
+                    place = emitter.bind(results + row * (len(starts) * self.value_lanes) + panel)
                     self._value_tile(state, part, row, run.size, starts, place, needed)
-            panel += len(starts) * self.value_lanes * self.rows
 
-    def _value_tile(self, state: _State, part: _Part, row: Expr, height: int, starts: list[int], place: Expr, count: Expr | Dim) -> None:
+        self._each_panel(tiles)
+
+    def _each_panel(self, use: Callable[[list[Expr], Expr], None]) -> None:
+        """``use`` with the starts of the vectors of each panel, and where its results begin; the regular panels in a loop."""
+        emitter, lanes = self.emitter, self.value_lanes
+        size = VALUE_VECTORS * lanes
+        regular = self.problem.value_width // size
+        if regular:
+            with emitter.loop(regular, name="panel") as panel:
+                first = panel * size  # not bound: what views make of it depends on its range
+                use([first + vector * lanes for vector in range(VALUE_VECTORS)], emitter.bind(panel * (size * self.rows)))
+        for number, starts in list(enumerate(self.value_starts))[regular:]:
+            with emitter.scope():
+                use([index(start) for start in starts], index(number * size * self.rows))
+
+    def _value_tile(self, state: _State, part: _Part, row: Expr, height: int, starts: list[Expr], place: Expr, count: Expr | Dim) -> None:
         """A tile of ``height`` queries from ``row`` of a part on; its results are at ``place``."""
         problem, emitter, lanes = self.problem, self.emitter, self.value_lanes
         width = len(starts) * lanes
@@ -406,7 +424,6 @@ class BlockedAttention:
     def _store(self, state: _State, part: Expr, batch: Expr, head: Expr, start: Expr) -> None:
         """Divides by the sums and stores row by row."""
         problem, emitter, lanes = self.problem, self.emitter, self.lanes
-        columns = sum(map(len, self.value_starts)) * self.value_lanes
         inverse = emitter.allocate(self.rows, "float32", "inverse")
         for vector in range(self.vectors):
             with emitter.loop(lanes, VECTORIZED) as lane:
@@ -416,11 +433,12 @@ class BlockedAttention:
         with emitter.loop(self.rows, name="row") as row:
             factor = emitter.bind(emitter.load(inverse, row))
             query = emitter.bind(self._query_row(start + row))
-            panel = emitter.bind(part * (columns * self.rows))
-            for starts in self.value_starts:
-                width = len(starts) * self.value_lanes
+
+            def store(starts: list[Expr], panel: Expr) -> None:
+                place = emitter.bind(part * (self._columns * self.rows) + row * (len(starts) * self.value_lanes) + panel)
                 for vector, column in enumerate(starts):
                     with emitter.loop(self.value_lanes, VECTORIZED) as lane:
-                        place = row * width + vector * self.value_lanes + lane + panel
-                        problem.store(batch, head, query, lane + column, emitter.load(state.result, place) * factor)
-                panel += width * self.rows
+                        element = emitter.load(state.result, place + vector * self.value_lanes + lane)
+                        problem.store(batch, head, query, lane + column, element * factor)
+
+            self._each_panel(store)
