@@ -59,8 +59,8 @@ def capacity() -> int:
 
 
 def is_cacheable(options: Options) -> bool:
-    """Whether what is compiled depends on nothing but the graph and options that have a text: no database, no passes of one's own, nobody who
-    wants to watch, and no tool chain of another machine's, which may be missing or another one next time."""
+    """Whether what is compiled depends on nothing but the graph and options that have a text: no database, no passes of one's own, nobody
+    who wants to watch, and no tool chain of another machine's, which may be missing or another one next time."""
     own = options.database is not None or options.pipeline is not None or options.instruments
     return options.target.kind is Kind.CPU and not own
 
