@@ -190,8 +190,7 @@ def compile_program(
 
 @contextmanager
 def _collection_paused() -> Iterator[None]:
-    """Keeps the garbage collector from looking through everything that PyTorch loads and traces, all of which stays: a sixth of the time of a
-    compilation whose program is found."""
+    """Keeps the garbage collector from looking again and again through what PyTorch loads and traces, nearly all of which stays."""
     if not gc.isenabled():
         yield
         return
