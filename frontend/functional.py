@@ -166,7 +166,8 @@ def decomposes(operation: OpOverload) -> bool:
 
 
 def _is_composite(operation: OpOverload) -> bool:
-    native: bool = torch._C._dispatch_has_kernel_for_dispatch_key(operation.name(), "CompositeImplicitAutograd")
+    name = operation.name()  # type: ignore[no-untyped-call]
+    native: bool = torch._C._dispatch_has_kernel_for_dispatch_key(name, "CompositeImplicitAutograd")
     return native or torch._C.DispatchKey.CompositeImplicitAutograd in operation.py_kernels
 
 
