@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -180,9 +182,23 @@ def compile_program(
     Raises ExportError, and with ``options.strict`` UnsupportedOpError (the model), LoweringError or BuildError (code generation) or
     PassError (a fault of mlc).
     """
-    from .frontend import export_model
+    with _collection_paused():
+        from .frontend import export_model
 
-    return compile_exported(export_model(model, args, kwargs, dynamic_shapes), options, name=name, initial=initial)
+        return compile_exported(export_model(model, args, kwargs, dynamic_shapes), options, name=name, initial=initial)
+
+
+@contextmanager
+def _collection_paused() -> Iterator[None]:
+    """Keeps the garbage collector from looking again and again through what PyTorch loads and traces, nearly all of which stays."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def compile_exported(exported: Exported, options: Options, *, name: str = "model", initial: dict[str, Constant] | None = None) -> Callee:

@@ -65,10 +65,8 @@ def _compile(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _serve(job: dict[str, Any]) -> dict[str, Any]:
-    begin = time.perf_counter()
     import mlc
 
-    imported = time.perf_counter() - begin
     bare = _memory()
     times = []
     for _ in range(2):  # the first one extracts
@@ -92,7 +90,6 @@ def _serve(job: dict[str, Any]) -> dict[str, Any]:
         calls += 1
     late = _memory()
     return {
-        "import": imported,
         "first_load_seconds": times[0],
         "load_seconds": times[1],
         "first_call_seconds": first,

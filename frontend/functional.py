@@ -166,7 +166,8 @@ def decomposes(operation: OpOverload) -> bool:
 
 
 def _is_composite(operation: OpOverload) -> bool:
-    native = torch._C._dispatch_has_kernel_for_dispatch_key(operation.name(), "CompositeImplicitAutograd")
+    name = operation.name()  # type: ignore[no-untyped-call]
+    native: bool = torch._C._dispatch_has_kernel_for_dispatch_key(name, "CompositeImplicitAutograd")
     return native or torch._C.DispatchKey.CompositeImplicitAutograd in operation.py_kernels
 
 
@@ -189,7 +190,7 @@ def _functional_twin(target: Any) -> OpOverload | None:
     written = [argument.alias_info is not None for argument in schema.arguments]
     if not name.endswith("_") or name.endswith("__") or written[:1] != [True] or any(written[1:]):
         return None
-    twin = getattr(getattr(aten, name[:-1], None), target._overloadname, None)
+    twin: OpOverload | None = getattr(getattr(aten, name[:-1], None), target._overloadname, None)
     return twin if stays(twin) else None
 
 
