@@ -18,7 +18,7 @@ from tvm import tirx
 from ...ir import Dim
 from ..emit import PARALLEL, SERIAL, VECTORIZED, Expr, extent_of, index, ramp, spread, unflatten
 from ..emit.math import f32, select
-from ..emit.powers import LOG2_E, exp2_nonpositive
+from ..emit.softmax_power import LOG2_E, exp2_nonpositive
 from .attention_problem import LOWEST, AttentionProblem, safe_inverse, safe_maximum
 from .loops import largest_power_of_two
 from .tiling import EvenSplit

@@ -13,8 +13,8 @@ from ..emit import Evaluator, Expr, Kernel, index, pulls
 from ..emit.affine import Probe
 from ..emit.attributes import attributes_of
 from ..emit.math import exp_nonpositive, f32, log, select
-from ..emit.powers import LOG2_E, exp2_nonpositive
 from ..emit.scalar import vectorises
+from ..emit.softmax_power import LOG2_E, exp2_nonpositive
 from ..space import Config, Space
 from ..task import Task
 from ..template import LoweredKernel, Template
