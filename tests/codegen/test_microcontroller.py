@@ -141,7 +141,9 @@ def test_emulated_processor_gives_what_pytorch_gives(case: Any, tmp_path: pathli
     _check(emulated.outputs, model, inputs)
     (program,) = compiled.report().programs
     work = sum(kernel.flops for kernel in program.kernels)
-    assert work / 2 < emulated.instructions < 3 * work + 30_000
+    # Powers and angles of many turns, of 15 elements each, take fp64, which this processor has in software only.
+    besides = 2 * 15 * 2_000 if model is arithmetic else 0
+    assert work / 2 < emulated.instructions < 3 * work + 30_000 + besides
 
 
 @pytest.mark.parametrize("target", ["cortex-m3", "cortex-m7"])
