@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from generated import write_or_check  # beside this file
+
 PAGE = Path(__file__).with_name("performance.md")
 FOLDER = Path(__file__).with_name("results")
 
@@ -71,19 +73,30 @@ GAPS = """## Where the remaining gap is, and why
 
 COMPILING = """## Compiling, loading, calling
 
-`python -m mlc.benchmarks.compile_time resnet50` on the same machine, each step in a process of its own: 14.0 s with an empty cache, 4.1 s
-again with a full one, 7.1 s for a shallower network with the cache of the first; loading the artifact 0.54 s the first time, when it is
-extracted, and 0.01 s after that. The process that serves it needs 42 MB beyond weights and arena, and does not grow over a thousand calls.
-What remains of compiling again is PyTorch's: importing the modules behind torch.export and tracing. `python -m mlc.benchmarks.overhead`: a
-call of two 16-wide layers takes 6.0 us as compiled and 3.5 us as loaded (least 2.8 and 2.1); PyTorch takes 26 us.
+`python -m mlc.benchmarks.compile_time MODEL --json FILE`, each step in a process of its own. What remains of compiling again is PyTorch's:
+importing the modules behind torch.export and tracing. *Beyond* is what a serving process needs besides weights and arena.
+
+| model | cold cache, s | again, s | a shallower one, s | first load, s | load, s | weights, MB | arena (least), MB | beyond, MB |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
-"""Written by hand, from the commands that it names."""
 
 
 def page() -> str:
     """The whole page."""
     reports = [_report(json.loads(path.read_text())) for path in sorted(FOLDER.glob("cpu-*.json"))]
-    return "\n".join(part.strip() + "\n" for part in (INTRODUCTION, *reports, GAPS, COMPILING, REPRODUCE))
+    return "\n".join(part.strip() + "\n" for part in (INTRODUCTION, *reports, GAPS, _compiling(), REPRODUCE))
+
+
+def _compiling() -> str:
+    rows = []
+    for path in sorted(FOLDER.glob("compile-*.json")):
+        for found in json.loads(path.read_text()):
+            serve = found["serve"]
+            seconds = [found[step]["seconds"] for step in ("cold", "warm", "similar")]
+            cells = [f"{value:.2f}" for value in (*seconds, serve["first_load_seconds"], serve["load_seconds"])]
+            weights, arena, least, beyond = (serve[name] / 2**20 for name in ("weights", "arena", "arena_lower_bound", "beyond"))
+            rows.append(f"| {' | '.join([found['model'], *cells, f'{weights:.1f}', f'{arena:.1f} ({least:.1f})', f'{beyond:.1f}'])} |")
+    return COMPILING + "\n".join(rows) + "\n"
 
 
 def _report(report: dict[str, Any]) -> str:
@@ -132,16 +145,5 @@ def _reason(found: dict[str, Any]) -> str:
     return f"error {found['error']:.1e}" if found["error"] is not None else "outputs of other shapes, or not finite"
 
 
-def main() -> int:
-    text = page()
-    if "--check" in sys.argv:
-        current = PAGE.exists() and PAGE.read_text() == text
-        if not current:
-            print(f"{PAGE.name} is out of date; run: python docs/performance.py", file=sys.stderr)
-        return 0 if current else 1
-    PAGE.write_text(text)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(PAGE, page(), "docs/performance.py"))

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from generated import write_or_check  # beside this file
+
 PAGE = Path(__file__).with_name("results.md")
 FOLDER = Path(__file__).with_name("results")
 
@@ -95,16 +97,5 @@ def _coverage(outcomes: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    text = page()
-    if "--check" in sys.argv:
-        current = PAGE.exists() and PAGE.read_text() == text
-        if not current:
-            print(f"{PAGE.name} is out of date; run: python docs/results.py", file=sys.stderr)
-        return 0 if current else 1
-    PAGE.write_text(text)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(PAGE, page(), "docs/results.py"))

@@ -29,8 +29,6 @@ def run(model: str, *systems: str, patience: float = 300) -> Comparison:
 
 def test_peers_compute_what_pytorch_does() -> None:
     peers = ("onnxruntime", "openvino")
-    for peer in peers:
-        pytest.importorskip(peer)
     found = run("mlp_tiny", *peers, "eager")
     for peer in peers:
         assert not found.timings[peer].failed
@@ -40,7 +38,6 @@ def test_peers_compute_what_pytorch_does() -> None:
 
 
 def test_a_peer_that_refuses_a_model_is_reported_and_does_not_count(tmp_path: pathlib.Path) -> None:
-    pytest.importorskip("onnxruntime")
     file = tmp_path / "plain.py"
     file.write_text("import torch\ndef make():\n    return torch.relu, (torch.randn(2, 4),)\n")
     found = run(f"{file}:make", "onnxruntime", "eager")
