@@ -20,6 +20,11 @@ Expr: TypeAlias = Any
 
 _LARGEST = 2**31 - 1
 
+_LINE = 16
+"""Elements of 4 bytes in a cache line."""
+_FOR_READING = [tirx.IntImm("int32", number) for number in (0, 2, 1)]
+"""Of llvm.prefetch: read, into the second-level cache, data."""
+
 INDEX = "int32"
 """The dtype of loop variables and offsets; tensors of 2**31 elements or more are refused (see :mod:`.kernel`)."""
 
@@ -143,6 +148,12 @@ class Emitter:
     def load(self, buffer: Any, offset: Expr | Dim) -> Expr:
         """``buffer[offset]``; the offset is simplified."""
         return tirx.BufferLoad(buffer, [self.place(offset)])
+
+    def prefetch(self, buffer: Any, offset: Expr, count: int = 1) -> None:
+        """Brings ``count`` 4-byte elements of ``buffer`` from ``offset`` on into the second-level cache; the place need not exist."""
+        for start in range(0, count, _LINE):
+            place = tirx.address_of(tirx.BufferLoad(buffer, [self.simplify(offset + start)]))
+            self.emit(tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", place, *_FOR_READING)))
 
     def allocate(self, count: int, dtype: str, name: str = "local") -> Any:
         """A flat buffer of ``count`` elements on the stack, alive in the current scope. Keep it under some 100 KB.

@@ -2,7 +2,8 @@
 
 Each function takes ``bind``, which gives a variable that holds an expression (so that it is evaluated once), and an fp32
 expression. Finite arguments never give NaN; NaN arguments do. Results may be subnormal, but for :func:`exp_nonpositive`.
-Circular functions are in :mod:`.circular` and :mod:`.inverse`, powers in :mod:`.power`. ``docs/vector-maths.md`` has the errors.
+Circular functions are in :mod:`.circular` and :mod:`.inverse`, powers in :mod:`.power`, gelu and silu in :mod:`.activations`.
+``docs/vector-maths.md`` has the errors.
 
 Polynomials are near-minimax fits on the reduced range (least squares at Chebyshev nodes, reweighted after Lawson 1961). Range
 reductions follow Cody and Waite (1980); exp and log split off powers of two by integer arithmetic on the representation.
@@ -271,24 +272,6 @@ def erf(bind: Bind, x: Expr) -> Expr:
     small = bind(a * horner(bind, bind(a * a), _ERF_SMALL))
     large = bind(f32(1.0) - exp_nonpositive(bind, bind(f32(0.0) - horner(bind, a, _ERF_LARGE))))
     return with_sign_of(bind, bind(select(a < f32(_ERF_BORDER), small, large)), x)
-
-
-def gelu(bind: Bind, x: Expr) -> Expr:
-    """x times the normal distribution function at x."""
-    half = bind(x * f32(0.5))
-    # Not fused into one multiply-add: -0.0 stays, and large negative numbers give it.
-    return bind(half * bind(erf(bind, bind(x * f32(math.sqrt(0.5)))) + f32(1.0)))
-
-
-def gelu_tanh(bind: Bind, x: Expr) -> Expr:
-    """The tanh approximation of gelu: with z = sqrt(2 / pi) (x + 0.044715 x^3) it is x / (1 + exp(-2 z))."""
-    z = bind(x * (x * x * f32(0.044715 * math.sqrt(2 / math.pi)) + f32(math.sqrt(2 / math.pi))))
-    return bind(x / (exp_or_zero(bind, bind(z * f32(-2.0))) + f32(1.0)))
-
-
-def silu(bind: Bind, x: Expr) -> Expr:
-    """x * sigmoid(x)."""
-    return bind(x / (exp_or_zero(bind, bind(f32(0.0) - x)) + f32(1.0)))
 
 
 def softplus(bind: Bind, x: Expr) -> Expr:

@@ -11,7 +11,7 @@ from tvm import tirx
 
 from ...errors import LoweringError
 from ...ir import DType, Node
-from . import circular, halves, inverse, math, power
+from . import activations, circular, halves, inverse, math, power
 from .bits import BIT_RULES
 from .conversions import bitcast, cast, constant, differs
 from .emitter import Emitter, Expr, truth_as
@@ -64,8 +64,8 @@ def _wide_gelu_tanh(x: Expr) -> Expr:
 
 def _gelu(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
     if attributes["approximate"] == "tanh":
-        return math.gelu_tanh(bind, x[0]) if dtype is DType.FLOAT32 else _wide_gelu_tanh(x[0])
-    return math.gelu(bind, x[0]) if dtype is DType.FLOAT32 else _wide_gelu(x[0])
+        return activations.gelu_tanh(bind, x[0]) if dtype is DType.FLOAT32 else _wide_gelu_tanh(x[0])
+    return activations.gelu(bind, x[0]) if dtype is DType.FLOAT32 else _wide_gelu(x[0])
 
 
 def _relu(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
@@ -315,7 +315,7 @@ RULES: dict[str, Rule] = {
     "atanh": _transcendental(inverse.atanh, _libm("atanh")),
     "erf": _transcendental(math.erf, _libm("erf")),
     "sigmoid": _transcendental(math.sigmoid, _wide_sigmoid),
-    "silu": _transcendental(math.silu, lambda x: x * _wide_sigmoid(x)),
+    "silu": _transcendental(activations.silu, lambda x: x * _wide_sigmoid(x)),
     "softplus": _transcendental(math.softplus, lambda x: tirx.Max(x, tirx.const(0.0, "float64")) + _libm("log1p")(tirx.exp(-tirx.abs(x)))),
     "gelu": _gelu,
     "relu": _relu,

@@ -37,6 +37,6 @@ def _name(lanes: int) -> str:
 def _function(lanes: int) -> str:
     return (
         f"define internal void @{_name(lanes)}(ptr %place, <{lanes} x float> %value) alwaysinline nounwind {{\n"
-        f"  store <{lanes} x float> %value, ptr %place, align {4 * lanes}, !nontemporal !0\n"
+        f"  store <{lanes} x float> %value, ptr %place, align {min(4 * lanes, 64)}, !nontemporal !0\n"
         "  ret void\n}\n"
     )

@@ -22,6 +22,7 @@ from .loops import (
     chunked_vector_loop,
     estimated_seconds,
     groups_of,
+    is_long,
     outer_loops,
     physical_axes,
     runs_parallel,
@@ -70,7 +71,7 @@ class Elementwise(Template):
     """
 
     name: ClassVar[str] = "elementwise"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
 
     def takes(self, graph: Graph) -> bool:
         return all(pulls(node) for node in graph.nodes) and not any(value.tensor.layout.is_blocked for value in graph.outputs)
@@ -78,9 +79,11 @@ class Elementwise(Template):
     def space(self, task: Task) -> Space:
         width = self._natural_lanes(task)
         lanes = tuple(sorted({max(width // 2, 1), width, width * 2, width * 4}))
+        # Several registers at once where there is much to compute: LLVM interleaves their chains of instructions.
+        chosen = width * 4 if width > 1 and any(is_long(node, task.graph) for node in task.graph.nodes) else width
         parallel = 1 if worth_parallel(task) else 0
         choices = (("lanes", lanes), ("parallel", (0, 1) if task.threads > 1 else (0,)))
-        return Space(self.name, choices, Config.of(self.name, {"lanes": width, "parallel": parallel}))
+        return Space(self.name, choices, Config.of(self.name, {"lanes": chosen, "parallel": parallel}))
 
     def lower(self, task: Task, config: Config) -> LoweredKernel:
         graph = task.graph

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from ...ir import Dim, DType, Graph, TensorType, graph_cost, product
+from ...ir import Dim, DType, Graph, Node, TensorType, graph_cost, lookup, product, type_at, typical_values
 from ..emit import PARALLEL, SERIAL, VECTORIZED, Emitter, Expr, extent_of, index, is_dim, unflatten
 from ..emit.affine import Box
 from ..space import Config
 from ..target import Kind, Target
 from ..task import Task
 
+_LONG = 8
+"""Operations per element from which on an elementwise operation counts as long."""
 PARALLEL_THRESHOLD = 20e-6
 """Seconds of work below which a kernel stays on one thread: starting a parallel loop costs a few microseconds."""
 
@@ -23,6 +25,14 @@ def estimated_seconds(graph: Graph, target: Target) -> float:
     """A rough time of ``graph`` on one core: arithmetic at a third of the peak, or its bytes at a cache's pace."""
     cost = graph_cost(graph)
     return max(cost.flops / (0.3 * target.peak_flops), (cost.bytes_read + cost.bytes_written) / 30e9)
+
+
+def is_long(node: Node, graph: Graph) -> bool:
+    """Whether elementwise ``node`` of ``graph`` takes many instructions an element, as transcendental functions do; by the cost model."""
+    sizes = typical_values(graph.symbols)
+    result = type_at(node.output.tensor, sizes)
+    flops = lookup(node.op).flops([type_at(value.tensor, sizes) for value in node.inputs], node.attributes, [result])
+    return flops // max(result.elements, 1) >= _LONG
 
 
 def worth_parallel(task: Task) -> bool:

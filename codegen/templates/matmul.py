@@ -2,7 +2,8 @@
 
 ``b`` is stored as panels of ``nr`` columns, ``[columns / nr][K][nr]``: a constant is packed once at compile time, anything else by
 the kernel itself. Each thread takes some panels and some rows; for each panel it walks over its rows in register tiles that run
-through all of K, and the fused operations are applied to a tile before it leaves the registers.
+through all of K, and the fused operations are applied to a tile before it leaves the registers. Where the rows of the first operand do
+not fit the second-level cache, K is cut into blocks whose rows do, and tiles are added up in the workspace.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tvm import tirx
@@ -19,7 +20,7 @@ from ...errors import LoweringError
 from ...ir import Dim, Graph, Layout, Node, Value, same_dim
 from ..emit import Emitter, Expr, Kernel, extent_of, index, unflatten
 from ..space import Config, Space
-from ..target import Target
+from ..target import Kind, Target
 from ..task import Task
 from ..template import LoweredKernel, Template
 from .region import AnchoredRegion, Epilogue, broadcast_row
@@ -107,12 +108,13 @@ class Product:
 class MatmulTemplate(Template):
     """Regions around one ``matmul`` or ``linear`` with elementwise operations and views before and after it.
 
-    Knobs: ``rows`` and ``vectors`` of the register tile, ``unroll`` of the reduction loop, ``row_groups``: into how many groups
-    the threads are split along the rows (the others split the columns).
+    Knobs: ``rows`` and ``vectors`` of the register tile, ``unroll`` of the reduction loop, ``block_depth`` of the reduction that is
+    done for all columns before the next, ``row_groups``: into how many groups the threads are split along the rows (the others split
+    the columns).
     """
 
     name = "matmul"
-    revision = 1
+    revision = 2
 
     def takes(self, graph: Graph) -> bool:
         region = AnchoredRegion.find(graph, ("matmul", "linear"), symbolic=True)
@@ -135,10 +137,11 @@ class MatmulTemplate(Template):
             return predicted_cycles(product, target, parallel, knobs)
 
         points = [
-            {"row_groups": group, "rows": row, "unroll": 4, "vectors": vectors}
+            {"block_depth": depth, "row_groups": group, "rows": row, "unroll": 4, "vectors": vectors}
             for group in groups
             for row in rows
             for vectors in panels
+            for depth in _block_depths(product, target, group)
             if fits_registers(target, row, vectors)
         ]
         ranked = sorted(points, key=cost)
@@ -148,7 +151,7 @@ class MatmulTemplate(Template):
         def allows(knobs: Mapping[str, int]) -> bool:
             return tuple(sorted({**knobs, "unroll": 4}.items())) in chosen
 
-        choices = {name: tuple(sorted({point[name] for point in best})) for name in ("row_groups", "rows", "vectors")}
+        choices = {name: tuple(sorted({point[name] for point in best})) for name in ("block_depth", "row_groups", "rows", "vectors")}
         choices["unroll"] = (2, 4, 8)
         return Space(self.name, tuple(sorted(choices.items())), Config.of(self.name, best[0]), allows)
 
@@ -160,6 +163,27 @@ class MatmulTemplate(Template):
 
 _CHOSEN = 8
 """Register tiles kept for each way of sharing the rows, so that spaces have a few dozen points."""
+_SHALLOWEST = 128
+"""Depth of a block below which reading and storing partial sums is no longer negligible."""
+_BLOCK_SHARE = 0.5
+"""Of the second-level cache, for the rows of a block; panels and partial sums pass through the rest."""
+_DISTANT_ROWS = 1.12
+"""By how much reading the rows from beyond the second-level cache for each panel slows a product down (measured)."""
+
+
+def _rows_fit(product: Product, target: Target, groups: int) -> bool:
+    """Whether the rows of a thread stay in the second-level cache from panel to panel."""
+    return int(product.rows) // groups * product.depth * _FLOAT <= _BLOCK_SHARE * target.l2_bytes
+
+
+def _block_depths(product: Product, target: Target, groups: int) -> tuple[int, ...]:
+    """The whole depth, and one at which rows fit the second-level cache if they do not otherwise (static shapes only)."""
+    whole = (product.depth,)
+    if target.kind is not Kind.CPU or product.batch != 1 or not target.l2_bytes or _rows_fit(product, target, groups):
+        return whole
+    most = max(int(_BLOCK_SHARE * target.l2_bytes) // (_FLOAT * max(int(product.rows) // groups, 1)), _SHALLOWEST)
+    depth = int(round_up(EvenSplit(product.depth, most).largest, 8))
+    return (depth, product.depth) if depth < product.depth else whole
 
 
 def _region(task: Task) -> AnchoredRegion:
@@ -182,7 +206,18 @@ def predicted_cycles(product: Product, target: Target, parallel: int, knobs: Map
 
     tail_cycles = panel_cycles(-(-tail // target.vector_lanes)) if tail else None
     slowest = busiest_share(panel_cycles(vectors), full, tail_cycles, int(product.batch), parallel // groups)
-    return slowest * group_penalty(groups) * alias_penalty(product.depth * _FLOAT, split.largest)
+    distant = knobs["block_depth"] >= product.depth and not _rows_fit(product, target, groups)
+    return slowest * group_penalty(groups) * alias_penalty(product.depth * _FLOAT, split.largest) * (_DISTANT_ROWS if distant else 1.0)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """``depth`` steps of the reduction from ``start`` on, against a panel of which ``columns`` exist. The last one completes the sums."""
+
+    start: Expr
+    depth: int
+    columns: int
+    is_last: bool
 
 
 class _Lowering:
@@ -214,7 +249,9 @@ class _Lowering:
             a_bytes = round_up(product.batch * product.rows * self.a_stride * _FLOAT, _ALIGNMENT)
         b_bytes: Dim = 0 if self.b_packed is not None else product.batch * self.panels * product.depth * self.panel * _FLOAT
         layouts = {} if self.b_packed is None else {self.b_packed: product.b_layout(self.panel)}
-        self.kernel = Kernel(self.region.graph, workspace_bytes=a_bytes + b_bytes, layouts=layouts)
+        self.block = min(config["block_depth"], product.depth)
+        sums: Dim = 0 if self.block == product.depth else product.rows * self.panels * self.panel
+        self.kernel = Kernel(self.region.graph, workspace_bytes=a_bytes + b_bytes + sums * _FLOAT, layouts=layouts)
         self.emitter = self.kernel.emitter
         self.epilogue = Epilogue(self.kernel, self.region)
         self.layouts = layouts
@@ -226,6 +263,8 @@ class _Lowering:
             self.b: Any = self.kernel.inputs[self.b_value]
         else:
             self.b = self.kernel.workspace(b_bytes // _FLOAT, "float32", a_bytes, "panels")
+        if self.block < product.depth:
+            self.sums: Any = self.kernel.workspace(sums, "float32", a_bytes + b_bytes, "sums")
 
     def _plain_a(self) -> Value | None:
         """The graph input that already is ``[batch, rows, depth]`` in memory."""
@@ -257,22 +296,29 @@ class _Lowering:
             column_part = emitter.simplify(thread % column_groups)
             with share(emitter, column_part, column_groups, product.batch * self.panels) as (low, high):
                 count = emitter.simplify(high - low)
+                blocks = -(-product.depth // self.block)
+                if blocks > 1:
+                    with emitter.loop(blocks - 1, name="block") as block, emitter.loop(count, name="panel", start=low) as number:
+                        self._panel(row_part, index(0), number, _Block(block * self.block, self.block, self.panel, is_last=False))
+                last = (blocks - 1) * self.block
                 with emitter.loop(count, name="panel", start=low) as item:
                     batch = emitter.bind(emitter.simplify(item // self.panels)) if product.batch != 1 else index(0)
                     number = emitter.bind(emitter.simplify(item % self.panels)) if product.batch != 1 else item
+                    whole = _Block(index(last), product.depth - last, self.panel, is_last=True)
+                    narrow = replace(whole, columns=tail)
                     if not tail:
-                        self._panel(row_part, batch, number, self.panel)
+                        self._panel(row_part, batch, number, whole)
                     elif self.panels == 1:
-                        self._panel(row_part, batch, index(0), tail)
+                        self._panel(row_part, batch, index(0), narrow)
                     else:
                         with emitter.when(number < self.panels - 1):
-                            self._panel(row_part, batch, number, self.panel)
+                            self._panel(row_part, batch, number, whole)
                         with emitter.when(tirx.EQ(number, index(self.panels - 1))):
-                            self._panel(row_part, batch, index(self.panels - 1), tail)
+                            self._panel(row_part, batch, index(self.panels - 1), narrow)
         return LoweredKernel(self.kernel.finish(), self.layouts, self.kernel.workspace_bytes)
 
-    def _panel(self, row_part: Expr, batch: Expr, number: Expr, columns: int) -> None:
-        """All register tiles of this thread's rows against one panel, of which ``columns`` columns exist."""
+    def _panel(self, row_part: Expr, batch: Expr, number: Expr, block: _Block) -> None:
+        """All register tiles of this thread's rows against one ``block`` of a panel."""
         emitter = self.emitter
         if self.split is None:
             with contextlib.ExitStack() as stack:
@@ -281,44 +327,52 @@ class _Lowering:
                     bounds = stack.enter_context(share(emitter, row_part, self.groups, tile_count(self.row_runs)))
                 for step in self.row_runs:
                     with step.loop(emitter, *bounds) as row:
-                        self._tile(batch, number, row, step.size, columns)
+                        self._tile(batch, number, row, step.size, block)
             return
         for run in self.split.runs:
             if self.groups == 1:
                 with self.split.loop(emitter, run) as row:
-                    self._tile(batch, number, row, run.size, columns)
+                    self._tile(batch, number, row, run.size, block)
                 continue
             with (
                 share(emitter, row_part, self.groups, self.split.tiles) as (low, high),
                 self.split.loop(emitter, run, low, high) as row,
             ):
-                self._tile(batch, number, row, run.size, columns)
+                self._tile(batch, number, row, run.size, block)
 
-    def _tile(self, batch: Expr, number: Expr, row: Expr, rows: int, columns: int) -> None:
+    def _tile(self, batch: Expr, number: Expr, row: Expr, rows: int, block: _Block) -> None:
         emitter, product = self.emitter, self.product
-        vectors = -(-columns // self.lanes)
+        vectors = -(-block.columns // self.lanes)
         tile = RegisterTile(emitter, self.target, rows, vectors)
-        a_offset = emitter.bind(emitter.simplify((batch * extent_of(product.rows) + row) * self.a_stride), "a_at")
-        b_offset = emitter.bind(emitter.simplify((batch * self.panels + number) * (product.depth * self.panel)), "b_at")
-        nest = merge_loops([ReductionLoop(product.depth, 1, self.panel)])
+        a_at = emitter.simplify((batch * extent_of(product.rows) + row) * self.a_stride + block.start)
+        b_at = emitter.simplify((batch * self.panels + number) * (product.depth * self.panel) + block.start * self.panel)
+        a_offset, b_offset = emitter.bind(a_at, "a_at"), emitter.bind(b_at, "b_at")
+        nest = merge_loops([ReductionLoop(block.depth, 1, self.panel)])
         row_offsets = [number * self.a_stride for number in range(rows)]
-        tile.accumulate(self.a, a_offset, row_offsets, self.b, b_offset, nest, self.unroll, self._ahead(b_offset, row, rows))
+        if self.block < product.depth:
+            sums_at = emitter.bind(emitter.simplify((number * product.rows + row) * self.panel), "sums_at")
+            with emitter.scope() if block.is_last else emitter.when(block.start > 0):
+                tile.load(self.sums, sums_at, self.panel)
+        tile.accumulate(self.a, a_offset, row_offsets, self.b, b_offset, nest, self.unroll, self._ahead(b_offset, row, rows, block.depth))
+        if not block.is_last:
+            tile.spill(self.sums, sums_at, self.panel)
+            return
 
         def store(step: Expr | int, lane: Expr, element: Expr) -> None:
             column = number * self.panel + lane
             indices = product.result_indices(emitter, batch, row + step, column)
             self.epilogue.store(indices, self._with_bias(element, column))
 
-        tile.for_each(columns, self.epilogue.is_long, store)
+        tile.for_each(block.columns, self.epilogue.is_long, store)
 
-    def _ahead(self, b_offset: Expr, row: Expr, rows: int) -> Ahead | None:
-        """This tile's share of the next panel, which the first tile of that panel would otherwise wait for."""
+    def _ahead(self, b_offset: Expr, row: Expr, rows: int, depth: int) -> Ahead | None:
+        """This tile's share of the same block of the next panel, which the first tile of that panel would otherwise wait for."""
         product = self.product
         if self.b_packed is None or self.split is None or not streams(self.target, product.columns * product.depth * _FLOAT, self.split):
             return None
-        panel = product.depth * self.panel
-        share = -(-panel // self.split.extent)
-        return Ahead(self.b, self.emitter.bind(self.emitter.simplify(b_offset + panel + row * share), "ahead"), rows * share)
+        share = -(-depth * self.panel // self.split.extent)
+        place = b_offset + product.depth * self.panel + row * share
+        return Ahead(self.b, self.emitter.bind(self.emitter.simplify(place), "ahead"), rows * share)
 
     def _with_bias(self, element: Expr, column: Expr) -> Expr:
         anchor = self.region.anchor

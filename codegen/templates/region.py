@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from ...ir import Dim, DType, Graph, Layout, Node, TensorType, Value, lookup, type_at, typical_values
+from ...ir import Dim, DType, Graph, Layout, Node, TensorType, Value
 from ..emit import Evaluator, Expr, Kernel, computes, flatten, pulls, unflatten
 from ..emit.access import through_reshape
 from ..emit.scalar import vectorises
+from .loops import is_long
 
 _STEPS = ("reshape", "permute", "relayout")
 """Views that an anchor's result may pass on its way to an output: bijections of its elements."""
@@ -114,7 +115,7 @@ class Epilogue:
         self._region = region
         self._element: Expr = None
         self.evaluator = Evaluator(kernel, {region.anchor.output: lambda indices: self._element})
-        self.is_long = any(_instructions(node, region.graph) >= _LONG for node in region.graph.nodes if node is not region.anchor)
+        self.is_long = any(is_long(node, region.graph) for node in region.graph.nodes if node is not region.anchor)
         """Whether storing an element takes so many instructions that templates should emit them in a loop."""
 
     def store(self, indices: Sequence[Expr], element: Expr) -> None:
@@ -122,18 +123,6 @@ class Epilogue:
         self._element = element
         for position, output in enumerate(self._region.graph.outputs):
             self.evaluator.store_outputs(position, self._region.place(self._kernel, output, indices))
-
-
-_LONG = 8
-"""Operations per element from which on an epilogue counts as long: transcendental functions."""
-
-
-def _instructions(node: Node, graph: Graph) -> int:
-    """Operations per element of an elementwise ``node`` of ``graph``, by the cost model."""
-    sizes = typical_values(graph.symbols)
-    result = type_at(node.output.tensor, sizes)
-    flops = lookup(node.op).flops([type_at(value.tensor, sizes) for value in node.inputs], node.attributes, [result])
-    return flops // max(result.elements, 1)
 
 
 def broadcast_row(kernel: Kernel, shape: Sequence[Dim], result: Sequence[Dim], position: Expr) -> list[Expr]:

@@ -16,13 +16,14 @@ from tvm import tirx
 
 from ..emit import VECTORIZED, Emitter, Expr, ramp, spread
 from ..target import Target
+from .loops import largest_power_of_two
 
 _LINE = 16
 """Elements of a cache line."""
+_TOGETHER = 4
+"""Vectors of a long epilogue that are computed together."""
 _MOST_PREFETCHES = 4
 """In an iteration: where rows are so few that more would be needed, memory is the limit anyway."""
-_FOR_READING = [tirx.IntImm("int32", number) for number in (0, 2, 1)]
-"""Of llvm.prefetch: read, into the second-level cache, data."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,13 @@ class RegisterTile:
         for step in range(trips * times, loop.extent):
             self._step(a, a_offset + step * loop.a_stride, row_offsets, b, b_offset + step * loop.b_stride)
 
+    def load(self, buffer: Any, offset: Expr, row_stride: int) -> None:
+        """Takes the accumulators from where :meth:`spill` put them."""
+        for row in range(self.rows):
+            for vector in range(self.vectors):
+                value = tirx.BufferLoad(buffer, [self._ramp(offset + (row * row_stride + vector * self.lanes))])
+                self._emitter.emit(tirx.BufferStore(self.accumulators, value, [self._ramp((row * self.vectors + vector) * self.lanes)]))
+
     def spill(self, buffer: Any, offset: Expr, row_stride: int) -> None:
         """Stores the accumulators: row ``i`` at ``offset + i * row_stride`` of the flat ``buffer``."""
         for row in range(self.rows):
@@ -144,16 +152,16 @@ class RegisterTile:
         copy = emitter.allocate(self.rows * width, "float32", "tile")
         for start in range(0, self.rows * width, self.lanes):
             emitter.emit(tirx.BufferStore(copy, tirx.BufferLoad(self.accumulators, [self._ramp(start)]), [self._ramp(start)]))
-        whole = columns // self.lanes
         with emitter.loop(self.rows, name="row") as row:
-            if whole:
-                with emitter.loop(whole, name="vector") as vector, emitter.loop(self.lanes, VECTORIZED, "lane") as lane:
-                    column = vector * self.lanes + lane
+            start = 0
+            while start < columns:
+                # Several registers at once, whose chains of instructions LLVM interleaves.
+                count = min(_TOGETHER * self.lanes, columns - start)
+                count = self.lanes * largest_power_of_two(count // self.lanes) if count > self.lanes else count
+                with emitter.loop(count, VECTORIZED, "lane") as lane:
+                    column = lane + start
                     use(row, column, tirx.BufferLoad(copy, [row * width + column]))
-            if columns % self.lanes:
-                with emitter.loop(columns % self.lanes, VECTORIZED, "lane") as lane:
-                    column = lane + whole * self.lanes
-                    use(row, column, tirx.BufferLoad(copy, [row * width + column]))
+                start += count
 
     @contextmanager
     def _lanes(self, row: int, column: int, width: int) -> Iterator[tuple[Expr, Expr]]:
@@ -173,8 +181,7 @@ class RegisterTile:
         """The prefetches of iteration ``k`` of ``trips``: of every cache line of its share."""
         share = -(-ahead.count // trips)
         for line in range(min(-(-share // _LINE), _MOST_PREFETCHES)):
-            place = tirx.BufferLoad(ahead.buffer, [ahead.start + k * share + line * _LINE])
-            self._emitter.emit(tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", tirx.address_of(place), *_FOR_READING)))
+            self._emitter.prefetch(ahead.buffer, ahead.start + k * share + line * _LINE)
 
     def _step(self, a: Any, a_offset: Expr, row_offsets: Sequence[int], b: Any, b_offset: Expr) -> None:
         columns = []

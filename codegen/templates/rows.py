@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from tvm import tirx
 
@@ -123,9 +123,22 @@ def _groups(places: Sequence[Walk], axes: Sequence[int], shape: Sequence[Dim], s
 
 
 class Rows:
-    """Emits row computations over ``loops`` with vectors of ``lanes``; ``accumulators`` of them break the chain of dependent sums."""
+    """Emits row computations over ``loops`` with vectors of ``lanes``; ``accumulators`` of them break the chain of dependent sums.
 
-    def __init__(self, emitter: Emitter, loops: RowLoops, lanes: int, accumulators: int = 4, vectorised: bool = True) -> None:
+    ``ahead`` gives what the next row will read where this one reads an element: a buffer and an offset. It is brought into the caches
+    during the second pass, which computes while memory would otherwise have nothing to do.
+    """
+
+    def __init__(
+        self,
+        emitter: Emitter,
+        loops: RowLoops,
+        lanes: int,
+        accumulators: int = 4,
+        vectorised: bool = True,
+        ahead: Callable[[Element], tuple[Any, Expr]] | None = None,
+    ) -> None:
+        self.ahead = ahead
         self.emitter = emitter
         self.loops = loops
         self.accumulators = accumulators
@@ -179,6 +192,7 @@ class Row:
         self._loops = rows.loops
         self._indices = indices
         self._start = start
+        self._passes = 0
 
     def _lane_indices(self, lane: Expr) -> dict[int, Expr]:
         group = self._loops.lane
@@ -267,36 +281,49 @@ class Row:
             return
         *outer, inner = self._loops.reduced or (LoopGroup((), ()),)
         accumulators = self._rows.accumulators
+        ahead = self._rows.ahead if self._passes == 1 else None
+        self._passes += 1
         with self._outer_reduced(outer) as (indices, position):
 
             def at(place: Expr, lane: Expr) -> Element:
                 found = {**indices, **inner.indices(emitter, place)} if inner.axes else dict(indices)
                 return Element(found, position * extent_of(inner.extent) + place, lane)
 
-            def vector(start: Expr, slot: int, fresh_from: Expr | int = 0) -> None:
-                with emitter.loop(lanes, kind) as lane:
+            def vector(start: Expr, slot: int = 0, fresh_from: Expr | int = 0, count: int = 1) -> None:
+                with emitter.loop(count * lanes, kind) as lane:
                     fresh = None if isinstance(fresh_from, int) and not fresh_from else lane >= fresh_from
                     body(at(start + lane, lane), slot, fresh)
 
+            def together(first: Expr) -> None:
+                """A vector for each accumulator: as one of several registers, whose chains of instructions LLVM interleaves."""
+                if lanes > 1:
+                    if ahead is not None:
+                        buffer, offset = ahead(at(first * lanes, index(0)))
+                        emitter.prefetch(buffer, offset, accumulators * lanes)
+                    vector(first * lanes, count=accumulators)
+                    return
+                for slot in range(accumulators):
+                    vector(first + slot, slot)
+
             if not isinstance(inner.extent, int):
-                self._symbolic_pass(inner, at, vector, body)
+                self._symbolic_pass(inner, at, vector, together, body)
                 return
             blocks, rest = divmod(inner.extent, lanes * accumulators)
             if blocks:
                 with emitter.loop(blocks) as block:
-                    for slot in range(accumulators):
-                        vector((block * accumulators + slot) * lanes, slot)
+                    together(block * accumulators)
             whole, rest = divmod(rest, lanes)
             for slot in range(whole):
                 vector(index((blocks * accumulators + slot) * lanes), slot)
             if rest:
-                vector(index(inner.extent - lanes), 0, lanes - rest)
+                vector(index(inner.extent - lanes), fresh_from=lanes - rest)
 
     def _symbolic_pass(
         self,
         inner: LoopGroup,
         at: Callable[[Expr, Expr], Element],
         vector: Callable[..., None],
+        together: Callable[[Expr], None],
         body: Callable[[Element, int, Expr | None], None],
     ) -> None:
         """The innermost loop of a pass over a row of symbolic length: vectors for as many as fit, an overlapping one for the rest, or
@@ -304,18 +331,17 @@ class Row:
         emitter, lanes, accumulators = self._emitter, self._rows.lanes, self._rows.accumulators
         size = index(inner.extent)
         with emitter.loop(inner.extent // (lanes * accumulators)) as block:
-            for slot in range(accumulators):
-                vector((block * accumulators + slot) * lanes, slot)
+            together(block * accumulators)
         if accumulators > 1:
             done = emitter.bind(emitter.simplify(size // (lanes * accumulators) * accumulators))
             with emitter.loop(emitter.simplify(size // lanes - done)) as block:
-                vector((done + block) * lanes, 0)
+                vector((done + block) * lanes)
         if lanes == 1 or emitter.divides(lanes, inner.extent):
             return
         rest = emitter.bind(emitter.simplify(size % lanes))
         short = emitter.least(inner.extent) < lanes
         with emitter.when(tirx.And(rest > 0, size >= lanes) if short else rest > 0):
-            vector(emitter.bind(size - lanes), 0, lanes - rest)
+            vector(emitter.bind(size - lanes), fresh_from=lanes - rest)
         if short:
             with emitter.when(size < lanes), emitter.loop(inner.extent) as place:
                 body(at(place, index(0)), 0, None)

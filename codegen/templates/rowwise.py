@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tvm import tirx
 
-from ...ir import Dim, Graph, Value
+from ...ir import Dim, DType, Graph, Value
 from ..emit import Evaluator, Expr, Kernel, index, pulls
+from ..emit.access import physical_offset
 from ..emit.affine import Probe
 from ..emit.attributes import attributes_of
 from ..emit.math import exp_nonpositive, f32, log, select
 from ..emit.scalar import vectorises
 from ..emit.softmax_power import LOG2_E, exp2_nonpositive
 from ..space import Config, Space
+from ..target import Kind
 from ..task import Task
 from ..template import LoweredKernel, Template
 from .loops import runs_parallel, streamed_outputs, worth_parallel
@@ -33,7 +35,7 @@ class Rowwise(Template):
     """
 
     name: ClassVar[str] = "rowwise"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
 
     def takes(self, graph: Graph) -> bool:
         region = AnchoredRegion.find(graph, OPS, free_outputs=True, symbolic=True)
@@ -53,7 +55,8 @@ class Rowwise(Template):
         assert region is not None
         kernel = Kernel(task.graph, streamed=streamed_outputs(task))
         computation = RowwiseComputation(kernel, region)
-        rows = Rows(kernel.emitter, computation.loops, config["lanes"], config["accumulators"])
+        ahead = computation.next_row if task.target.kind is Kind.CPU and computation.streams(task.target.l3_bytes) else None
+        rows = Rows(kernel.emitter, computation.loops, config["lanes"], config["accumulators"], ahead=ahead)
         rows.run(runs_parallel(task, config), 4 * task.threads, lambda row: computation.row(row, rows.stage_size))
         return LoweredKernel(kernel.finish())
 
@@ -84,6 +87,17 @@ class RowwiseComputation:
             "group_norm": self._centred_norm,
             "rms_norm": self._rms_norm,
         }[self.node.op](row, stage_size or 0 if staged else 0)
+
+    def streams(self, cache: int) -> bool:
+        """Whether rows are read one after the other from an operand that does not fit ``cache`` bytes."""
+        type = self.operand.tensor
+        adjacent = self.loops.lane is None and type.layout.is_row_major and self.axes == tuple(range(len(self.shape)))[-len(self.axes) :]
+        return self.operand.node is None and adjacent and type.is_static and 0 < cache < type.nbytes and type.dtype is DType.FLOAT32
+
+    def next_row(self, element: Element) -> tuple[Any, Expr]:
+        """Where the operand's element of the next row is."""
+        offset = physical_offset(self.operand.tensor, self._at(element))
+        return self.kernel.inputs[self.operand], self.emitter.simplify(offset + index(self.loops.length))
 
     def _touch(self, probe: Probe, indices: Sequence[Expr]) -> None:
         """Everything that a row reads and writes, for the analysis of its loops."""

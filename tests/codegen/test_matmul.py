@@ -72,6 +72,21 @@ def test_rows_and_columns_shared_among_four_threads() -> None:
     check(TEMPLATE, task, configs[::3])
 
 
+@pytest.mark.parametrize(("rows", "depth", "columns"), [((40,), 2100, 70), ((2, 65), 3072, 48)])
+def test_depth_in_blocks_where_rows_do_not_fit_the_second_level_cache(rows: tuple[int, ...], depth: int, columns: int) -> None:
+    target = Target.parse("cpu -mcpu=x86-64-v3 -l2=512")
+    builder = GraphBuilder()
+    x, w, bias = builder.input(f32(*rows, depth)), builder.input(f32(columns, depth)), builder.input(f32(columns))
+    graph = builder.finish([builder.call("gelu", builder.call("linear", x, w, bias))])
+    for constants, threads in (({1, 2}, 1), (set(), 2)):
+        task = task_of(graph, constants, target, threads=threads)
+        configs = TEMPLATE.space(task).configs
+        blocked = [config for config in configs if config["block_depth"] < depth]
+        assert blocked
+        assert len(blocked) < len(configs)
+        check(TEMPLATE, task, [*blocked[::6], next(config for config in configs if config["block_depth"] == depth)])
+
+
 @pytest.mark.parametrize("processor", ["x86-64-v3", "x86-64-v2"])
 def test_narrow_vectors(processor: str) -> None:
     check(TEMPLATE, task_of(linear((37,), 30, 53), {1}, Target.parse(f"cpu -mcpu={processor}")))
