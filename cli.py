@@ -12,21 +12,37 @@ import pathlib
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from .errors import DatabaseError, DeviceUnavailableError, Error, OptionError
+from .console import (
+    DatabaseOption,
+    JsonOption,
+    Model,
+    ModelOrArtifact,
+    TargetOption,
+    ThreadsOption,
+    compile_source,
+    err,
+    examples,
+    is_artifact,
+    is_c,
+    load_artifact,
+    load_source,
+    out,
+    print_json,
+    size_text,
+    working,
+)
+from .errors import DeviceUnavailableError, Error
 
 if TYPE_CHECKING:
-    from .benchmarks.report import Plan, Report
-    from .model_source import ModelSource
+    from .benchmarks.report import Report
 
 app = typer.Typer(
     name="mlc",
@@ -37,8 +53,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out = Console()
-err = Console(stderr=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -50,36 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _examples(*lines: str) -> str:
-    return "[bold]Examples[/]\n\n" + "\n\n".join(f"  {line}" for line in lines)
-
-
-Model = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL",
-        show_default=False,
-        help="file.py:function or package.module:function that returns (model, example_inputs), or a .pt2 file.",
-    ),
-]
-ModelOrArtifact = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL|FILE.mlc",
-        show_default=False,
-        help="A compiled artifact, or file.py:function, package.module:function (returning (model, example_inputs)), a .pt2 file.",
-    ),
-]
-TargetOption = Annotated[str, typer.Option("--target", "-t", help="What to compile for; 'mlc targets' lists what there is.")]
-ThreadsOption = Annotated[int | None, typer.Option("--threads", "-j", min=1, help="Threads to use; all cores unless given.")]
-DatabaseOption = Annotated[
-    pathlib.Path | None, typer.Option("--database", "-d", help="Tuning database to take the best known schedules from.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
-
-
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "mlc compile mlc.benchmarks.models:resnet50 -o resnet50.mlc",
         "mlc compile my_model.py:make -o my.mlc --threads 4 --database tuning.db",
         "mlc compile exported.pt2 -o exported.mlc --target 'cpu -mcpu=x86-64-v3 -threads=8'",
@@ -99,13 +85,13 @@ def compile(
     The artifact is one file: native code, packed weights and the signature. 'mlc run' and mlc.load() take it. For microcontrollers
     an output that does not end in .mlc is a folder to write C sources to.
     """
-    source = _load(model)
+    source = load_source(model)
     path = output or pathlib.Path(f"{source.name}.mlc")
     begin = time.perf_counter()
-    compiled = _compile(source, target, threads, database)
+    compiled = compile_source(source, target, threads, database)
     files = [path]
-    with _working(f"writing {path}"):
-        if _is_c(compiled) and path.suffix != ".mlc":
+    with working(f"writing {path}"):
+        if is_c(compiled) and path.suffix != ".mlc":
             files = list(compiled.export_c(path, source.name))
         else:
             compiled.save(path)
@@ -113,15 +99,15 @@ def compile(
     size = sum(file.stat().st_size for file in files)
     if json:
         report = compiled.report().to_dict()
-        _print_json({"artifact": str(path), "files": [str(file) for file in files], "bytes": size, "seconds": seconds, "report": report})
+        print_json({"artifact": str(path), "files": [str(file) for file in files], "bytes": size, "seconds": seconds, "report": report})
         return
-    out.print(f"compiled [bold]{escape(source.name)}[/] in {seconds:.1f} s: {escape(str(path))}, {_size(size)}")
-    if _is_c(compiled):
+    out.print(f"compiled [bold]{escape(source.name)}[/] in {seconds:.1f} s: {escape(str(path))}, {size_text(size)}")
+    if is_c(compiled):
         out.print(str(compiled.report()), highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "mlc run mlc.benchmarks.models:mobilenet_v2",
         "mlc run my_model.py:make --repeat 200 --json",
         "mlc run resnet50.mlc --input image.npy --output logits.npz",
@@ -148,16 +134,16 @@ def run(
     """
     from .running import run_artifact, run_model
 
-    if _is_artifact(model):
-        with _working(f"running {model}"):
-            result = run_artifact(pathlib.Path(model).stem, _artifact(model), inputs or [], repeat, output)
+    if is_artifact(model):
+        with working(f"running {model}"):
+            result = run_artifact(pathlib.Path(model).stem, load_artifact(model), inputs or [], repeat, output)
     else:
-        source = _load(model)
-        compiled = _compile(source, target, threads, database)
-        with _working(f"running {source.name}"):
+        source = load_source(model)
+        compiled = compile_source(source, target, threads, database)
+        with working(f"running {source.name}"):
             result = run_model(source, compiled, inputs or [], repeat, output, check)
     if json:
-        _print_json(result.to_dict())
+        print_json(result.to_dict())
     else:
         out.print(result.table())
     if not result.sound:
@@ -166,7 +152,7 @@ def run(
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "mlc report mlc.benchmarks.models:mlp",
         "mlc report resnet50.mlc --json > resnet50.json",
     )
@@ -181,22 +167,22 @@ def report(
     """Show what a compiled model consists of, and where its time goes, kernel by kernel."""
     from .runtime import Report
 
-    compiled = _artifact(model) if _is_artifact(model) else _compile(_load(model), target, threads, database)
+    compiled = load_artifact(model) if is_artifact(model) else compile_source(load_source(model), target, threads, database)
     found = compiled.report()
-    if not _is_c(compiled):  # else the device is elsewhere: sizes, but no times
+    if not is_c(compiled):  # else the device is elsewhere: sizes, but no times
         try:
-            with _working("profiling"):
+            with working("profiling"):
                 found = Report(found.name, tuple(executable.profile() for executable in compiled.executables))
         except DeviceUnavailableError as error:
             err.print(f"without times: {error}", highlight=False, markup=False, soft_wrap=True)
     if json:
-        _print_json(found.to_dict())
+        print_json(found.to_dict())
     else:
         out.print(str(found), highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "mlc tune mlc.benchmarks.models:resnet50 --database tuning.db --trials 64",
         "mlc tune my_model.py:make -d tuning.db --seconds 600",
         "mlc compile my_model.py:make -d tuning.db -o my.mlc   (uses what was found)",
@@ -216,8 +202,8 @@ def tune(
 
     from .tuning_report import tuning_dict, tuning_table
 
-    source = _load(model)
-    with _working(f"tuning {source.name}") as tell:
+    source = load_source(model)
+    with working(f"tuning {source.name}") as tell:
         result = mlc.tune(
             source.model,
             example_inputs=source.inputs,
@@ -230,13 +216,13 @@ def tune(
             progress=lambda state: tell(state.trials, state.trials_budget, f"{state.elapsed:.0f} s"),
         )
     if json:
-        _print_json(tuning_dict(result))
+        print_json(tuning_dict(result))
     else:
         out.print(tuning_table(result))
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "mlc bench                         (eight models, mlc and eager PyTorch)",
         "mlc bench resnet50 my_model.py:make --rounds 9",
         "mlc bench kernels --threads 1",
@@ -285,6 +271,7 @@ def bench(
     from .benchmarks.page import page
     from .benchmarks.progress import steps
     from .benchmarks.report import Plan
+    from .benchmarks.saved import earlier_report, replace_text
     from .benchmarks.suite import run as run_plan
     from .benchmarks.systems import BASELINE, OURS
     from .benchmarks.systems import against as systems_against
@@ -299,16 +286,16 @@ def bench(
         seconds=seconds,
         patience=patience,
     )
-    with _working("measuring what this machine can do"):
+    with working("measuring what this machine can do"):
         here = machine.measure(plan.threads)
 
     def write(report: Report) -> None:
         if save is not None:
-            _replace(save, json_module.dumps(report.to_dict(), indent=1) + "\n")
+            replace_text(save, json_module.dumps(report.to_dict(), indent=1) + "\n")
         if html is not None:
-            _replace(html, page(report))
+            replace_text(html, page(report))
 
-    earlier = _earlier(save, plan) if resume else None
+    earlier = earlier_report(save, plan) if resume else None
     done = earlier.comparisons if earlier is not None else ()
     if earlier is not None and earlier.machine.processor == here.processor:
         here = here.at_least(earlier.machine.peaks)
@@ -317,42 +304,18 @@ def bench(
         result = run_plan(plan, here, progress, write, done)
     write(result)
     if json:
-        _print_json(result.to_dict())
+        print_json(result.to_dict())
     else:
         out.print(table(result))
     if not all(c.sound(system) for c in result.comparisons for system in (OURS, BASELINE) if system in c.timings):
         raise typer.Exit(1)
 
 
-def _replace(path: pathlib.Path, text: str) -> None:
-    """Writes a file in one step, so that whatever ends this process leaves the earlier one or the new one."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
 def _listed(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _earlier(path: pathlib.Path | None, plan: Plan) -> Report | None:
-    """What an earlier run of the same systems left in ``path``, if anything."""
-    from .benchmarks.report import Report
-
-    if path is None:
-        raise OptionError("--resume needs --save FILE, the file to go on with")
-    if not path.exists():
-        return None
-    try:
-        report = Report.from_dict(json_module.loads(path.read_text()))
-    except (ValueError, KeyError, TypeError) as error:
-        raise OptionError(f"'{path}' is no report that this version of mlc bench wrote; choose another file") from error
-    if report.plan.systems != plan.systems or report.plan.threads != plan.threads:
-        raise OptionError(f"'{path}' is of other systems or another number of threads; choose another file, or leave out --resume")
-    return report
-
-
-@app.command(epilog=_examples("mlc targets", "mlc targets --json", "mlc compile MODEL --target 'cpu -mcpu=znver4 -threads=2'"))
+@app.command(epilog=examples("mlc targets", "mlc targets --json", "mlc compile MODEL --target 'cpu -mcpu=znver4 -threads=2'"))
 def targets(json: JsonOption = False) -> None:
     """List the targets, and what mlc knows about this machine."""
     from .codegen.platforms.families import FAMILIES
@@ -363,7 +326,7 @@ def targets(json: JsonOption = False) -> None:
         here = Target.parse("cpu")
     known = [target for family in FAMILIES.values() for target in family.listed()]
     if json:
-        _print_json({"host": asdict(here) if here else None, "targets": [asdict(target) for target in known]})
+        print_json({"host": asdict(here) if here else None, "targets": [asdict(target) for target in known]})
         return
     if here is not None:
         out.print(f"this machine: [bold]{escape(str(here))}[/]", highlight=False)
@@ -371,7 +334,7 @@ def targets(json: JsonOption = False) -> None:
     for heading in ("target", "vectors", "L1", "L2", "L3"):
         grid.add_column(heading, justify="left" if heading == "target" else "right")
     for target in known:
-        sizes = (_size(size) if size else "-" for size in (target.l1_bytes, target.l2_bytes, target.l3_bytes))
+        sizes = (size_text(size) if size else "-" for size in (target.l1_bytes, target.l2_bytes, target.l3_bytes))
         grid.add_row(str(target).removesuffix(f" -threads={target.threads}"), f"{target.vector_bytes * 8} bit", *sizes)
     out.print(grid)
     options = "cpu -threads=N -l1=KiB -l2=KiB -l3=KiB; cortex-m -flash=SIZE -ram=SIZE -clock=MHz; cuda -arch=sm_XY -board=NAME"
@@ -379,7 +342,7 @@ def targets(json: JsonOption = False) -> None:
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "mlc fuzz --seconds 60",
         "mlc fuzz --seed 7 --count 200 --output reproducers/",
         "mlc fuzz --seed 7 --start 133 --count 1   (one case again)",
@@ -403,7 +366,7 @@ def fuzz(
     if seconds is None and count is None:
         seconds = 60.0
     campaign = Campaign(seed=seed, start=start, count=count, seconds=seconds, folder=output)
-    with _working("fuzzing") as tell:
+    with working("fuzzing") as tell:
 
         def progress(result: CaseResult) -> None:
             tell(result.number + 1 - start, count or 0, f"case {result.number}")
@@ -412,7 +375,7 @@ def fuzz(
 
         summary = campaign.run(progress)
     if json:
-        _print_json(summary.to_dict())
+        print_json(summary.to_dict())
     else:
         out.print(
             f"seed {seed}: {summary.cases} cases in {summary.seconds:.0f} s, {len(summary.failures)} failed, "
@@ -425,7 +388,7 @@ def fuzz(
         raise typer.Exit(1)
 
 
-@app.command(epilog=_examples("mlc cache", "mlc cache --clear"))
+@app.command(epilog=examples("mlc cache", "mlc cache --clear"))
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Delete everything in it.")] = False,
     json: JsonOption = False,
@@ -439,77 +402,9 @@ def cache(
     if clear and folder.is_dir():
         shutil.rmtree(folder)
     if json:
-        _print_json({"path": str(folder), "files": len(files), "bytes": size, "cleared": clear})
+        print_json({"path": str(folder), "files": len(files), "bytes": size, "cleared": clear})
     else:
-        out.print(f"{'deleted ' if clear else ''}{escape(str(folder))}: {len(files)} files, {_size(size)}", highlight=False)
-
-
-def _load(text: str) -> ModelSource:
-    with _working(f"loading {text}"):
-        from .model_source import load_model
-
-        return load_model(text)
-
-
-def _compile(source: ModelSource, target: str, threads: int | None, database: pathlib.Path | None) -> Any:
-    import mlc
-
-    if database is not None and not database.exists():
-        raise DatabaseError(f"there is no tuning database '{database}'; 'mlc tune' makes one")
-    with _working(f"compiling {source.name}") as progress:
-        return mlc.compile(
-            source.model,
-            example_inputs=source.inputs,
-            example_kwargs=dict(source.kwargs) or None,
-            target=target,
-            threads=threads,
-            database=database,
-            strict=True,
-            progress=progress,
-        )
-
-
-def _is_c(compiled: Any) -> bool:
-    """Whether a model was compiled to C sources for a microcontroller."""
-    return any(program.footprint is not None for program in compiled.report().programs)
-
-
-def _is_artifact(text: str) -> bool:
-    return text.endswith(".mlc")
-
-
-def _artifact(text: str) -> Any:
-    import mlc
-
-    return mlc.load(text)
-
-
-@contextlib.contextmanager
-def _working(what: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Shows that something goes on, and for how long; the function it gives takes (done, of how many, what is being done)."""
-    if not err.is_terminal:
-        yield lambda done, total, label: None
-        return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
-        bar = progress.add_task(escape(what), total=None)
-
-        def tell(done: int, total: int, label: str) -> None:
-            progress.update(bar, completed=done, total=total, description=escape(f"{what}: {label}"))
-
-        yield tell
-
-
-def _print_json(content: object) -> None:
-    print(json_module.dumps(content, indent=1))
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"
+        out.print(f"{'deleted ' if clear else ''}{escape(str(folder))}: {len(files)} files, {size_text(size)}", highlight=False)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 ``b`` is stored as panels of ``nr`` columns, ``[columns / nr][K][nr]``: a constant is packed once at compile time, anything else by
 the kernel itself. Each thread takes some panels and some rows; for each panel it walks over its rows in register tiles that run
 through all of K, and the fused operations are applied to a tile before it leaves the registers. Where the rows of the first operand do
-not fit the second-level cache, K is cut into blocks whose rows do, and tiles are added up in the workspace.
+not fit the second-level cache, rows are cut into blocks that do, and K as well if too few rows would fit: the tiles are then added up
+in the workspace.
 """
 
 from __future__ import annotations
@@ -163,27 +164,18 @@ class MatmulTemplate(Template):
 
 _CHOSEN = 8
 """Register tiles kept for each way of sharing the rows, so that spaces have a few dozen points."""
+_L2_FILLED = 0.8
+"""Share of the second-level cache beyond which rows do not stay there from panel to panel."""
 _SHALLOWEST = 128
 """Depth of a block below which reading and storing partial sums is no longer negligible."""
+_BLOCK_ROWS = 128
+"""With so many rows of a block, reading the second operand again for each block is negligible."""
 _BLOCK_SHARE = 0.5
 """Of the second-level cache, for the rows of a block; panels and partial sums pass through the rest."""
+_TILES_OF_A_BLOCK = 8
+"""Fewest register tiles along the rows of a block."""
 _DISTANT_ROWS = 1.12
 """By how much reading the rows from beyond the second-level cache for each panel slows a product down (measured)."""
-
-
-def _rows_fit(product: Product, target: Target, groups: int) -> bool:
-    """Whether the rows of a thread stay in the second-level cache from panel to panel."""
-    return int(product.rows) // groups * product.depth * _FLOAT <= _BLOCK_SHARE * target.l2_bytes
-
-
-def _block_depths(product: Product, target: Target, groups: int) -> tuple[int, ...]:
-    """The whole depth, and one at which rows fit the second-level cache if they do not otherwise (static shapes only)."""
-    whole = (product.depth,)
-    if target.kind is not Kind.CPU or product.batch != 1 or not target.l2_bytes or _rows_fit(product, target, groups):
-        return whole
-    most = max(int(_BLOCK_SHARE * target.l2_bytes) // (_FLOAT * max(int(product.rows) // groups, 1)), _SHALLOWEST)
-    depth = int(round_up(EvenSplit(product.depth, most).largest, 8))
-    return (depth, product.depth) if depth < product.depth else whole
 
 
 def _region(task: Task) -> AnchoredRegion:
@@ -191,6 +183,37 @@ def _region(task: Task) -> AnchoredRegion:
     if region is None:
         raise LoweringError("the matmul template takes regions with one matmul or linear; ask takes() first")
     return region
+
+
+def _are_distant(target: Target, elements: int) -> bool:
+    """Whether rows of so many ``elements`` in all come from beyond the second-level cache for each panel."""
+    return elements * _FLOAT > _L2_FILLED * target.l2_bytes
+
+
+def _can_block(product: Product, target: Target) -> bool:
+    return target.kind is Kind.CPU and target.l2_bytes > 0 and product.batch == 1
+
+
+def _block_depths(product: Product, target: Target, groups: int) -> tuple[int, ...]:
+    """The whole depth, and a smaller one if too few rows of the whole fit the second-level cache (static shapes only)."""
+    rows = max(min(int(product.rows) // groups, _BLOCK_ROWS), 1)
+    if not _can_block(product, target) or not _are_distant(target, rows * product.depth):
+        return (product.depth,)
+    most = max(int(_BLOCK_SHARE * target.l2_bytes) // (_FLOAT * rows), _SHALLOWEST)
+    depth = int(round_up(EvenSplit(product.depth, most).largest, 8))
+    return (depth, product.depth) if depth < product.depth else (product.depth,)
+
+
+def _row_blocks(product: Product, target: Target, groups: int, split: EvenSplit, depth: int) -> int:
+    """Into how many blocks the rows of a thread are cut so that ``depth`` elements of each fit the second-level cache.
+
+    1 where they do anyway, and where blocks would have so few tiles that reading the second operand for each costs more than it saves.
+    """
+    rows = int(product.rows) // groups
+    if not _can_block(product, target) or not _are_distant(target, rows * depth):
+        return 1
+    blocks = -(-rows * depth * _FLOAT // int(_BLOCK_SHARE * target.l2_bytes))
+    return blocks if split.tiles // groups >= _TILES_OF_A_BLOCK * blocks else 1
 
 
 def predicted_cycles(product: Product, target: Target, parallel: int, knobs: Mapping[str, int]) -> float:
@@ -206,7 +229,9 @@ def predicted_cycles(product: Product, target: Target, parallel: int, knobs: Map
 
     tail_cycles = panel_cycles(-(-tail // target.vector_lanes)) if tail else None
     slowest = busiest_share(panel_cycles(vectors), full, tail_cycles, int(product.batch), parallel // groups)
-    distant = knobs["block_depth"] >= product.depth and not _rows_fit(product, target, groups)
+    depth = knobs["block_depth"]
+    block = int(product.rows) // groups // _row_blocks(product, target, groups, split, depth)
+    distant = _can_block(product, target) and _are_distant(target, block * depth)
     return slowest * group_penalty(groups) * alias_penalty(product.depth * _FLOAT, split.largest) * (_DISTANT_ROWS if distant else 1.0)
 
 
@@ -250,6 +275,7 @@ class _Lowering:
         b_bytes: Dim = 0 if self.b_packed is not None else product.batch * self.panels * product.depth * self.panel * _FLOAT
         layouts = {} if self.b_packed is None else {self.b_packed: product.b_layout(self.panel)}
         self.block = min(config["block_depth"], product.depth)
+        self.row_blocks = 1 if self.split is None else _row_blocks(product, self.target, self.groups, self.split, self.block)
         sums: Dim = 0 if self.block == product.depth else product.rows * self.panels * self.panel
         self.kernel = Kernel(self.region.graph, workspace_bytes=a_bytes + b_bytes + sums * _FLOAT, layouts=layouts)
         self.emitter = self.kernel.emitter
@@ -291,53 +317,53 @@ class _Lowering:
         column_groups = self.parallel // self.groups
         tail = product.columns % self.panel
         self.row_runs = StepSplit.of(emitter, product.rows, self.tile_rows).runs(emitter) if self.split is None else []
-        with threads(emitter, self.parallel) as thread:
-            row_part = emitter.simplify(thread // column_groups)
+        with threads(emitter, self.parallel) as thread, contextlib.ExitStack() as stack:
             column_part = emitter.simplify(thread % column_groups)
-            with share(emitter, column_part, column_groups, product.batch * self.panels) as (low, high):
-                count = emitter.simplify(high - low)
-                blocks = -(-product.depth // self.block)
-                if blocks > 1:
-                    with emitter.loop(blocks - 1, name="block") as block, emitter.loop(count, name="panel", start=low) as number:
-                        self._panel(row_part, index(0), number, _Block(block * self.block, self.block, self.panel, is_last=False))
-                last = (blocks - 1) * self.block
-                with emitter.loop(count, name="panel", start=low) as item:
-                    batch = emitter.bind(emitter.simplify(item // self.panels)) if product.batch != 1 else index(0)
-                    number = emitter.bind(emitter.simplify(item % self.panels)) if product.batch != 1 else item
-                    whole = _Block(index(last), product.depth - last, self.panel, is_last=True)
-                    narrow = replace(whole, columns=tail)
-                    if not tail:
-                        self._panel(row_part, batch, number, whole)
-                    elif self.panels == 1:
-                        self._panel(row_part, batch, index(0), narrow)
-                    else:
-                        with emitter.when(number < self.panels - 1):
-                            self._panel(row_part, batch, number, whole)
-                        with emitter.when(tirx.EQ(number, index(self.panels - 1))):
-                            self._panel(row_part, batch, index(self.panels - 1), narrow)
+            low, high = stack.enter_context(share(emitter, column_part, column_groups, product.batch * self.panels))
+            tiles = self._tiles_of(emitter.simplify(thread // column_groups), stack)
+            count = emitter.simplify(high - low)
+            blocks = -(-product.depth // self.block)
+            if blocks > 1:
+                with emitter.loop(blocks - 1, name="block") as block, emitter.loop(count, name="panel", start=low) as number:
+                    self._panel(tiles, index(0), number, _Block(block * self.block, self.block, self.panel, is_last=False))
+            last = (blocks - 1) * self.block
+            with emitter.loop(count, name="panel", start=low) as item:
+                batch = emitter.bind(emitter.simplify(item // self.panels)) if product.batch != 1 else index(0)
+                number = emitter.bind(emitter.simplify(item % self.panels)) if product.batch != 1 else item
+                whole = _Block(index(last), product.depth - last, self.panel, is_last=True)
+                narrow = replace(whole, columns=tail)
+                if not tail:
+                    self._panel(tiles, batch, number, whole)
+                elif self.panels == 1:
+                    self._panel(tiles, batch, index(0), narrow)
+                else:
+                    with emitter.when(number < self.panels - 1):
+                        self._panel(tiles, batch, number, whole)
+                    with emitter.when(tirx.EQ(number, index(self.panels - 1))):
+                        self._panel(tiles, batch, index(self.panels - 1), narrow)
         return LoweredKernel(self.kernel.finish(), self.layouts, self.kernel.workspace_bytes)
 
-    def _panel(self, row_part: Expr, batch: Expr, number: Expr, block: _Block) -> None:
-        """All register tiles of this thread's rows against one ``block`` of a panel."""
+    def _tiles_of(self, row_part: Expr, stack: contextlib.ExitStack) -> tuple[Expr, Expr] | None:
+        """The range of row tiles that are this thread's and, within a loop that ``stack`` then holds open, of one block; None for all."""
         emitter = self.emitter
-        if self.split is None:
-            with contextlib.ExitStack() as stack:
-                bounds: tuple[Expr | None, Expr | None] = (None, None)
-                if self.groups > 1:
-                    bounds = stack.enter_context(share(emitter, row_part, self.groups, tile_count(self.row_runs)))
-                for step in self.row_runs:
-                    with step.loop(emitter, *bounds) as row:
-                        self._tile(batch, number, row, step.size, block)
-            return
-        for run in self.split.runs:
-            if self.groups == 1:
-                with self.split.loop(emitter, run) as row:
-                    self._tile(batch, number, row, run.size, block)
-                continue
-            with (
-                share(emitter, row_part, self.groups, self.split.tiles) as (low, high),
-                self.split.loop(emitter, run, low, high) as row,
-            ):
+        tiles = tile_count(self.row_runs) if self.split is None else self.split.tiles
+        if self.groups == 1 and self.row_blocks == 1:
+            return None
+        low, high = stack.enter_context(share(emitter, row_part, self.groups, tiles))
+        if self.row_blocks == 1:
+            return low, high
+        block = stack.enter_context(emitter.loop(self.row_blocks, name="rows"))
+        first, last = stack.enter_context(share(emitter, block, self.row_blocks, emitter.simplify(high - low)))
+        return emitter.bind(low + first), emitter.bind(low + last)
+
+    def _panel(self, tiles: tuple[Expr, Expr] | None, batch: Expr, number: Expr, block: _Block) -> None:
+        """The register tiles numbered in ``tiles`` against one ``block`` of a panel."""
+        bounds = tiles or (None, None)
+        for step in self.row_runs:
+            with step.loop(self.emitter, *bounds) as row:
+                self._tile(batch, number, row, step.size, block)
+        for run in self.split.runs if self.split is not None else ():
+            with self.split.loop(self.emitter, run, *bounds) as row:
                 self._tile(batch, number, row, run.size, block)
 
     def _tile(self, batch: Expr, number: Expr, row: Expr, rows: int, block: _Block) -> None:

@@ -218,7 +218,7 @@ def tile_cycles(target: Target, rows: int, vectors: int, depth: int, passes: int
     stream = step_bytes / (_L2_BYTES_PER_CYCLE if cached else _L3_BYTES_PER_CYCLE)
     step = max(multiply_adds / target.fma_units, loads, _FMA_LATENCY, stream)
     # What hides behind the arithmetic still hurts a little: among equals, the tile that moves least is best.
-    return depth * (step + _HIDDEN * (loads + stream)) + 2.0 * multiply_adds + 20.0
+    return depth * (step + _HIDDEN * (loads + stream + _FMA_LATENCY)) + 2.0 * multiply_adds + 20.0
 
 
 def group_penalty(groups: int) -> float:

@@ -72,7 +72,7 @@ def test_rows_and_columns_shared_among_four_threads() -> None:
     check(TEMPLATE, task, configs[::3])
 
 
-@pytest.mark.parametrize(("rows", "depth", "columns"), [((40,), 2100, 70), ((2, 65), 3072, 48)])
+@pytest.mark.parametrize(("rows", "depth", "columns"), [((60,), 2100, 70), ((2, 65), 3072, 48)])
 def test_depth_in_blocks_where_rows_do_not_fit_the_second_level_cache(rows: tuple[int, ...], depth: int, columns: int) -> None:
     target = Target.parse("cpu -mcpu=x86-64-v3 -l2=512")
     builder = GraphBuilder()
@@ -85,6 +85,18 @@ def test_depth_in_blocks_where_rows_do_not_fit_the_second_level_cache(rows: tupl
         assert blocked
         assert len(blocked) < len(configs)
         check(TEMPLATE, task, [*blocked[::6], next(config for config in configs if config["block_depth"] == depth)])
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_rows_in_blocks_where_they_do_not_fit_the_second_level_cache(threads: int) -> None:
+    target = Target.parse("cpu -mcpu=x86-64-v3 -l2=64")
+    task = task_of(linear((401,), 90, 70), {1, 2}, target, threads=threads)
+    configs = TEMPLATE.space(task).configs
+    assert all(config["block_depth"] == 90 for config in configs)
+    check(TEMPLATE, task, configs[::7])
+    both = task_of(linear((390,), 300, 50), {1}, target, threads=threads)
+    blocked = [config for config in TEMPLATE.space(both).configs if config["block_depth"] < 300]
+    check(TEMPLATE, both, blocked[::7])
 
 
 @pytest.mark.parametrize("processor", ["x86-64-v3", "x86-64-v2"])

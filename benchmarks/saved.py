@@ -1,0 +1,31 @@
+"""Reports of benchmarks on disk: written in one step, read to go on with."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+from ..errors import OptionError
+from .report import Plan, Report
+
+
+def replace_text(path: pathlib.Path, text: str) -> None:
+    """Writes a file in one step, so that whatever ends this process leaves the earlier one or the new one."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def earlier_report(path: pathlib.Path | None, plan: Plan) -> Report | None:
+    """What an earlier run of the same systems left in ``path``, if anything."""
+    if path is None:
+        raise OptionError("--resume needs --save FILE, the file to go on with")
+    if not path.exists():
+        return None
+    try:
+        report = Report.from_dict(json.loads(path.read_text()))
+    except (ValueError, KeyError, TypeError) as error:
+        raise OptionError(f"'{path}' is no report that this version of mlc bench wrote; choose another file") from error
+    if report.plan.systems != plan.systems or report.plan.threads != plan.threads:
+        raise OptionError(f"'{path}' is of other systems or another number of threads; choose another file, or leave out --resume")
+    return report
