@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import MeasurementError
-from .machine import Machine
+from .machine import Machine, Peaks
 from .process import PATIENCE
 from .systems import BASELINE, OURS, SYSTEMS
 from .work import Work
@@ -79,12 +79,16 @@ class Timing:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All systems on one model. ``allowed`` is the error against float64 that mlc and the baseline may make."""
+    """All systems on one model. ``allowed`` is the error against float64 that mlc and the baseline may make.
+
+    ``peaks`` are those measured at the start of each round: what else runs on the machine lowers them as it does the systems' speed.
+    """
 
     model: str
     work: Work
     allowed: float
     timings: Mapping[str, Timing] = field(default_factory=dict)
+    peaks: tuple[Peaks, ...] = ()
 
     def ratio(self, system: str, other: str) -> float:
         """How many times faster ``system`` is than ``other``: the median of the rounds' ratios; not a number when either failed."""
@@ -146,8 +150,12 @@ class Report:
         return comparison.work.bound(self.machine.flops, self.machine.bandwidth, self.machine.cache)
 
     def fraction(self, comparison: Comparison, system: str) -> float:
-        """The bound over the system's median: 1 is the roof."""
-        return self.bound(comparison) / comparison.timings[system].median
+        """The median over the rounds of the bound by the round's peaks over the round's median: 1 is the roof."""
+        found = [
+            comparison.work.bound(peaks.flops, peaks.bandwidth, self.machine.cache) / median
+            for peaks, median in zip(comparison.peaks, comparison.timings[system].medians, strict=False)
+        ]
+        return statistics.median(found) if found else math.nan
 
     def to_dict(self) -> dict[str, Any]:
         """The whole report as plain data; what is no finite number is null."""
@@ -172,6 +180,7 @@ class Report:
             "weight_bytes": work.weights,
             "input_output_bytes": work.ends,
             "bound_s": self.bound(comparison),
+            "round_peaks": [asdict(peaks) for peaks in comparison.peaks],
             "allowed_error": comparison.allowed,
             "best_peer": peer,
             "against_best_peer": comparison.against_best,
@@ -218,7 +227,7 @@ def _comparison(plain: Mapping[str, Any]) -> Comparison:
         )
         for name, found in plain["systems"].items()
     }
-    return Comparison(plain["model"], work, plain["allowed_error"], timings)
+    return Comparison(plain["model"], work, plain["allowed_error"], timings, tuple(Peaks(**peaks) for peaks in plain["round_peaks"]))
 
 
 def _geometric_mean(ratios: Iterable[float]) -> float:

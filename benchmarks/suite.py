@@ -2,7 +2,8 @@
 
 Each system runs each model in a process of its own with the same number of threads. Calls are timed in rounds that go around the
 systems, so that whatever else the machine does hits all of them; every round is warmed up, and a process is stopped while it is not its
-turn. The machine's peaks are measured again before each model, and the best of each counts. Outputs are compared with PyTorch in float64.
+turn. The machine's peaks are measured at the start of each round; the best of each counts as the machine's. Outputs are compared with
+PyTorch in float64.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ def run(
     for model in plan.models:
         if model in found:
             continue
-        machine = machine.at_least(peaks(plan.threads))
         found[model] = _compare(model, plan, progress)
+        for measured in found[model].peaks:
+            machine = machine.at_least(measured)
         report = Report(machine, plan, report.versions, tuple(found[model] for model in plan.models if model in found))
         save(report)
     return report
@@ -66,7 +68,9 @@ def _compare(model: str, plan: Plan, progress: Callable[[str], None]) -> Compari
             progress(f"{model}: outputs")
             errors = _errors(workers, failures, folder)
             rounds: dict[str, list[list[float]]] = {system: [] for system in workers}
+            measured = []
             for number in range(plan.rounds):
+                measured.append(peaks(plan.threads))
                 turn = number % len(plan.systems)
                 for system in (*plan.systems[turn:], *plan.systems[:turn]):
                     progress(f"{model}: {system}, round {number + 1}")
@@ -85,7 +89,7 @@ def _compare(model: str, plan: Plan, progress: Callable[[str], None]) -> Compari
         for system in plan.systems
     }
     needed = workers[BASELINE].work if BASELINE in workers else Work()
-    return Comparison(model, needed, accuracy.allowed(errors.get(BASELINE, 0.0)), timings)
+    return Comparison(model, needed, accuracy.allowed(errors.get(BASELINE, 0.0)), timings, tuple(measured))
 
 
 def _errors(workers: Mapping[str, Worker], failures: dict[str, str], folder: pathlib.Path) -> dict[str, float]:

@@ -37,7 +37,8 @@ measured peaks allow: the FLOPs of matrix products, convolutions and attention o
 (once, as far as they are read), inputs and outputs over the bandwidth of reading, whichever takes longer. Bytes that all fit the last-level
 cache do not count. The FLOPs are those of direct arithmetic: Winograd's algorithm needs fewer, so that a network of 3x3 convolutions may
 get past 100%. Elementwise operations, norms and whatever passes from layer to layer are left out of the bound, so that it is out of reach
-for networks that consist of them.
+for networks that consist of them. The column has the bound by the best peaks of the run. A system's share *of it* is the median over the
+rounds of the bound by the peaks measured at the start of the round over the system's median in that round.
 """
 
 REPRODUCE = """## How to reproduce
@@ -57,9 +58,8 @@ GAPS = """## Where the remaining gap is, and why
 - Peaks are those of a loop of multiply-adds in registers and of a loop of loads, which do nothing else.
 - A bound counts neither elementwise work nor traffic between layers, which weigh most in networks with little arithmetic per activation
   (depthwise convolutions, attention in windows, scans).
-- Matrix products of 128 rows and 768 columns reach 98 to 100% of the peak in their best calls. Where the rows of the first operand do not
-  fit the second-level cache (a depth of 3072 with 512 KiB) it is read again for every panel, which costs some 10% and more where other
-  programs use the last-level cache: there is no blocking of the depth.
+- Matrix products of 128 rows and a depth of 768 reach 98 to 100% of the peak in their best calls. At a depth of 3072 the rows of the first
+  operand do not fit 512 KiB of second-level cache; computed in blocks of the depth, and partial sums kept, such products reach some 93%.
 - F(4, 3) takes a 3x3 convolution to between two and three times the speed of a direct one, but its weights are four times as large. At 7x7
   pixels they would have to be read from memory for longer than they save, so that F(2, 3) is taken there, and at 14x14 reading them
   takes half of the time.

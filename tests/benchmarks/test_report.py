@@ -26,8 +26,8 @@ def timing(system: str, *medians: float, error: float = 1e-7) -> Timing:
     return Timing.of(system, [[median, median, median] for median in medians], prepare_s=1.0, error=error)
 
 
-def comparison(*timings: Timing, needs: Work = WORK) -> Comparison:
-    return Comparison("a & b", needs, 1e-5, {each.system: each for each in timings})
+def comparison(*timings: Timing, needs: Work = WORK, peaks: tuple[Peaks, ...] = (HERE.peaks,) * 3) -> Comparison:
+    return Comparison("a & b", needs, 1e-5, {each.system: each for each in timings}, peaks)
 
 
 FULL = comparison(
@@ -95,6 +95,14 @@ def test_the_bound_is_that_of_the_resource_that_takes_longest(needs: Work, secon
     report = Report(HERE, Plan(()), {}, (found,))
     assert report.bound(found) == pytest.approx(seconds)
     assert report.fraction(found, "mlc") == pytest.approx(0.5)
+
+
+def test_the_fraction_is_of_what_the_machine_could_do_in_the_same_round() -> None:
+    slower = Peaks(HERE.flops / 2, HERE.bandwidth / 2, HERE.copy / 2)
+    found = comparison(timing("mlc", 2.5e-3, 5e-3, 8e-3), peaks=(HERE.peaks, slower, slower))
+    report = Report(HERE, Plan(()), {}, (found,))
+    assert report.bound(found) == pytest.approx(2e-3)
+    assert report.fraction(found, "mlc") == pytest.approx(0.8)  # rounds: 0.8, 0.8, 0.5
 
 
 def test_a_report_survives_json() -> None:

@@ -53,8 +53,8 @@ def test_the_table_fits_a_terminal_and_names_what_failed() -> None:
         Plan(("resnet50", "gpt2")),
         {},
         (
-            Comparison("resnet50", Work(8_000_000_000, 80_000_000), 1e-5, {"mlc": wrong, "eager": fine}),
-            Comparison("gpt2", Work(8_000_000_000, 80_000_000), 1e-5, {"mlc": dead, "eager": fine}),
+            Comparison("resnet50", Work(8_000_000_000, 80_000_000), 1e-5, {"mlc": wrong, "eager": fine}, (HERE.peaks,) * 2),
+            Comparison("gpt2", Work(8_000_000_000, 80_000_000), 1e-5, {"mlc": dead, "eager": fine}, (HERE.peaks,) * 2),
         ),
     )
     console = Console(width=80, record=True)
