@@ -23,8 +23,9 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -209,12 +210,12 @@ def _check_members(path: Path, archive: zipfile.ZipFile, manifest: dict[str, Any
             raise ArtifactError(f"the member '{name}' of '{path}' differs from the manifest; save the model again")
 
 
-def _extract(file: BinaryIO, archive: zipfile.ZipFile, manifest: dict[str, Any], name: str, suffix: str, *, rehash: bool) -> Path:
+def _extract(file: BufferedReader, archive: zipfile.ZipFile, manifest: dict[str, Any], name: str, suffix: str, *, rehash: bool) -> Path:
     facts = manifest["members"][name]
     return extract(facts["sha256"], facts["bytes"], suffix, file, _content_offset(file, archive.getinfo(name)), rehash=rehash)
 
 
-def _content_offset(file: BinaryIO, info: zipfile.ZipInfo) -> int:
+def _content_offset(file: BufferedReader, info: zipfile.ZipInfo) -> int:
     """Where in the file the content of a stored member begins. It is read from there and not through zipfile, which would compute a CRC of
     what SHA-256 verifies."""
     file.seek(info.header_offset)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import tempfile
+from io import BufferedReader, FileIO
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
-from typing import BinaryIO
 
 from ..errors import ArtifactError
 
-_CHUNK = 1 << 18
-"""Bytes that are copied at a time: few enough that they are still in a cache of the processor when they are hashed."""
-_CHUNKS = 3
-"""One is read, one is written and one is hashed."""
+_CHUNK = 1 << 20
+"""Bytes that are copied and hashed at a time."""
 
 
 def cache_folder() -> Path:
@@ -32,7 +31,7 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def extract(digest: str, nbytes: int, suffix: str, source: BinaryIO, offset: int, *, rehash: bool) -> Path:
+def extract(digest: str, nbytes: int, suffix: str, source: BufferedReader, offset: int, *, rehash: bool) -> Path:
     """The path of the content with this SHA-256 in the cache, written there first if need be, from the ``nbytes`` at ``offset`` of
     ``source``. ArtifactError when those are others, or when the cache cannot be written.
 
@@ -49,7 +48,7 @@ def extract(digest: str, nbytes: int, suffix: str, source: BinaryIO, offset: int
     except OSError as error:
         raise ArtifactError(f"the cache folder {folder} cannot be written ({error}); set MLC_CACHE_DIR to a folder of your own") from error
     try:
-        with os.fdopen(descriptor, "wb") as target:
+        with os.fdopen(descriptor, "w+b", buffering=0) as target:
             source.seek(offset)
             found = _copy(source, target, nbytes)
         if found != digest:
@@ -64,33 +63,47 @@ def extract(digest: str, nbytes: int, suffix: str, source: BinaryIO, offset: int
     return path
 
 
-def _copy(source: BinaryIO, target: BinaryIO, nbytes: int) -> str:
-    """Copies ``nbytes``, or as many as there are, and returns their hexadecimal SHA-256. A second thread hashes them meanwhile, which takes
-    as long as the copy."""
-    content = hashlib.sha256()
-    free: SimpleQueue[bytearray] = SimpleQueue()
-    copied: SimpleQueue[tuple[bytearray, int] | None] = SimpleQueue()
+def _copy(source: BufferedReader, target: FileIO, nbytes: int) -> str:
+    """Copies ``nbytes``, or as many as there are, into the empty file ``target`` and returns the hexadecimal SHA-256 of what is there then.
 
-    def hash_copied() -> None:
-        while (chunk := copied.get()) is not None:
-            buffer, length = chunk
-            content.update(memoryview(buffer)[:length])
-            free.put(buffer)
+    A second thread hashes what was copied, which takes as long as copying. It reads the pages of ``target`` and not a buffer, for which the
+    copy would have to wait: threads that wake each other for every buffer are kept on one processor by Linux.
+    """
+    if nbytes == 0:
+        return hashlib.sha256().hexdigest()
+    target.truncate(nbytes)
+    with mmap.mmap(target.fileno(), nbytes, access=mmap.ACCESS_READ) as pages, memoryview(pages) as content:
+        hashing = _Hashing(content)
+        hashing.start()
+        try:
+            buffer = bytearray(_CHUNK)
+            copied = 0
+            while copied < nbytes and (length := source.readinto(memoryview(buffer)[: nbytes - copied])):
+                _write(target, memoryview(buffer)[:length])
+                copied += length
+                hashing.ends.put(copied)
+        finally:
+            hashing.ends.put(None)
+            hashing.join()
+    return hashing.digest.hexdigest()
 
-    for _ in range(_CHUNKS):
-        free.put(bytearray(_CHUNK))
-    hashing = Thread(target=hash_copied, name="mlc-hash")
-    hashing.start()
-    try:
-        while nbytes > 0:
-            buffer = free.get()
-            length = source.readinto(memoryview(buffer)[: min(nbytes, _CHUNK)])  # type: ignore[attr-defined]
-            if not length:
-                break
-            copied.put((buffer, length))
-            target.write(memoryview(buffer)[:length])
-            nbytes -= length
-    finally:
-        copied.put(None)
-        hashing.join()
-    return content.hexdigest()
+
+def _write(target: FileIO, part: memoryview) -> None:
+    while part:
+        part = part[target.write(part) :]
+
+
+class _Hashing(Thread):
+    """Hashes ``content`` up to each of the ``ends`` that it is told, until one is None."""
+
+    def __init__(self, content: memoryview) -> None:
+        super().__init__(name="mlc-hash")
+        self.content = content
+        self.ends: SimpleQueue[int | None] = SimpleQueue()
+        self.digest = hashlib.sha256()
+
+    def run(self) -> None:
+        begin = 0
+        while (end := self.ends.get()) is not None:
+            self.digest.update(self.content[begin:end])
+            begin = end
