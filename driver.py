@@ -6,16 +6,15 @@ Passes, cost models and code generation are imported where they are used, since 
 from __future__ import annotations
 
 import functools
-import gc
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .codegen.target import Kind, Target
 from .codegen.task import Numerics
+from .collection import collection_paused
 from .errors import OptionError
 from .ir import Constant, Graph, interpret
 from .ir.program import Signature
@@ -184,23 +183,10 @@ def compile_program(
     Raises ExportError, and with ``options.strict`` UnsupportedOpError (the model), LoweringError or BuildError (code generation) or
     PassError (a fault of mlc).
     """
-    with _collection_paused():
+    with collection_paused():
         from .frontend import export_model
 
         return compile_exported(export_model(model, args, kwargs, dynamic_shapes), options, name=name, initial=initial)
-
-
-@contextmanager
-def _collection_paused() -> Iterator[None]:
-    """Keeps the garbage collector from looking again and again through what PyTorch loads and traces, nearly all of which stays."""
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def compile_exported(exported: Exported, options: Options, *, name: str = "model", initial: dict[str, Constant] | None = None) -> Callee:
