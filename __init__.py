@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .collection import collection_paused
 from .errors import (
     ArtifactError,
     BuildError,
@@ -68,7 +69,8 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'mlc' has no attribute '{name}'")
-    value = getattr(importlib.import_module(home, __name__), name)
+    with collection_paused():
+        value = getattr(importlib.import_module(home, __name__), name)
     globals()[name] = value
     return value
 

@@ -1,28 +1,24 @@
-"""The way through the house, as one readable function: import, passes, code generation, a program that can be called."""
+"""The way through the house, as one readable function: import, passes, code generation, a program that can be called.
+
+Passes, cost models and code generation are imported where they are used, since a program that the cache has needs none of them.
+"""
 
 from __future__ import annotations
 
 import functools
-import gc
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .codegen.assembly import Choose, Progress, assemble, tasks_of
-from .codegen.kernels import KernelNode
 from .codegen.target import Kind, Target
 from .codegen.task import Numerics
-from .costmodel import CostOracle, Estimate
+from .collection import collection_paused
 from .errors import OptionError
 from .ir import Constant, Graph, interpret
 from .ir.program import Signature
 from .module import CompiledModel, own_forward
-from .passes import Context, Pipeline, default_pipeline
-from .passes.acceptance import template_takes
-from .passes.instruments import Instrument
 from .program_cache import find_program, is_cacheable, keep_program, program_key
 from .runtime.devices import executable_for
 from .runtime.executable import Callee, Executable
@@ -31,7 +27,12 @@ from .warning import warn_fallback
 if TYPE_CHECKING:
     from .autotune import Progress as TuningProgress
     from .autotune import TuningResult
+    from .codegen.assembly import Choose, Progress
+    from .codegen.kernels import KernelNode
+    from .costmodel import Estimate
     from .frontend import Exported, Imported, State
+    from .passes import Context, Pipeline
+    from .passes.instruments import Instrument
 
 
 def compile(
@@ -182,23 +183,10 @@ def compile_program(
     Raises ExportError, and with ``options.strict`` UnsupportedOpError (the model), LoweringError or BuildError (code generation) or
     PassError (a fault of mlc).
     """
-    with _collection_paused():
+    with collection_paused():
         from .frontend import export_model
 
         return compile_exported(export_model(model, args, kwargs, dynamic_shapes), options, name=name, initial=initial)
-
-
-@contextmanager
-def _collection_paused() -> Iterator[None]:
-    """Keeps the garbage collector from looking again and again through what PyTorch loads and traces, nearly all of which stays."""
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def compile_exported(exported: Exported, options: Options, *, name: str = "model", initial: dict[str, Constant] | None = None) -> Callee:
@@ -219,6 +207,8 @@ def compile_exported(exported: Exported, options: Options, *, name: str = "model
                     kernels = len({call.symbol for call in found[0].calls})
                     options.progress(kernels, kernels, name)
                 return executable_for(*found)
+        from .codegen.assembly import assemble
+
         lowered = lower_imported(imported, options)
         assembled = assemble(
             lowered.graph,
@@ -259,6 +249,8 @@ def lower_model(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], opti
 
 def lower_imported(imported: Imported, options: Options) -> Lowered:
     """An imported graph after every pass."""
+    from .passes import default_pipeline
+
     pipeline = options.pipeline or default_pipeline(options.target)
     graph = pipeline.run(imported.graph, pass_context(options), options.instruments)
     return Lowered(graph, imported.signature, imported.states)
@@ -266,6 +258,7 @@ def lower_imported(imported: Imported, options: Options) -> Lowered:
 
 def model_tasks(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options) -> list[KernelNode]:
     """The kernel calls ``model`` compiles to, in order: what there is to tune. Parts that PyTorch runs have none."""
+    from .codegen.assembly import tasks_of
     from .division import Division, divide
     from .frontend import export_model
 
@@ -279,6 +272,10 @@ def model_tasks(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], opti
 
 def pass_context(options: Options) -> Context:
     """What passes may ask about this compilation."""
+    from .costmodel import CostOracle
+    from .passes import Context
+    from .passes.acceptance import template_takes
+
     return Context(
         target=options.target,
         threads=options.threads,

@@ -1,7 +1,7 @@
 """Whole programs on disk, so that compiling a model again costs no more than tracing it.
 
 A program is found by what it was made from: the text of the imported graph, which names its constants by hashes, the states, the options,
-and the sources of mlc. In the cache folder (see :func:`~mlc.codegen.build.cache_directory`), under ``programs/``:
+and the sources of mlc. In the cache folder (see :func:`~mlc.runtime.store.cache_folder`), under ``programs/``:
 
     <key>.program       one line of JSON: the program, the name and the hash of its library, the name of its weights
     <digest>.weights    packed constants, under the hash of their content: mapped, so that processes share them
@@ -27,16 +27,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .codegen.assembly import Assembled
-from .codegen.build import cache_directory
 from .codegen.target import Kind
 from .errors import Error
 from .ir import Constant, print_graph
 from .ir.program import Program
 from .runtime.manifest import program_from_json, program_to_json
-from .runtime.store import file_digest
+from .runtime.store import cache_folder, file_digest
 
 if TYPE_CHECKING:
+    from .codegen.assembly import Assembled
     from .driver import Options
     from .frontend import Imported
 
@@ -136,7 +135,7 @@ def keep_program(key: str, assembled: Assembled) -> None:
 
 
 def _folder() -> Path:
-    return cache_directory() / "programs"
+    return cache_folder() / "programs"
 
 
 def _mapped(path: Path, nbytes: int) -> np.ndarray | None:

@@ -36,6 +36,7 @@ def measure(name: str, threads: int | None = None) -> dict[str, Any]:
         for step in ("cold", "warm", "similar", "serve"):
             job = {"step": step, "model": name, "artifact": str(artifact), "threads": threads}
             environment = {**os.environ, "MLC_CACHE_DIR": str(pathlib.Path(folder) / "cache")}
+            environment.pop("PYTHONDONTWRITEBYTECODE", None)  # sources of an installed package are compiled already
             command = [sys.executable, "-m", _MODULE, "--job", json.dumps(job)]
             done = subprocess.run(command, env=environment, capture_output=True, text=True)
             if done.returncode != 0:

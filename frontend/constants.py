@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
+from threading import Thread
+
 import ml_dtypes
 import numpy as np
 import torch
@@ -10,12 +14,18 @@ from ..ir import ArrayConstant
 from .dtypes import from_torch
 from .unsupported import Unsupported
 
+_LARGE = 1 << 16
+"""Bytes of a tensor that takes longer to hash than to look up."""
+
 
 class ConstantPool:
-    """Turns tensors into constants; tied weights (views of the same memory) become one constant, which is hashed once."""
+    """Turns tensors into constants; tied weights (views of the same memory) become one constant, which is hashed once.
 
-    def __init__(self) -> None:
-        self._known: dict[tuple[object, ...], ArrayConstant] = {}
+    Those that another pool ``knows`` are taken from there.
+    """
+
+    def __init__(self, knows: ConstantPool | None = None) -> None:
+        self._known: dict[tuple[object, ...], ArrayConstant] = dict(knows._known) if knows is not None else {}
 
     def constant(self, tensor: torch.Tensor) -> ArrayConstant:
         """The constant of ``tensor``, without copying a contiguous one: it must not change while the constant lives.
@@ -24,10 +34,32 @@ class ConstantPool:
         """
         if tensor.layout is not torch.strided or tensor.is_quantized:
             raise Unsupported(f"the constant has the layout {tensor.layout} and dtype {tensor.dtype}: make it dense")
-        key = (tensor.data_ptr(), tensor.device, tensor.dtype, tuple(tensor.shape), tensor.stride())
+        version = 0 if tensor.is_inference() else tensor._version
+        key = (tensor.data_ptr(), tensor.device, tensor.dtype, tuple(tensor.shape), tensor.stride(), version)
         if key not in self._known:
             self._known[key] = ArrayConstant(to_numpy(tensor))
         return self._known[key]
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def hash(self) -> None:
+        """Computes the hashes of the constants so far."""
+        for constant in list(self._known.values()):
+            _ = constant.digest
+
+
+def hashed_meanwhile(tensors: Iterable[torch.Tensor]) -> ConstantPool:
+    """A pool of the large ones of ``tensors`` that are constants without a copy. A thread hashes them while the caller does something else,
+    for which it holds no lock of the interpreter."""
+    pool = ConstantPool()
+    for tensor in tensors:
+        ordinary = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout is torch.strided and tensor.device.type == "cpu"
+        if ordinary and tensor.nbytes >= _LARGE and tensor.is_contiguous() and not tensor.is_neg() and not tensor.is_complex():
+            with contextlib.suppress(Unsupported):
+                pool.constant(tensor)
+    Thread(target=pool.hash, name="mlc-hash").start()
+    return pool
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:

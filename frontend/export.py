@@ -19,8 +19,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 from torch.export._remove_effect_tokens_pass import _remove_effect_tokens
 from torch.export.graph_signature import InputKind, InputSpec
+from torch.fx._lazy_graph_module import _use_lazy_graph_module
 
 from ..errors import ExportError
+from .constants import ConstantPool, hashed_meanwhile
 from .decompositions import our_decompositions
 from .functional import functional_directly
 from .holders import Opening, has_holders, open_holders
@@ -31,11 +33,13 @@ from .mutation import changed_inputs, returned_inputs
 @dataclass(frozen=True)
 class Exported:
     """A functional program in our operation set, and which of its results are arguments changed in place (see
-    :func:`~mlc.frontend.mutation.returned_inputs`). Names of parameters and buffers start with ``prefix``."""
+    :func:`~mlc.frontend.mutation.returned_inputs`). Names of parameters and buffers start with ``prefix``. ``constants`` knows large ones
+    of them."""
 
     program: ExportedProgram
     returned: Mapping[int, str]
     prefix: str = ""
+    constants: ConstantPool | None = None
 
 
 def export_model(
@@ -58,8 +62,9 @@ def export_model(
             return _functional(model)
         module = as_module(model)
         counters = {buffer: buffer.clone() for buffer in module.buffers() if buffer.numel() == 1 and not isinstance(buffer, FakeTensor)}
+        constants = hashed_meanwhile([*module.parameters(), *module.buffers()])
         try:
-            return _exported(module, args, kwargs, dynamic_shapes)
+            return dataclasses.replace(_exported(module, args, kwargs, dynamic_shapes), constants=constants)
         finally:
             # Tracing computes with single numbers that it takes for constants, in place where the model does.
             for buffer, content in counters.items():
@@ -94,7 +99,9 @@ def _traced(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], d
             torch.export.register_dataclass(type(item))
     while True:
         try:
-            return torch.export.export(module, tuple(args), dict(kwargs), dynamic_shapes=dynamic_shapes)
+            # Lazily, since nobody runs the code of the graphs that are made on the way.
+            with _use_lazy_graph_module(True):
+                return torch.export.export(module, tuple(args), dict(kwargs), dynamic_shapes=dynamic_shapes)
         except RuntimeError as error:
             returned = _unknown_dataclass(error)
             if returned is None:

@@ -78,7 +78,7 @@ class _Importer(NodeConverter):
 
     def __init__(self, given: Exported) -> None:
         exported = given.program
-        super().__init__(exported)
+        super().__init__(exported, given.constants)
         self.exported = exported
         self.returned = returned = given.returned
         self.prefix = given.prefix

@@ -33,10 +33,10 @@ class NodeConverter:
     """The graph that grows as nodes are converted, and what each node (``entries``) stands for in it; ``reasons`` says of nodes of the
     outermost graph, by name, why they cannot be converted."""
 
-    def __init__(self, exported: ExportedProgram) -> None:
+    def __init__(self, exported: ExportedProgram, constants: ConstantPool | None = None) -> None:
         self.mutations = mutations(exported)
         self.builder = GraphBuilder(symbols=symbol_ranges(exported))
-        self.constants = ConstantPool()
+        self.constants = ConstantPool(constants)
         self.unsupported = UnsupportedOps()
         self.reasons: dict[str, str] = {}
         self.outermost: fx.Node | None = None

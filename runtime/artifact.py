@@ -23,8 +23,9 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import numpy as np
 
@@ -47,6 +48,9 @@ _ANY_MACHINE = "any"
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MAXIMAL_MANIFEST = 256 << 20
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+"""What precedes a member in a zip archive (APPNOTE 4.3.7): a signature, fields that the central directory has too, and the lengths of the
+name and of the extra field that follow."""
 
 
 def save(path: str | Path, callees: Sequence[Callee], name: str = "model") -> None:
@@ -116,7 +120,7 @@ def load(path: str | Path, *, threads: int | None = None) -> tuple[str, list[Exe
     path = Path(path)
     if not path.is_file():
         raise ArtifactError(f"there is no file '{path}'; save a compiled model there first")
-    with _explained(path), zipfile.ZipFile(path) as archive:
+    with _explained(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
         manifest = _read_manifest(path, archive)
         here = (platform.machine(), platform.system())
         if manifest["machine"] != _ANY_MACHINE and (manifest["machine"], manifest["system"]) != here:
@@ -132,10 +136,10 @@ def load(path: str | Path, *, threads: int | None = None) -> tuple[str, list[Exe
         mapped: dict[str, mmap.mmap] = {}
         executables = []
         for program, entry in loaded:
-            library = _extract(archive, manifest, entry["library"], _suffix(program), rehash=True)
+            library = _extract(file, archive, manifest, entry["library"], _suffix(program), rehash=True)
             weights = entry["weights"]
             if weights is not None and weights not in mapped:
-                mapped[weights] = _map(_extract(archive, manifest, weights, ".bin", rehash=False))
+                mapped[weights] = _map(_extract(file, archive, manifest, weights, ".bin", rehash=False))
             executable = executable_for(program, library, mapped[weights] if weights is not None else None, threads=threads)
             if program.form is Form.LIBRARY and executable.dispatches:
                 _ = executable.runner  # opens the library now, so that a bad one is found here
@@ -206,9 +210,20 @@ def _check_members(path: Path, archive: zipfile.ZipFile, manifest: dict[str, Any
             raise ArtifactError(f"the member '{name}' of '{path}' differs from the manifest; save the model again")
 
 
-def _extract(archive: zipfile.ZipFile, manifest: dict[str, Any], name: str, suffix: str, *, rehash: bool) -> Path:
+def _extract(file: BufferedReader, archive: zipfile.ZipFile, manifest: dict[str, Any], name: str, suffix: str, *, rehash: bool) -> Path:
     facts = manifest["members"][name]
-    return extract(facts["sha256"], facts["bytes"], suffix, lambda: cast(BinaryIO, archive.open(name)), rehash=rehash)
+    return extract(facts["sha256"], facts["bytes"], suffix, file, _content_offset(file, archive.getinfo(name)), rehash=rehash)
+
+
+def _content_offset(file: BufferedReader, info: zipfile.ZipInfo) -> int:
+    """Where in the file the content of a stored member begins. It is read from there and not through zipfile, which would compute a CRC of
+    what SHA-256 verifies."""
+    file.seek(info.header_offset)
+    header = file.read(_LOCAL_HEADER.size)
+    signature, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+    if signature != b"PK\x03\x04":
+        raise zipfile.BadZipFile(f"the member '{info.filename}' has no header")
+    return info.header_offset + len(header) + int(name_length) + int(extra_length)
 
 
 def _suffix(program: Program) -> str:

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from ..ir.program import Program
-from .cuda import CudaExecutable
 from .executable import Executable
-
-_BY_KIND: dict[str, type[Executable]] = {"cuda": CudaExecutable}
-"""By the first word of a target's text; others run on the processor."""
 
 
 def executable_for(program: Program, library: str | Path, weights: Any = None, *, threads: int | None = None) -> Executable:
     """The executable of ``program``, see :class:`Executable`."""
-    return _BY_KIND.get(program.target.partition(" ")[0], Executable)(program, library, weights, threads=threads)
+    # The first word of a target's text; whatever is no device runs on the processor.
+    if program.target.partition(" ")[0] == "cuda":
+        from .cuda import CudaExecutable
+
+        return CudaExecutable(program, library, weights, threads=threads)
+    return Executable(program, library, weights, threads=threads)

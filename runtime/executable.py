@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -234,6 +233,8 @@ class Executable:
 
     def profile(self, leaves: Sequence[Any] | None = None, *, calls: int = 20, warmup: int = 3) -> ProgramReport:
         """Runs the program ``calls`` times after ``warmup`` and reports the median time of each kernel."""
+        import statistics  # which takes as long to import as an artifact to be loaded again
+
         if calls < 1:
             raise ValueError("profile needs at least one call")
         leaves = random_inputs(self.signature) if leaves is None else leaves

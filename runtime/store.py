@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import tempfile
-from collections.abc import Callable
+from io import BufferedReader, FileIO
 from pathlib import Path
-from typing import BinaryIO
+from queue import SimpleQueue
+from threading import Thread
 
 from ..errors import ArtifactError
 
 _CHUNK = 1 << 20
+"""Bytes that are copied and hashed at a time."""
 
 
 def cache_folder() -> Path:
@@ -28,8 +31,9 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def extract(digest: str, nbytes: int, suffix: str, open_member: Callable[[], BinaryIO], *, rehash: bool) -> Path:
-    """The path of the content with this SHA-256 in the cache, written there first if need be.
+def extract(digest: str, nbytes: int, suffix: str, source: BufferedReader, offset: int, *, rehash: bool) -> Path:
+    """The path of the content with this SHA-256 in the cache, written there first if need be, from the ``nbytes`` at ``offset`` of
+    ``source``. ArtifactError when those are others, or when the cache cannot be written.
 
     Content is written under another name, verified and renamed, so that processes may do the same at the same time and a
     reader never sees a part. What is there already is verified by size, and with ``rehash`` by hash.
@@ -44,12 +48,10 @@ def extract(digest: str, nbytes: int, suffix: str, open_member: Callable[[], Bin
     except OSError as error:
         raise ArtifactError(f"the cache folder {folder} cannot be written ({error}); set MLC_CACHE_DIR to a folder of your own") from error
     try:
-        content = hashlib.sha256()
-        with os.fdopen(descriptor, "wb") as target, open_member() as source:
-            while chunk := source.read(_CHUNK):
-                content.update(chunk)
-                target.write(chunk)
-        if content.hexdigest() != digest:
+        with os.fdopen(descriptor, "w+b", buffering=0) as target:
+            source.seek(offset)
+            found = _copy(source, target, nbytes)
+        if found != digest:
             raise ArtifactError("a member of the artifact does not have the hash its manifest states; the file was damaged, get it again")
         os.chmod(temporary, 0o500 if suffix == ".so" else 0o400)
         os.replace(temporary, path)
@@ -59,3 +61,49 @@ def extract(digest: str, nbytes: int, suffix: str, open_member: Callable[[], Bin
         if os.path.exists(temporary):
             os.unlink(temporary)
     return path
+
+
+def _copy(source: BufferedReader, target: FileIO, nbytes: int) -> str:
+    """Copies ``nbytes``, or as many as there are, into the empty file ``target`` and returns the hexadecimal SHA-256 of what is there then.
+
+    A second thread hashes what was copied, which takes as long as copying. It reads the pages of ``target`` and not a buffer, for which the
+    copy would have to wait: threads that wake each other for every buffer are kept on one processor by Linux.
+    """
+    if nbytes == 0:
+        return hashlib.sha256().hexdigest()
+    target.truncate(nbytes)
+    with mmap.mmap(target.fileno(), nbytes, access=mmap.ACCESS_READ) as pages, memoryview(pages) as content:
+        hashing = _Hashing(content)
+        hashing.start()
+        try:
+            buffer = bytearray(_CHUNK)
+            copied = 0
+            while copied < nbytes and (length := source.readinto(memoryview(buffer)[: nbytes - copied])):
+                _write(target, memoryview(buffer)[:length])
+                copied += length
+                hashing.ends.put(copied)
+        finally:
+            hashing.ends.put(None)
+            hashing.join()
+    return hashing.digest.hexdigest()
+
+
+def _write(target: FileIO, part: memoryview) -> None:
+    while part:
+        part = part[target.write(part) :]
+
+
+class _Hashing(Thread):
+    """Hashes ``content`` up to each of the ``ends`` that it is told, until one is None."""
+
+    def __init__(self, content: memoryview) -> None:
+        super().__init__(name="mlc-hash")
+        self.content = content
+        self.ends: SimpleQueue[int | None] = SimpleQueue()
+        self.digest = hashlib.sha256()
+
+    def run(self) -> None:
+        begin = 0
+        while (end := self.ends.get()) is not None:
+            self.digest.update(self.content[begin:end])
+            begin = end

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import mlc
-from mlc import driver
+from mlc.codegen import assembly
 
 SCRIPT = """
 import sys, torch, mlc
@@ -40,9 +40,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def compiles(model: nn.Module, monkeypatch: pytest.MonkeyPatch, rows: int = 3, **options: object) -> bool:
     """Whether compiling (and running) ``model`` assembled a program; checks the result either way."""
     assembled = []
-    assemble = driver.assemble
+    assemble = assembly.assemble
     with monkeypatch.context() as patch:
-        patch.setattr(driver, "assemble", lambda *args, **kwargs: assembled.append(1) or assemble(*args, **kwargs))
+        patch.setattr(assembly, "assemble", lambda *args, **kwargs: assembled.append(1) or assemble(*args, **kwargs))
         x = torch.randn(rows, 8)
         compiled = mlc.compile(model, example_inputs=(x,), **options)
         with torch.inference_mode():
