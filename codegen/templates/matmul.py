@@ -164,14 +164,16 @@ class MatmulTemplate(Template):
 
 _CHOSEN = 8
 """Register tiles kept for each way of sharing the rows, so that spaces have a few dozen points."""
-_L2_FILLED = 0.8
-"""Share of the second-level cache beyond which rows do not stay there from panel to panel."""
+_L2_FILLED = 1.25
+"""Times the second-level cache up to which reading rows in part from beyond it for each panel costs less than blocks do (measured)."""
 _SHALLOWEST = 128
 """Depth of a block below which reading and storing partial sums is no longer negligible."""
 _BLOCK_ROWS = 128
 """With so many rows of a block, reading the second operand again for each block is negligible."""
 _BLOCK_SHARE = 0.5
 """Of the second-level cache, for the rows of a block; panels and partial sums pass through the rest."""
+_EXPOSED = 0.3
+"""Share of the time for reading the second operand again that arithmetic does not hide."""
 _TILES_OF_A_BLOCK = 8
 """Fewest register tiles along the rows of a block."""
 _DISTANT_ROWS = 1.12
@@ -223,15 +225,21 @@ def predicted_cycles(product: Product, target: Target, parallel: int, knobs: Map
     panel = vectors * target.vector_lanes
     full, tail = divmod(product.columns, panel)
 
+    depth = knobs["block_depth"]
+    blocks = -(-product.depth // depth)
+
     def panel_cycles(width: int) -> float:
-        total = sum(run.count * tile_cycles(target, run.size, width, product.depth, split.tiles) for run in split.runs)
+        total = sum(run.count * tile_cycles(target, run.size, width, product.depth / blocks, split.tiles) * blocks for run in split.runs)
         return total * -(-split.tiles // groups) / split.tiles
 
     tail_cycles = panel_cycles(-(-tail // target.vector_lanes)) if tail else None
     slowest = busiest_share(panel_cycles(vectors), full, tail_cycles, int(product.batch), parallel // groups)
-    depth = knobs["block_depth"]
-    block = int(product.rows) // groups // _row_blocks(product, target, groups, split, depth)
-    distant = _can_block(product, target) and _are_distant(target, block * depth)
+    row_blocks = _row_blocks(product, target, groups, split, depth)
+    distant = _can_block(product, target) and _are_distant(target, int(product.rows) // groups // row_blocks * depth)
+    # Every block of rows reads the second operand again, perhaps from memory.
+    cycles_per_second = target.peak_flops / (2 * target.vector_lanes * target.fma_units)
+    again = (row_blocks - 1) * product.depth * product.columns * _FLOAT / target.memory_bandwidth
+    slowest += _EXPOSED * again * cycles_per_second
     return slowest * group_penalty(groups) * alias_penalty(product.depth * _FLOAT, split.largest) * (_DISTANT_ROWS if distant else 1.0)
 
 

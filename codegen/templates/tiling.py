@@ -206,7 +206,7 @@ def _competing(row_bytes: int, rows: int) -> float:
     return rows * math.gcd(row_bytes, _PAGE) / _PAGE
 
 
-def tile_cycles(target: Target, rows: int, vectors: int, depth: int, passes: int = 2) -> float:
+def tile_cycles(target: Target, rows: int, vectors: int, depth: float, passes: int = 2) -> float:
     """Estimated cycles of a register tile with ``depth`` steps of reduction: arithmetic, loads, streaming of ``b``, and store.
 
     ``passes`` is how often the panel of ``b`` is read: a second time it comes from the second-level cache, if it fits.

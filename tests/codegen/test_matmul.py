@@ -72,7 +72,7 @@ def test_rows_and_columns_shared_among_four_threads() -> None:
     check(TEMPLATE, task, configs[::3])
 
 
-@pytest.mark.parametrize(("rows", "depth", "columns"), [((60,), 2100, 70), ((2, 65), 3072, 48)])
+@pytest.mark.parametrize(("rows", "depth", "columns"), [((90,), 2100, 70), ((2, 65), 3072, 48)])
 def test_depth_in_blocks_where_rows_do_not_fit_the_second_level_cache(rows: tuple[int, ...], depth: int, columns: int) -> None:
     target = Target.parse("cpu -mcpu=x86-64-v3 -l2=512")
     builder = GraphBuilder()
