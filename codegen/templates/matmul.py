@@ -172,6 +172,8 @@ _BLOCK_ROWS = 128
 """With so many rows of a block, reading the second operand again for each block is negligible."""
 _BLOCK_SHARE = 0.5
 """Of the second-level cache, for the rows of a block; panels and partial sums pass through the rest."""
+_L3_SHARE = 1 / 8
+"""Of the last-level cache, for a second operand that is read again for each block of rows (measured)."""
 _EXPOSED = 0.3
 """Share of the time for reading the second operand again that arithmetic does not hide."""
 _TILES_OF_A_BLOCK = 8
@@ -209,10 +211,12 @@ def _block_depths(product: Product, target: Target, groups: int) -> tuple[int, .
 def _row_blocks(product: Product, target: Target, groups: int, split: EvenSplit, depth: int) -> int:
     """Into how many blocks the rows of a thread are cut so that ``depth`` elements of each fit the second-level cache.
 
-    1 where they do anyway, and where blocks would have so few tiles that reading the second operand for each costs more than it saves.
+    1 where they do anyway, and where reading the second operand for each block costs more than it saves: it is large, or blocks would have
+    few tiles.
     """
     rows = int(product.rows) // groups
-    if not _can_block(product, target) or not _are_distant(target, rows * depth):
+    is_large = product.depth * product.columns * _FLOAT > _L3_SHARE * target.l3_bytes
+    if not _can_block(product, target) or not _are_distant(target, rows * depth) or is_large:
         return 1
     blocks = -(-rows * depth * _FLOAT // int(_BLOCK_SHARE * target.l2_bytes))
     return blocks if split.tiles // groups >= _TILES_OF_A_BLOCK * blocks else 1
