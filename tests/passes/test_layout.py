@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from golden import check, transformed
 
-from mlc.ir import Layout, reshaped_layout
+from mlc.ir import Layout, is_alias, parse, reshaped_layout
 
 CONV = "{stride=[1,1], padding=[[0,0],[0,0]], dilation=[1,1]}"
 
@@ -155,3 +155,47 @@ def test_graphs_without_images_stay_row_major() -> None:
 def test_layout_behind_a_reshape(shape: tuple[int, ...], order: tuple[int, ...], result: tuple[int, ...], expected: object) -> None:
     found = reshaped_layout(shape, Layout(order), result)
     assert (found.order if found is not None else None) == expected
+
+
+def moved(text: str) -> int:
+    """How many elements the relayouts and the views that are no aliases move."""
+    graph = parse(text)
+    return sum(int(node.output.tensor.size) for node in graph.nodes if node.op in ("relayout", "permute", "reshape") and not is_alias(node))
+
+
+def test_the_layout_of_a_sum_follows_the_larger_part_of_its_readers() -> None:
+    """Two readers like the order of the small operand, one large reader that of the convolution."""
+    text = transformed(
+        f"""
+        graph @main(%x: f32[1,16,8,8], %w: f32[16,16,1,1], %v: f32[64,16,1,1], %m: f32[1,16,8,8]) {{
+          %a = conv(%x, %w) {CONV} : f32[1,16,8,8]
+          %b = add(%a, %m) : f32[1,16,8,8]
+          %c = relu(%b) : f32[1,16,8,8]
+          %d = conv(%c, %v) {CONV} : f32[1,64,8,8]
+          %e = conv(%b, %v) {CONV} : f32[1,64,8,8]
+          %s = softmax(%b) {{axis=3}} : f32[1,16,8,8]
+          %t = reduce(%s) {{kind="sum", axes=[0,1,2,3]}} : f32[]
+          %u = add(%d, %e) : f32[1,64,8,8]
+          %y = reduce(%u) {{kind="sum", axes=[0,1,2,3]}} : f32[]
+          return %t, %y
+        }}""",
+        "layout",
+    )
+    assert moved(text) == 1024  # the graph's input, which is row-major, and nothing else
+    assert "%b = add(%a, %m) : f32[1,16,8,8]{0,2,3,1}" in text
+
+
+def test_a_chain_of_views_is_undone_where_that_moves_less() -> None:
+    """What is permuted, computed with and permuted back lies as it did all the way."""
+    text = transformed(
+        """
+        graph @main(%x: f32[4,6,8], %w: f32[5,8]) {
+          %a = permute(%x) {order=[1,2,0]} : f32[6,8,4]
+          %b = exp(%a) : f32[6,8,4]
+          %c = permute(%b) {order=[2,0,1]} : f32[4,6,8]
+          %y = linear(%c, %w) : f32[4,6,5]
+          return %y
+        }""",
+        "layout",
+    )
+    assert moved(text) == 0
