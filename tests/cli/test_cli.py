@@ -6,48 +6,20 @@ import json
 import pathlib
 import subprocess
 import sys
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pytest
-
-from mlc import cli
+from command_line import CommandLine
 
 TINY = "mlc.benchmarks.models:mlp_tiny"
 
 
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-class CommandLine:
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self.capsys = capsys
-
-    def __call__(self, *arguments: str) -> Done:
-        with pytest.raises(SystemExit) as exit_:
-            cli.main(arguments)
-        captured = self.capsys.readouterr()
-        return Done(int(exit_.value.code or 0), captured.out, captured.err)
-
-
-@pytest.fixture
-def mlc(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    monkeypatch.setenv("COLUMNS", "200")
-    return CommandLine(capsys)
-
-
-@pytest.mark.parametrize("command", ["compile", "run", "report", "tune", "bench", "targets", "cache"])
+@pytest.mark.parametrize(
+    "command",
+    ["compile", "run", "report", "tune", "bench", "targets", "cache", "db stats", "db best", "db export", "db import", "db prune"],
+)
 def test_help_teaches_by_example(mlc: CommandLine, command: str) -> None:
-    done = mlc(command, "-h")
+    done = mlc(*command.split(), "-h")
     assert done.code == 0
     assert "Examples" in done.out and f"mlc {command}" in done.out.partition("Examples")[2]
 
