@@ -192,7 +192,8 @@ class _Suggestions:
             self._suggest(operand, permuted_layout(Layout.row_major(rank), _inverse(_order(node))), _nbytes(operand))
         elif is_source(node) or node.op in ("relayout", "state_read"):
             for value in node.outputs:
-                self._suggest(value, value.tensor.layout, _NEVER)
+                if isinstance(value.type, TensorType):
+                    self._suggest(value, value.tensor.layout, _NEVER)
 
     def _known(self, value: Value) -> list[tuple[Layout, int]]:
         return list(self._found.get(value, {}).items())
@@ -260,7 +261,7 @@ def _nbytes(value: Value) -> int:
 def _order(node: Node) -> tuple[int, ...]:
     order = node.attributes["order"]
     assert isinstance(order, tuple)
-    return tuple(int(axis) for axis in order)  # type: ignore[call-overload]
+    return tuple(int(axis) for axis in order)
 
 
 def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:

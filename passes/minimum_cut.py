@@ -67,7 +67,8 @@ class Choices(Generic[Key]):
                 add_edge(first, second, excess)
         # True is the side of the sink, which is the smaller one where costs are equal.
         for key, cost in single.items():
-            add_edge(*((source, key) if cost > 0 else (key, sink)), abs(cost))
+            tail, head = (source, key) if cost > 0 else (key, sink)
+            add_edge(tail, head, abs(cost))
         _, (_, true) = nx.minimum_cut(network, source, sink)
         return {key: (key in true) != flipped[key] for key in single}
 

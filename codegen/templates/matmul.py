@@ -374,7 +374,9 @@ class _Lowering:
         for step in self.row_runs:
             with step.loop(self.emitter, *bounds) as row:
                 self._tile(batch, number, row, step.size, block)
-        for run in self.split.runs if self.split is not None else ():
+        if self.split is None:
+            return
+        for run in self.split.runs:
             with self.split.loop(self.emitter, run, *bounds) as row:
                 self._tile(batch, number, row, run.size, block)
 
