@@ -2,7 +2,7 @@
 
 ``python -m mlc.benchmarks.compile_time [model ...] [--json file]`` takes each model through fresh processes that share one cache, which is
 empty at first: *cold*; *warm*, the same again (five times, of which the median counts); *similar*, the shallow form of the model with the
-cache of the first (other depth, same widths); and *serve*, which loads the artifact and calls it with NumPy arrays, without PyTorch and TVM.
+cache of the first (other depth, same widths); and *serve*, which loads the artifact and calls it, without PyTorch and TVM.
 
 Seconds are those of ``mlc.compile`` (trace and export included) and ``mlc.load`` (the first one extracts the members into the cache).
 Megabytes are those resident in the serving process; *beyond* are those beyond weights and arena, *grown* those that came with the last
