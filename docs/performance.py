@@ -79,7 +79,8 @@ GAPS = """## Where the remaining gap is, and why
 COMPILING = """## Compiling, loading, calling
 
 `python -m mlc.benchmarks.compile_time MODEL --json FILE`, each step in a process of its own. What remains of compiling again is PyTorch's:
-importing the modules behind torch.export (some 2 s) and tracing (some 1.2 s); single runs took 2.3 to 3.7 s. *Beyond* is what a serving process needs besides weights and arena.
+importing the modules behind torch.export (some 2 s) and tracing (some 1.2 s); single runs took 2.3 to 3.7 s. *Beyond* is what a serving
+process needs besides weights and arena.
 
 | model | cold cache, s | again, s | a shallower one, s | first load, s | load, s | weights, MB | arena (least), MB | beyond, MB |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
