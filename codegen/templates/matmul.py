@@ -18,92 +18,33 @@ from typing import Any
 from tvm import tirx
 
 from ...errors import LoweringError
-from ...ir import Dim, Graph, Layout, Node, Value, same_dim
-from ..emit import Emitter, Expr, Kernel, extent_of, index, unflatten
+from ...ir import Dim, Graph, Value, same_dim
+from ..emit import Expr, Kernel, extent_of, index, unflatten
 from ..space import Config, Space
-from ..target import Kind, Target
 from ..task import Task
 from ..template import LoweredKernel, Template
+from .matmul_geometry import Product, block_depths, predicted_cycles, row_blocks
 from .region import AnchoredRegion, Epilogue, broadcast_row
 from .register_tile import Ahead, ReductionLoop, RegisterTile, merge_loops
 from .staging import copy_row, loop_kind
 from .tiling import (
     EvenSplit,
     StepSplit,
-    alias_penalty,
     aliases,
-    busiest_share,
     distinct_splits,
     divisors,
     fits_registers,
-    group_penalty,
     panel_candidates,
     round_up,
     share,
     streams,
     threads,
     tile_count,
-    tile_cycles,
     useful_threads,
 )
 
 _FLOAT = 4
 _ALIGNMENT = 64
-
-
-@dataclass(frozen=True)
-class Product:
-    """The product ``[batch, rows, depth] x [batch, depth, columns]`` that an anchor is, and the logical shapes around it.
-
-    ``batch_shape`` are the leading axes of the result that stay apart because ``b`` differs along them, ``row_shape`` those axes
-    of the result that together are the rows.
-    """
-
-    anchor: Node
-    batch_shape: tuple[Dim, ...]
-    row_shape: tuple[Dim, ...]
-    columns: int
-    depth: int
-
-    @staticmethod
-    def of(anchor: Node) -> Product:
-        shape = anchor.output.tensor.shape
-        b = anchor.inputs[1].tensor.shape
-        if anchor.op == "linear":
-            return Product(anchor, (), shape[:-1], int(b[0]), int(b[1]))
-        if math.prod(b[:-2]) == 1:
-            return Product(anchor, (), shape[:-1], int(b[-1]), int(b[-2]))
-        return Product(anchor, shape[:-2], shape[-2:-1], int(b[-1]), int(b[-2]))
-
-    @property
-    def batch(self) -> Dim:
-        return math.prod(self.batch_shape)
-
-    @property
-    def rows(self) -> Dim:
-        return math.prod(self.row_shape)
-
-    @property
-    def flops(self) -> float:
-        """Static shapes only."""
-        return 2.0 * int(self.batch) * int(self.rows) * self.columns * self.depth
-
-    @property
-    def bytes_moved(self) -> float:
-        """Static shapes only."""
-        rows, columns, depth = int(self.rows), self.columns, self.depth
-        return float(_FLOAT * int(self.batch) * (rows * depth + depth * columns + rows * columns))
-
-    def result_indices(self, emitter: Emitter, batch: Expr, row: Expr, column: Expr) -> list[Expr]:
-        """Logical indices of an element of the anchor's result."""
-        return [*unflatten(emitter, self.batch_shape, batch), *unflatten(emitter, self.row_shape, row), column]
-
-    def b_layout(self, panel: int) -> Layout:
-        """The packed layout of a constant ``b``."""
-        rank = self.anchor.inputs[1].tensor.rank
-        if self.anchor.op == "linear":
-            return Layout((0, 1), ((0, panel),))
-        return Layout((*range(rank - 2), rank - 1, rank - 2), ((rank - 1, panel),))
 
 
 class MatmulTemplate(Template):
@@ -142,7 +83,7 @@ class MatmulTemplate(Template):
             for group in groups
             for row in rows
             for vectors in panels
-            for depth in _block_depths(product, target, group)
+            for depth in block_depths(product, target, group)
             if fits_registers(target, row, vectors)
         ]
         ranked = sorted(points, key=cost)
@@ -164,22 +105,6 @@ class MatmulTemplate(Template):
 
 _CHOSEN = 8
 """Register tiles kept for each way of sharing the rows, so that spaces have a few dozen points."""
-_L2_FILLED = 1.25
-"""Times the second-level cache up to which reading rows in part from beyond it for each panel costs less than blocks do (measured)."""
-_SHALLOWEST = 128
-"""Depth of a block below which reading and storing partial sums is no longer negligible."""
-_BLOCK_ROWS = 128
-"""With so many rows of a block, reading the second operand again for each block is negligible."""
-_BLOCK_SHARE = 0.5
-"""Of the second-level cache, for the rows of a block; panels and partial sums pass through the rest."""
-_L3_SHARE = 1 / 8
-"""Of the last-level cache, for a second operand that is read again for each block of rows (measured)."""
-_EXPOSED = 0.3
-"""Share of the time for reading the second operand again that arithmetic does not hide."""
-_TILES_OF_A_BLOCK = 8
-"""Fewest register tiles along the rows of a block."""
-_DISTANT_ROWS = 1.12
-"""By how much reading the rows from beyond the second-level cache for each panel slows a product down (measured)."""
 
 
 def _region(task: Task) -> AnchoredRegion:
@@ -187,64 +112,6 @@ def _region(task: Task) -> AnchoredRegion:
     if region is None:
         raise LoweringError("the matmul template takes regions with one matmul or linear; ask takes() first")
     return region
-
-
-def _are_distant(target: Target, elements: int) -> bool:
-    """Whether rows of so many ``elements`` in all come from beyond the second-level cache for each panel."""
-    return elements * _FLOAT > _L2_FILLED * target.l2_bytes
-
-
-def _can_block(product: Product, target: Target) -> bool:
-    return target.kind is Kind.CPU and target.l2_bytes > 0 and product.batch == 1
-
-
-def _block_depths(product: Product, target: Target, groups: int) -> tuple[int, ...]:
-    """The whole depth, and a smaller one if too few rows of the whole fit the second-level cache (static shapes only)."""
-    rows = max(min(int(product.rows) // groups, _BLOCK_ROWS), 1)
-    if not _can_block(product, target) or not _are_distant(target, rows * product.depth):
-        return (product.depth,)
-    most = max(int(_BLOCK_SHARE * target.l2_bytes) // (_FLOAT * rows), _SHALLOWEST)
-    depth = int(round_up(EvenSplit(product.depth, most).largest, 8))
-    return (depth, product.depth) if depth < product.depth else (product.depth,)
-
-
-def _row_blocks(product: Product, target: Target, groups: int, split: EvenSplit, depth: int) -> int:
-    """Into how many blocks the rows of a thread are cut so that ``depth`` elements of each fit the second-level cache.
-
-    1 where they do anyway, and where reading the second operand for each block costs more than it saves: it is large, or blocks would have
-    few tiles.
-    """
-    rows = int(product.rows) // groups
-    is_large = product.depth * product.columns * _FLOAT > _L3_SHARE * target.l3_bytes
-    if not _can_block(product, target) or not _are_distant(target, rows * depth) or is_large:
-        return 1
-    blocks = -(-rows * depth * _FLOAT // int(_BLOCK_SHARE * target.l2_bytes))
-    return blocks if split.tiles // groups >= _TILES_OF_A_BLOCK * blocks else 1
-
-
-def predicted_cycles(product: Product, target: Target, parallel: int, knobs: Mapping[str, int]) -> float:
-    """Estimated cycles of the slowest thread (static shapes only)."""
-    vectors, groups = knobs["vectors"], knobs["row_groups"]
-    split = EvenSplit(int(product.rows), knobs["rows"])
-    panel = vectors * target.vector_lanes
-    full, tail = divmod(product.columns, panel)
-
-    depth = knobs["block_depth"]
-    blocks = -(-product.depth // depth)
-
-    def panel_cycles(width: int) -> float:
-        total = sum(run.count * tile_cycles(target, run.size, width, product.depth / blocks, split.tiles) * blocks for run in split.runs)
-        return total * -(-split.tiles // groups) / split.tiles
-
-    tail_cycles = panel_cycles(-(-tail // target.vector_lanes)) if tail else None
-    slowest = busiest_share(panel_cycles(vectors), full, tail_cycles, int(product.batch), parallel // groups)
-    row_blocks = _row_blocks(product, target, groups, split, depth)
-    distant = _can_block(product, target) and _are_distant(target, int(product.rows) // groups // row_blocks * depth)
-    # Every block of rows reads the second operand again, perhaps from memory.
-    cycles_per_second = target.peak_flops / (2 * target.vector_lanes * target.fma_units)
-    again = (row_blocks - 1) * product.depth * product.columns * _FLOAT / target.memory_bandwidth
-    slowest += _EXPOSED * again * cycles_per_second
-    return slowest * group_penalty(groups) * alias_penalty(product.depth * _FLOAT, split.largest) * (_DISTANT_ROWS if distant else 1.0)
 
 
 @dataclass(frozen=True)
@@ -287,7 +154,7 @@ class _Lowering:
         b_bytes: Dim = 0 if self.b_packed is not None else product.batch * self.panels * product.depth * self.panel * _FLOAT
         layouts = {} if self.b_packed is None else {self.b_packed: product.b_layout(self.panel)}
         self.block = min(config["block_depth"], product.depth)
-        self.row_blocks = 1 if self.split is None else _row_blocks(product, self.target, self.groups, self.split, self.block)
+        self.row_blocks = 1 if self.split is None else row_blocks(product, self.target, self.groups, self.split, self.block)
         sums: Dim = 0 if self.block == product.depth else product.rows * self.panels * self.panel
         self.kernel = Kernel(self.region.graph, workspace_bytes=a_bytes + b_bytes + sums * _FLOAT, layouts=layouts)
         self.emitter = self.kernel.emitter

@@ -1,0 +1,143 @@
+"""Matrix products as a schedule: their extents, how rows and depth are cut into blocks that caches hold, and what that costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ...ir import Dim, Layout, Node
+from ..emit import Emitter, Expr, unflatten
+from ..target import Kind, Target
+from .tiling import EvenSplit, alias_penalty, busiest_share, group_penalty, round_up, tile_cycles
+
+_FLOAT = 4
+_L2_FILLED = 1.25
+"""Times the second-level cache up to which reading rows in part from beyond it for each panel costs less than blocks do (measured)."""
+_SHALLOWEST = 128
+"""Depth of a block below which reading and storing partial sums is no longer negligible."""
+_BLOCK_ROWS = 128
+"""With so many rows of a block, reading the second operand again for each block is negligible."""
+_BLOCK_SHARE = 0.5
+"""Of the second-level cache, for the rows of a block; panels and partial sums pass through the rest."""
+_L3_SHARE = 1 / 8
+"""Of the last-level cache, for a second operand that is read again for each block of rows (measured)."""
+_EXPOSED = 0.3
+"""Share of the time for reading the second operand again that arithmetic does not hide."""
+_TILES_OF_A_BLOCK = 8
+"""Fewest register tiles along the rows of a block."""
+_DISTANT_ROWS = 1.12
+"""By how much reading the rows from beyond the second-level cache for each panel slows a product down (measured)."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """The product ``[batch, rows, depth] x [batch, depth, columns]`` that an anchor is, and the logical shapes around it.
+
+    ``batch_shape`` are the leading axes of the result that stay apart because ``b`` differs along them, ``row_shape`` those axes
+    of the result that together are the rows.
+    """
+
+    anchor: Node
+    batch_shape: tuple[Dim, ...]
+    row_shape: tuple[Dim, ...]
+    columns: int
+    depth: int
+
+    @staticmethod
+    def of(anchor: Node) -> Product:
+        shape = anchor.output.tensor.shape
+        b = anchor.inputs[1].tensor.shape
+        if anchor.op == "linear":
+            return Product(anchor, (), shape[:-1], int(b[0]), int(b[1]))
+        if math.prod(b[:-2]) == 1:
+            return Product(anchor, (), shape[:-1], int(b[-1]), int(b[-2]))
+        return Product(anchor, shape[:-2], shape[-2:-1], int(b[-1]), int(b[-2]))
+
+    @property
+    def batch(self) -> Dim:
+        return math.prod(self.batch_shape)
+
+    @property
+    def rows(self) -> Dim:
+        return math.prod(self.row_shape)
+
+    @property
+    def flops(self) -> float:
+        """Static shapes only."""
+        return 2.0 * int(self.batch) * int(self.rows) * self.columns * self.depth
+
+    @property
+    def bytes_moved(self) -> float:
+        """Static shapes only."""
+        rows, columns, depth = int(self.rows), self.columns, self.depth
+        return float(_FLOAT * int(self.batch) * (rows * depth + depth * columns + rows * columns))
+
+    def result_indices(self, emitter: Emitter, batch: Expr, row: Expr, column: Expr) -> list[Expr]:
+        """Logical indices of an element of the anchor's result."""
+        return [*unflatten(emitter, self.batch_shape, batch), *unflatten(emitter, self.row_shape, row), column]
+
+    def b_layout(self, panel: int) -> Layout:
+        """The packed layout of a constant ``b``."""
+        rank = self.anchor.inputs[1].tensor.rank
+        if self.anchor.op == "linear":
+            return Layout((0, 1), ((0, panel),))
+        return Layout((*range(rank - 2), rank - 1, rank - 2), ((rank - 1, panel),))
+
+
+def _are_distant(target: Target, elements: int) -> bool:
+    """Whether rows of so many ``elements`` in all come from beyond the second-level cache for each panel."""
+    return elements * _FLOAT > _L2_FILLED * target.l2_bytes
+
+
+def _can_block(product: Product, target: Target) -> bool:
+    return target.kind is Kind.CPU and target.l2_bytes > 0 and product.batch == 1
+
+
+def block_depths(product: Product, target: Target, groups: int) -> tuple[int, ...]:
+    """The whole depth, and a smaller one if too few rows of the whole fit the second-level cache (static shapes only)."""
+    rows = max(min(int(product.rows) // groups, _BLOCK_ROWS), 1)
+    if not _can_block(product, target) or not _are_distant(target, rows * product.depth):
+        return (product.depth,)
+    most = max(int(_BLOCK_SHARE * target.l2_bytes) // (_FLOAT * rows), _SHALLOWEST)
+    depth = int(round_up(EvenSplit(product.depth, most).largest, 8))
+    return (depth, product.depth) if depth < product.depth else (product.depth,)
+
+
+def row_blocks(product: Product, target: Target, groups: int, split: EvenSplit, depth: int) -> int:
+    """Into how many blocks the rows of a thread are cut so that ``depth`` elements of each fit the second-level cache.
+
+    1 where they do anyway, and where reading the second operand for each block costs more than it saves: it is large, or blocks would have
+    few tiles.
+    """
+    rows = int(product.rows) // groups
+    is_large = product.depth * product.columns * _FLOAT > _L3_SHARE * target.l3_bytes
+    if not _can_block(product, target) or not _are_distant(target, rows * depth) or is_large:
+        return 1
+    blocks = -(-rows * depth * _FLOAT // int(_BLOCK_SHARE * target.l2_bytes))
+    return blocks if split.tiles // groups >= _TILES_OF_A_BLOCK * blocks else 1
+
+
+def predicted_cycles(product: Product, target: Target, parallel: int, knobs: Mapping[str, int]) -> float:
+    """Estimated cycles of the slowest thread (static shapes only)."""
+    vectors, groups = knobs["vectors"], knobs["row_groups"]
+    split = EvenSplit(int(product.rows), knobs["rows"])
+    panel = vectors * target.vector_lanes
+    full, tail = divmod(product.columns, panel)
+
+    depth = knobs["block_depth"]
+    blocks = -(-product.depth // depth)
+
+    def panel_cycles(width: int) -> float:
+        total = sum(run.count * tile_cycles(target, run.size, width, product.depth / blocks, split.tiles) * blocks for run in split.runs)
+        return total * -(-split.tiles // groups) / split.tiles
+
+    tail_cycles = panel_cycles(-(-tail // target.vector_lanes)) if tail else None
+    slowest = busiest_share(panel_cycles(vectors), full, tail_cycles, int(product.batch), parallel // groups)
+    parts = row_blocks(product, target, groups, split, depth)
+    distant = _can_block(product, target) and _are_distant(target, int(product.rows) // groups // parts * depth)
+    # Every block of rows reads the second operand again, perhaps from memory.
+    cycles_per_second = target.peak_flops / (2 * target.vector_lanes * target.fma_units)
+    again = (parts - 1) * product.depth * product.columns * _FLOAT / target.memory_bandwidth
+    slowest += _EXPOSED * again * cycles_per_second
+    return slowest * group_penalty(groups) * alias_penalty(product.depth * _FLOAT, split.largest) * (_DISTANT_ROWS if distant else 1.0)
