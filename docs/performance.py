@@ -59,17 +59,17 @@ GAPS = """## Where the remaining gap is, and why
 - A bound counts neither elementwise work nor traffic between layers, which weigh most in networks with little arithmetic per activation
   (depthwise convolutions, attention in windows, scans).
 - Matrix products of 128 rows and a depth of 768 reach 98 to 100% of the peak in their best calls. At a depth of 3072 the rows of the first
-  operand do not fit 512 KiB of second-level cache; computed in blocks of the depth, and partial sums kept, such products reach some 93%.
+  operand do not fit 512 KiB of second-level cache; computed in blocks of the depth, and partial sums kept, such products gain 5%
+  by medians, nothing by least times (189 to 192 GFLOP/s).
 - F(4, 3) takes a 3x3 convolution to between two and three times the speed of a direct one, but its weights are four times as large. At 7x7
   pixels they would have to be read from memory for longer than they save, so that F(2, 3) is taken there, and at 14x14 reading them
   takes half of the time.
 - 3x3 convolutions with stride 2 reach 72 to 82% of the peak: no Winograd, and pixels of a tile compete for the sets of the first-level
   cache.
-- Causal attention (12 heads of 64, 128 to 8192 positions) reaches 72 to 86% of the peak measured beside it; elementwise work and norms on
-  64 MB reach the bandwidth measured beside them, gelu 83 to 89% of it.
-- On shared virtual machines a median is 20 to 30% above the least time, mostly since other machines use the last-level cache and memory:
-  the measured bandwidth swings between 26 and 35 GB/s, the arithmetic peak hardly. Models with the most weights per FLOP feel it most: the
-  paired median of ResNet-50, with Winograd's large weights, was 1.13x, 1.19x and 1.25x in three runs, by least times always 1.23x to 1.24x.
+- Causal attention (12 heads of 64, 128 to 8192 positions) reaches 72 to 86% of the peaks of the same rounds in the median, 70 to 80% of
+  the best peak in its best call. On 64 MB layer_norm moves 33 GB/s, softmax 27, add 37, gelu 22, where the loop of loads reads 28.
+- On shared virtual machines a median is 20 to 30% above the least time, with what other machines do: over all 130 rounds of the tables
+  nine tenths of the measured bandwidths were above 24 GB/s and of the arithmetic peaks above 188 GFLOP/s, the least 16 and 103.
 - Cutting contractions into four tasks for each thread, to be taken
   over by whichever core is free, was measured side by side and gained nothing (0.98x on ResNet-50 and BERT-base); workers that look out
   for two milliseconds instead of 50 microseconds before they sleep gained 5 to 7% (MobileNetV2, ResNet-50).

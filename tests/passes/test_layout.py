@@ -164,7 +164,7 @@ def moved(text: str) -> int:
 
 
 def test_the_layout_of_a_sum_follows_the_larger_part_of_its_readers() -> None:
-    """Two readers like the order of the small operand, one large reader that of the convolution."""
+    """Convolutions write and read most of it; the other operand and a softmax are row-major."""
     text = transformed(
         f"""
         graph @main(%x: f32[1,16,8,8], %w: f32[16,16,1,1], %v: f32[64,16,1,1], %m: f32[1,16,8,8]) {{
