@@ -37,6 +37,7 @@ from .console import (
     load_source,
     out,
     print_json,
+    replace_text,
     size_text,
     working,
 )
@@ -273,7 +274,7 @@ def bench(
     from .benchmarks.page import page
     from .benchmarks.progress import steps
     from .benchmarks.report import Plan
-    from .benchmarks.saved import earlier_report, replace_text
+    from .benchmarks.saved import earlier_report
     from .benchmarks.suite import run as run_plan
     from .benchmarks.systems import BASELINE, OURS
     from .benchmarks.systems import against as systems_against

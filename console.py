@@ -115,3 +115,10 @@ def size_text(count: float) -> str:
             return f"{count:.0f} {unit}"
         count /= 1024
     return f"{count:.1f} GiB"
+
+
+def replace_text(path: pathlib.Path, text: str) -> None:
+    """Writes a file in one step, so that whatever ends this process leaves the earlier one or the new one."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from .console import JsonOption, err, examples, out, print_json
+from .console import JsonOption, err, examples, out, print_json, replace_text
 from .errors import OptionError
 
 if TYPE_CHECKING:
@@ -97,11 +97,7 @@ def export(
             for line in lines:
                 print(line)
             return
-        # In one step: whatever ends this process leaves no half of a file.
-        partial = output.with_name(f"{output.name}.partial")
-        with partial.open("w", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in lines)
-        partial.replace(output)
+        replace_text(output, "".join(f"{line}\n" for line in lines))
 
 
 @app.command(

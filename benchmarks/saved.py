@@ -1,4 +1,4 @@
-"""Reports of benchmarks on disk: written in one step, read to go on with."""
+"""Reports of earlier benchmarks, to go on with."""
 
 from __future__ import annotations
 
@@ -7,13 +7,6 @@ import pathlib
 
 from ..errors import OptionError
 from .report import Plan, Report
-
-
-def replace_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file in one step, so that whatever ends this process leaves the earlier one or the new one."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def earlier_report(path: pathlib.Path | None, plan: Plan) -> Report | None:

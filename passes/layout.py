@@ -64,7 +64,7 @@ class AssignLayouts(Pass):
             if is_control(node):
                 # Regions take exactly the types they were given.
                 operands = [
-                    _exactly(builder, in_layout(value, old.tensor.layout), old.tensor) if isinstance(old.type, TensorType) else value
+                    _exactly(builder, value, old.tensor) if isinstance(old.type, TensorType) else value
                     for value, old in zip(operands, node.inputs, strict=True)
                 ]
             types = [

@@ -177,8 +177,10 @@ class _Suggestions:
         if layout is None or value.tensor.rank < 2 or value.tensor.layout.is_blocked or layout.is_blocked:
             return
         layout = normal_layout(value.tensor.with_layout(layout)).layout
-        found = self._found.setdefault(value, {}) if not layout.is_row_major else {}
-        if not layout.is_row_major and (layout in found or len(found) < _SUGGESTIONS):
+        if layout.is_row_major:
+            return
+        found = self._found.setdefault(value, {})
+        if layout in found or len(found) < _SUGGESTIONS:
             found[layout] = max(found.get(layout, 0), weight)
 
     def _seed(self, node: Node) -> None:

@@ -124,7 +124,6 @@ def predicted_cycles(product: Product, target: Target, parallel: int, knobs: Map
     split = EvenSplit(int(product.rows), knobs["rows"])
     panel = vectors * target.vector_lanes
     full, tail = divmod(product.columns, panel)
-
     depth = knobs["block_depth"]
     blocks = -(-product.depth // depth)
 
@@ -137,7 +136,6 @@ def predicted_cycles(product: Product, target: Target, parallel: int, knobs: Map
     parts = row_blocks(product, target, groups, split, depth)
     distant = _can_block(product, target) and _are_distant(target, int(product.rows) // groups // parts * depth)
     # Every block of rows reads the second operand again, perhaps from memory.
-    cycles_per_second = target.peak_flops / (2 * target.vector_lanes * target.fma_units)
     again = (parts - 1) * product.depth * product.columns * _FLOAT / target.memory_bandwidth
-    slowest += _EXPOSED * again * cycles_per_second
+    slowest += _EXPOSED * again * target.frequency
     return slowest * group_penalty(groups) * alias_penalty(product.depth * _FLOAT, split.largest) * (_DISTANT_ROWS if distant else 1.0)
