@@ -37,7 +37,7 @@ class Attention(Template):
     """
 
     name: ClassVar[str] = "attention"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
 
     def takes(self, graph: Graph) -> bool:
         region = AnchoredRegion.find(graph, ("attention",), any_dtype=True, symbolic=True)

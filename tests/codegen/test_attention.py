@@ -80,6 +80,14 @@ def test_mask_on_key_counts_that_do_not_fit_vectors() -> None:
     check(TEMPLATE, plain(4, 3, 49, 49, 32, mask=tensor((4, 3, 49, 49), DType.FLOAT32)), tolerance=4e-6)
 
 
+@pytest.mark.parametrize("length", [1, 7, 24, 31, 145, 270])
+def test_the_diagonal(length: int) -> None:
+    """Wherever the last key of a query lies within tiles and blocks of keys, with a mask that varies by query besides."""
+    graph = plain(1, 1, length, length, 8, causal=True)
+    check(TEMPLATE, graph, tolerance=4e-6, all_configs=length == 145)
+    check(TEMPLATE, plain(1, 1, length, length, 8, causal=True, mask=tensor((length, length), DType.FLOAT32)), tolerance=4e-6)
+
+
 def test_mask_that_hides_the_first_block_of_keys() -> None:
     graph = plain(1, 1, 80, 300, 16, mask=tensor((80, 300), DType.BOOL))
     arrays = random_inputs(graph)
