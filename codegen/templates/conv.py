@@ -22,7 +22,7 @@ from ..task import Task
 from ..template import LoweredKernel, Template
 from .conv_geometry import Convolution, Pixels, PixelTiles
 from .region import AnchoredRegion, Epilogue, only_batch_is_symbolic
-from .register_tile import RegisterTile
+from .register_tile import Ahead, RegisterTile
 from .staging import clear_row, copy_row, loop_kind
 from .tiling import (
     EvenSplit,
@@ -34,6 +34,7 @@ from .tiling import (
     panel_candidates,
     round_up,
     share,
+    streams,
     threads,
     useful_threads,
 )
@@ -56,7 +57,7 @@ class ConvTemplate(Template):
     """
 
     name = "conv"
-    revision = 2
+    revision = 3
 
     def takes(self, graph: Graph) -> bool:
         region = AnchoredRegion.find(graph, ("conv",), symbolic=True)
@@ -235,7 +236,8 @@ class _Lowering:
         a_offset = emitter.bind(emitter.simplify(origin), "a_at")
         b_offset = emitter.bind(emitter.simplify((group * self.panels + number) * (conv.depth * self.panel)), "b_at")
         row_offsets = [y * down + x * across for y in range(size[0]) for x in range(size[1])]
-        tile.accumulate(self.a, a_offset, row_offsets, self.b, b_offset, pixels.nest(conv, self.panel), self.unroll)
+        ahead = self._ahead(b_offset, start[0] * self.tiles.columns.extent + start[1], size[0] * size[1])
+        tile.accumulate(self.a, a_offset, row_offsets, self.b, b_offset, pixels.nest(conv, self.panel), self.unroll, ahead)
         bias = self.region.anchor.inputs[2] if len(self.region.anchor.inputs) > 2 else None
 
         def store(step: Expr | int, lane: Expr, element: Expr) -> None:
@@ -248,6 +250,15 @@ class _Lowering:
             self.epilogue.store(conv.result_indices(batch, channel, y, x), element)
 
         tile.for_each(columns, self.epilogue.is_long, store)
+
+    def _ahead(self, b_offset: Expr, pixel: Expr, size: int) -> Ahead | None:
+        """The share that ``size`` pixels from ``pixel`` on have of the next panel, which its first tile would otherwise wait for."""
+        conv, tiles = self.conv, self.tiles
+        if self.stages_weight or not streams(self.target, conv.outputs * conv.depth * _FLOAT, tiles.rows.tiles * tiles.columns.tiles):
+            return None
+        share = -(-conv.depth * self.panel // (tiles.rows.extent * tiles.columns.extent))
+        place = b_offset + conv.depth * self.panel + pixel * share
+        return Ahead(self.b, self.emitter.bind(self.emitter.simplify(place), "ahead"), size * share)
 
     def _stage_pixels(self) -> None:
         """Copies the operand into the workspace, surrounded by the padding's zeros."""

@@ -275,7 +275,9 @@ class _Lowering:
     def _ahead(self, b_offset: Expr, row: Expr, rows: int, depth: int) -> Ahead | None:
         """This tile's share of the same block of the next panel, which the first tile of that panel would otherwise wait for."""
         product = self.product
-        if self.b_packed is None or self.split is None or not streams(self.target, product.columns * product.depth * _FLOAT, self.split):
+        if self.b_packed is None or self.split is None:
+            return None
+        if not streams(self.target, product.columns * product.depth * _FLOAT, self.split.tiles):
             return None
         share = -(-depth * self.panel // self.split.extent)
         place = b_offset + product.depth * self.panel + row * share

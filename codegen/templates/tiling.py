@@ -174,9 +174,9 @@ def threads(emitter: Emitter, count: int) -> Iterator[Expr]:
         yield thread
 
 
-def streams(target: Target, nbytes: int, rows: EvenSplit) -> bool:
-    """Whether panels of ``nbytes`` in all come from beyond the second-level cache, while tiles of ``rows`` have time to fetch the next."""
-    return target.kind is Kind.CPU and nbytes > target.l2_bytes // 2 and rows.tiles >= _TILES_TO_PREFETCH
+def streams(target: Target, nbytes: int, tiles: int) -> bool:
+    """Whether panels of ``nbytes`` in all come from beyond the second-level cache, while ``tiles`` for each have time to fetch the next."""
+    return target.kind is Kind.CPU and nbytes > target.l2_bytes // 2 and tiles >= _TILES_TO_PREFETCH
 
 
 def useful_threads(target: Target, available: int, flops: float, bytes_moved: float) -> int:
