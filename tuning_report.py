@@ -12,6 +12,7 @@ from .ir.types import TensorType
 
 if TYPE_CHECKING:
     from .autotune import TaskResult, TuningResult
+    from .codegen.task import Task
 
 
 def tuning_table(result: TuningResult) -> RenderableType:
@@ -20,12 +21,12 @@ def tuning_table(result: TuningResult) -> RenderableType:
     for heading in ("kernel", "calls", "default us", "best us", "speed-up", "trials", "config"):
         left = heading in ("kernel", "config")
         grid.add_column(heading, justify="left" if left else "right", no_wrap=not left, overflow="fold")
-    for task in sorted(result.tasks, key=lambda task: -_weight(task)):
+    for task in sorted(result.tasks, key=lambda task: -weight(task)):
         grid.add_row(
-            label(task),
+            label(task.task),
             str(task.occurrences),
-            _microseconds(task.default_seconds),
-            _microseconds(task.best_seconds),
+            microseconds(task.default_seconds),
+            microseconds(task.best_seconds),
             f"{task.speedup:.2f}x",
             str(task.trials),
             str(task.best or "-").replace(",", ", "),
@@ -50,12 +51,13 @@ def tuning_dict(result: TuningResult) -> dict[str, Any]:
         "tasks": [
             {
                 "task": task.task.key,
-                "label": label(task),
+                "label": label(task.task),
                 "occurrences": task.occurrences,
                 "default": str(task.default),
                 "default_seconds": _finite(task.default_seconds),
                 "best": str(task.best) if task.best else None,
                 "best_seconds": _finite(task.best_seconds),
+                "bound_seconds": task.bound_seconds,
                 "trials": task.trials,
             }
             for task in result.tasks
@@ -63,21 +65,24 @@ def tuning_dict(result: TuningResult) -> dict[str, Any]:
     }
 
 
-def label(task: TaskResult) -> str:
-    """The operations of a kernel, such as ``conv+add+relu``, and the shape of its first output."""
-    graph = task.task.graph
+def label(task: Task) -> str:
+    """The operations of a kernel, such as ``conv+add+relu``, and the shapes of its outputs."""
+    graph = task.graph
     types = [value.type for value in graph.outputs]
     shape = ", ".join("x".join(map(str, type.shape)) for type in types if isinstance(type, TensorType))
     names = [node.op for node in graph.nodes if node.op != "constant"]
     return f"{'+'.join(names[:4])}{'+...' if len(names) > 4 else ''} {shape}"
 
 
-def _weight(task: TaskResult) -> float:
+def weight(task: TaskResult) -> float:
+    """Seconds of all calls with the best config; none while nothing works."""
     return task.occurrences * (task.best_seconds if math.isfinite(task.best_seconds) else 0.0)
 
 
-def _microseconds(seconds: float) -> str:
-    return f"{seconds * 1e6:.1f}" if math.isfinite(seconds) else "failed"
+def microseconds(seconds: float) -> str:
+    """A time in microseconds; a dash for infinity, which is what failed or was not measured."""
+    value = seconds * 1e6
+    return f"{value:.{1 if value >= 10 else 2}f}" if math.isfinite(value) else "-"
 
 
 def _finite(seconds: float) -> float | None:

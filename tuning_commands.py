@@ -1,0 +1,137 @@
+"""``mlc tune`` and ``mlc report``: searching for faster schedules, and what became of a model's kernels."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from .console import (
+    DatabaseOption,
+    JsonOption,
+    ModelOrArtifact,
+    TargetOption,
+    ThreadsOption,
+    compile_source,
+    err,
+    examples,
+    is_artifact,
+    is_c,
+    load_artifact,
+    load_source,
+    out,
+    print_json,
+    working,
+)
+from .errors import DeviceUnavailableError
+
+INTERRUPTED = 130
+"""The exit code that shells know as ended by Ctrl-C."""
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog=examples(
+        "mlc tune mlc.benchmarks.models:resnet50 --database tuning.db --trials 64",
+        "mlc tune mlc.benchmarks.models:resnet50 mlc.benchmarks.models:bert_base -d tuning.db --time 3600",
+        "mlc compile mlc.benchmarks.models:resnet50 -d tuning.db -o resnet50.mlc   (uses what was found)",
+    )
+)
+def tune(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            show_default=False,
+            help="file.py:function or package.module:function that returns (model, example_inputs), or a .pt2 file; several are one job.",
+        ),
+    ],
+    database: Annotated[pathlib.Path, typer.Option("--database", "-d", help="Tuning database to add to.")] = pathlib.Path("tuning.db"),
+    trials: Annotated[int, typer.Option("--trials", "-n", min=1, help="Measurements per kernel, on average.")] = 64,
+    seconds: Annotated[float | None, typer.Option("--seconds", "--time", min=0, help="Stop the whole job after this time.")] = None,
+    target: TargetOption = "cpu",
+    threads: ThreadsOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Search for faster schedules of models' kernels by measuring them on this machine.
+
+    A kernel that several models share is measured once. Ctrl-C ends the job early (exit code 130): every measurement so far is kept, and
+    the same command goes on from there.
+    """
+    from .tuning_display import watching
+    from .tuning_report import tuning_dict, tuning_table
+
+    with _interruptible(database):
+        import mlc
+
+        sources = [load_source(model) for model in models]
+        with watching(err, ", ".join(source.name for source in sources)) as tell:
+            result = mlc.tune_models(
+                [(source.model, source.inputs, source.kwargs) for source in sources],
+                target=target,
+                threads=threads,
+                trials=trials,
+                seconds=seconds,
+                database=database,
+                progress=tell,
+            )
+    if json:
+        print_json(tuning_dict(result))
+    else:
+        out.print(tuning_table(result))
+    if result.interrupted:
+        _tell_how_to_go_on(database)
+        raise typer.Exit(INTERRUPTED)
+
+
+@contextlib.contextmanager
+def _interruptible(database: pathlib.Path) -> Iterator[None]:
+    """Ctrl-C outside of the search itself, while models are loaded and lowered, or workers start."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _tell_how_to_go_on(database)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _tell_how_to_go_on(database: pathlib.Path) -> None:
+    err.print(
+        f"stopped: every measurement so far is kept in {database}; the same command goes on from there",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+@app.command(
+    epilog=examples(
+        "mlc report mlc.benchmarks.models:mlp",
+        "mlc report resnet50.mlc --json > resnet50.json",
+    )
+)
+def report(
+    model: ModelOrArtifact,
+    target: TargetOption = "cpu",
+    threads: ThreadsOption = None,
+    database: DatabaseOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show what a compiled model consists of, and where its time goes, kernel by kernel."""
+    from .runtime import Report
+
+    compiled = load_artifact(model) if is_artifact(model) else compile_source(load_source(model), target, threads, database)
+    found = compiled.report()
+    if not is_c(compiled):  # else the device is elsewhere: sizes, but no times
+        try:
+            with working("profiling"):
+                found = Report(found.name, tuple(executable.profile() for executable in compiled.executables))
+        except DeviceUnavailableError as error:
+            err.print(f"without times: {error}", highlight=False, markup=False, soft_wrap=True)
+    if json:
+        print_json(found.to_dict())
+    else:
+        out.print(str(found), highlight=False, markup=False, soft_wrap=True)
