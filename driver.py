@@ -61,7 +61,7 @@ def compile(
     serve; a call with a size outside of them raises SizeError. Operations that mlc cannot compile run in PyTorch, between natively
     compiled parts, with one warning (:class:`mlc.FallbackWarning`) that lists them; with ``strict`` they are an error.
     ``nonfinite="strict"`` treats NaN and infinity exactly as PyTorch does, ``"fast"`` promises that for finite inputs.
-    ``database`` is a file of tuning records (see :func:`tune`), ``threads`` bounds the threads of a call
+    ``database`` is a tuning database (see :func:`tune`) or JSON lines exported from one, ``threads`` bounds the threads of a call
     (default: all cores of the target). ``progress`` is told (kernels done, kernels in all, label).
 
     ``precision``, ``tolerance``, ``calibration``, ``sparsity`` and ``memory_budget`` have only their defaults in this version.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import pathlib
 from collections.abc import Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,9 +24,13 @@ from .console import (
     load_source,
     out,
     print_json,
+    replace_text,
     working,
 )
 from .errors import DeviceUnavailableError
+
+if TYPE_CHECKING:
+    from .autotune import TuningResult
 
 INTERRUPTED = 130
 """The exit code that shells know as ended by Ctrl-C."""
@@ -38,6 +42,7 @@ app = typer.Typer()
     epilog=examples(
         "mlc tune mlc.benchmarks.models:resnet50 --database tuning.db --trials 64",
         "mlc tune mlc.benchmarks.models:resnet50 mlc.benchmarks.models:bert_base -d tuning.db --time 3600",
+        "mlc tune my_model.py:make --export best.jsonl   (what 'mlc compile --database best.jsonl' needs, to be shipped)",
         "mlc compile mlc.benchmarks.models:resnet50 -d tuning.db -o resnet50.mlc   (uses what was found)",
     )
 )
@@ -53,6 +58,10 @@ def tune(
     database: Annotated[pathlib.Path, typer.Option("--database", "-d", help="Tuning database to add to.")] = pathlib.Path("tuning.db"),
     trials: Annotated[int, typer.Option("--trials", "-n", min=1, help="Measurements per kernel, on average.")] = 64,
     seconds: Annotated[float | None, typer.Option("--seconds", "--time", min=0, help="Stop the whole job after this time.")] = None,
+    export: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="Also write the best record of each kernel, as JSON lines, to this file: 'mlc compile --database' reads it."),
+    ] = None,
     target: TargetOption = "cpu",
     threads: ThreadsOption = None,
     json: JsonOption = False,
@@ -79,6 +88,8 @@ def tune(
                 database=database,
                 progress=tell,
             )
+    if export is not None:
+        _write_winners(export, database, result)
     if json:
         print_json(tuning_dict(result))
     else:
@@ -86,6 +97,16 @@ def tune(
     if result.interrupted:
         _tell_how_to_go_on(database)
         raise typer.Exit(INTERRUPTED)
+
+
+def _write_winners(path: pathlib.Path, database: pathlib.Path, result: TuningResult) -> None:
+    """The best record of each of the job's tasks, as the database has it."""
+    from .autotune.database import Database
+    from .autotune.record_lines import record_line
+
+    with Database(database, create=False) as opened:
+        best = [opened.best(found.task.key, str(found.task.target)) for found in result.tasks]
+    replace_text(path, "".join(f"{record_line(record)}\n" for record in best if record is not None))
 
 
 @contextlib.contextmanager

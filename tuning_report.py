@@ -34,8 +34,10 @@ def tuning_table(result: TuningResult) -> RenderableType:
     end = "interrupted after" if result.interrupted else "done in"
     lines = [f"{end} {result.elapsed:.0f} s, {result.trials} measurements, {result.failed} of them failed"]
     if result.seconds_after > 0:
-        before, after = result.seconds_before * 1e6, result.seconds_after * 1e6
-        lines.append(f"a call's kernels took {before:.1f} us by default, take {after:.1f} us now ({before / after:.2f}x)")
+        before, after = result.seconds_before, result.seconds_after
+        lines.append(
+            f"a call's kernels took {microseconds(before)} us by default, take {microseconds(after)} us now ({before / after:.2f}x)"
+        )
     return Group(grid, *lines)
 
 

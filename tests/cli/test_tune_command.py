@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import math
 import pathlib
 import signal
@@ -16,6 +17,7 @@ from rich.console import Console
 
 from mlc.autotune.database import Database
 from mlc.autotune.tuning import Progress, TaskResult
+from mlc.codegen.record import Record
 from mlc.codegen.space import Config
 from mlc.codegen.target import Target
 from mlc.codegen.task import Task
@@ -32,17 +34,25 @@ cli.main(sys.argv[1:])
 
 
 def test_models_of_one_job_share_their_tasks(mlc: CommandLine, tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "tuning.db"
-    done = mlc("tune", TINY, TINY, "-n", "3", "--time", "60", "-d", str(path), "--json")
+    path, best = tmp_path / "tuning.db", tmp_path / "best.jsonl"
+    with Database(path) as database:
+        database.add([Record("of another model", "cpu", CONFIG, (1e-6,), "v", 0.0)])
+    done = mlc("tune", TINY, TINY, "-n", "3", "--time", "60", "-d", str(path), "--export", str(best), "--json")
     assert done.code == 0, done.err
     tasks = done.json["tasks"]
     assert [task["occurrences"] for task in tasks] == [2] * len(tasks)
     assert done.json["trials"] == 3 * len(tasks)
     with Database(path) as database:
-        assert {record.task for record in database} == {task["task"] for task in tasks}
+        assert {record.task for record in database} == {"of another model"} | {task["task"] for task in tasks}
     batches = [line for line in done.err.splitlines() if " trials, " in line]
     assert len(batches) >= len(tasks)
     assert batches[-1].startswith(("linear", "relu")) and f"{3 * len(tasks)} of {3 * len(tasks)} trials, 0 failed" in batches[-1]
+    # The file with the winners of this job is as good as the database.
+    shipped = {fields["task"]: fields["config"] for fields in map(json.loads, best.read_text().splitlines())}
+    assert shipped == {task["task"]: task["best"] for task in tasks}
+    compiled = mlc("compile", TINY, "-o", str(tmp_path / "tiny.mlc"), "--database", str(best), "--json")
+    (program,) = compiled.json["report"]["programs"]
+    assert {kernel["task"]: kernel["config"] for kernel in program["kernels"]} == shipped
 
 
 def test_ctrl_c_keeps_what_was_measured_and_the_same_command_goes_on(mlc: CommandLine, tmp_path: pathlib.Path) -> None:
