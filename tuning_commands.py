@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import pathlib
 from collections.abc import Iterator
@@ -12,7 +13,6 @@ import typer
 from .console import (
     DatabaseOption,
     JsonOption,
-    ModelOrArtifact,
     TargetOption,
     ThreadsOption,
     compile_source,
@@ -27,10 +27,11 @@ from .console import (
     replace_text,
     working,
 )
-from .errors import DeviceUnavailableError
+from .errors import DeviceUnavailableError, OptionError
 
 if TYPE_CHECKING:
     from .autotune import TuningResult
+    from .tuning_page import Tuning
 
 INTERRUPTED = 130
 """The exit code that shells know as ended by Ctrl-C."""
@@ -132,16 +133,86 @@ def _tell_how_to_go_on(database: pathlib.Path) -> None:
     epilog=examples(
         "mlc report mlc.benchmarks.models:mlp",
         "mlc report resnet50.mlc --json > resnet50.json",
+        "mlc report mlc.benchmarks.models:mlp --database tuning.db --html tuning.html",
+        "mlc report --database tuning.db --html everything.html",
     )
 )
 def report(
-    model: ModelOrArtifact,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL|FILE.mlc]",
+            show_default=False,
+            help="A compiled artifact, or file.py:function, package.module:function (returning (model, example_inputs)), a .pt2 file. "
+            "With --html it may be left out: everything in the database.",
+        ),
+    ] = None,
     target: TargetOption = "cpu",
     threads: ThreadsOption = None,
     database: DatabaseOption = None,
+    html: Annotated[
+        pathlib.Path | None, typer.Option(help="Write a page on how the kernels were tuned, by the records of --database, instead.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Show what a compiled model consists of, and where its time goes, kernel by kernel."""
+    """Show what a compiled model consists of, and where its time goes, kernel by kernel.
+
+    With --html, how its kernels were tuned, as one page to be read in a browser: search curves, a roofline before and after, where time
+    goes, and how well the cost model predicted what was measured. Nothing is measured for it.
+    """
+    if html is not None:
+        if database is None:
+            raise OptionError("--html needs --database FILE, where 'mlc tune' keeps its measurements")
+        _write_page(html, tuning_of(model, database, target, threads), json)
+    elif model is None:
+        raise OptionError("name a MODEL to report on; without one, --database FILE --html FILE writes a page on everything in a database")
+    else:
+        _print_kernels(model, target, threads, database, json)
+
+
+def _write_page(path: pathlib.Path, tuning: Tuning, json: bool) -> None:
+    from .tuning_page import page
+
+    replace_text(path, page(tuning))
+    if json:
+        print_json(tuning.to_dict())
+    else:
+        out.print(f"{path}: {tuning}", highlight=False, markup=False, soft_wrap=True)
+
+
+def tuning_of(model: str | None, database: pathlib.Path, target: str, threads: int | None) -> Tuning:
+    """What ``database`` tells about the kernels of a model or an artifact, or about all of its tasks."""
+    from .autotune.database import Database
+    from .costmodel import RooflineModel, pretrained
+    from .tuning_history import calibrate, read_histories
+    from .tuning_page import Tuning
+
+    calls = _kernel_calls(model, target, threads) if model is not None else None
+    with working("reading records"), Database(database, create=False) as opened:
+        histories = read_histories(opened, calls)
+        calibrations = (
+            calibrate("shipped cost model", lambda task: pretrained(task.target), histories),
+            calibrate("roofline", lambda task: RooflineModel(), histories),
+        )
+    unmeasured = len(calls.keys() - {each.task.key for each in histories}) if calls is not None else 0
+    return Tuning(model or "all kernels", str(database), tuple(histories), calibrations, unmeasured)
+
+
+def _kernel_calls(model: str, target: str, threads: int | None) -> dict[str, int]:
+    """How often a model calls each task, by key."""
+    if is_artifact(model):
+        keys = [kernel.task for program in load_artifact(model).report().programs for kernel in program.kernels]
+    else:
+        source = load_source(model)
+        with working(f"lowering {source.name}"):
+            from .driver import check_options, model_tasks
+
+            options = check_options(target=target, threads=threads)
+            keys = [kernel.task.key for kernel in model_tasks(source.model, source.inputs, source.kwargs, options)]
+    return dict(collections.Counter(key for key in keys if key))
+
+
+def _print_kernels(model: str, target: str, threads: int | None, database: pathlib.Path | None, json: bool) -> None:
     from .runtime import Report
 
     compiled = load_artifact(model) if is_artifact(model) else compile_source(load_source(model), target, threads, database)

@@ -68,12 +68,16 @@ def tuning_dict(result: TuningResult) -> dict[str, Any]:
 
 
 def label(task: Task) -> str:
-    """The operations of a kernel, such as ``conv+add+relu``, and the shapes of its outputs."""
+    """The operations of a kernel and the shapes of its first input and its outputs, such as ``linear+relu 8x16 -> 8x32``."""
     graph = task.graph
-    types = [value.type for value in graph.outputs]
-    shape = ", ".join("x".join(map(str, type.shape)) for type in types if isinstance(type, TensorType))
     names = [node.op for node in graph.nodes if node.op != "constant"]
-    return f"{'+'.join(names[:4])}{'+...' if len(names) > 4 else ''} {shape}"
+    shapes = [_shape(value.type) for value in graph.outputs]
+    way = f"{_shape(graph.inputs[0].type)} -> " if graph.inputs else ""
+    return f"{'+'.join(names[:4])}{'+...' if len(names) > 4 else ''} {way}{', '.join(shapes)}"
+
+
+def _shape(type: object) -> str:
+    return "x".join(map(str, type.shape)) if isinstance(type, TensorType) else "state"
 
 
 def weight(task: TaskResult) -> float:

@@ -41,12 +41,12 @@ def test_models_of_one_job_share_their_tasks(mlc: CommandLine, tmp_path: pathlib
     assert done.code == 0, done.err
     tasks = done.json["tasks"]
     assert [task["occurrences"] for task in tasks] == [2] * len(tasks)
-    assert done.json["trials"] == 3 * len(tasks)
+    assert len(tasks) <= done.json["trials"] == sum(task["trials"] for task in tasks) <= 3 * len(tasks)
     with Database(path) as database:
         assert {record.task for record in database} == {"of another model"} | {task["task"] for task in tasks}
     batches = [line for line in done.err.splitlines() if " trials, " in line]
     assert len(batches) >= len(tasks)
-    assert batches[-1].startswith(("linear", "relu")) and f"{3 * len(tasks)} of {3 * len(tasks)} trials, 0 failed" in batches[-1]
+    assert batches[-1].startswith(("linear", "relu")) and f"{done.json['trials']} of {3 * len(tasks)} trials, 0 failed" in batches[-1]
     # The file with the winners of this job is as good as the database.
     shipped = {fields["task"]: fields["config"] for fields in map(json.loads, best.read_text().splitlines())}
     assert shipped == {task["task"]: task["best"] for task in tasks}
@@ -108,7 +108,7 @@ STATE = Progress(
 
 
 def test_a_batch_is_one_line() -> None:
-    assert batch_line(STATE) == "neg+exp 1000: 40.0 -> 20.0 us, 50% of the bound; 12 of 30 trials, 2 failed; 10 s, 50 s left"
+    assert batch_line(STATE) == "neg+exp 1000 -> 1000: 40.0 -> 20.0 us, 50% of the bound; 12 of 30 trials, 2 failed; 10 s, 50 s left"
     complete = dataclasses.replace(STATE, tasks=TASKS[:2], end_to_end=1e-4, seconds_budget=None)
     assert summary(complete) == "end to end 170.0 -> 100.0 us; 12 of 30 trials, 2 failed; 10 s"
 
@@ -126,9 +126,9 @@ def test_a_terminal_shows_the_tasks_that_take_most_time(height: int, shown: tupl
         console.print(display)
     lines = capture.get().splitlines()
     rows = {size: next((line.split() for line in lines if f"neg+exp {size}" in line), None) for size in (1000, 2000, 3000)}
-    assert rows[1000] == ["neg+exp", "1000", "3", "40.0", "20.0", "50%", "8"]
-    assert rows[2000] == ["neg+exp", "2000", "1", "50.0", "40.0", "25%", "4"]
-    assert rows[3000] == (["neg+exp", "3000", "1", "-", "-", "0%", "0"] if 3000 in shown else None)
+    assert rows[1000] == ["neg+exp", "1000", "->", "1000", "3", "40.0", "20.0", "50%", "8"]
+    assert rows[2000] == ["neg+exp", "2000", "->", "2000", "1", "50.0", "40.0", "25%", "4"]
+    assert rows[3000] == (["neg+exp", "3000", "->", "3000", "1", "-", "-", "0%", "0"] if 3000 in shown else None)
     assert any("and 1 that take less" in line for line in lines) == (3000 not in shown)
     assert lines[-1] == "12 of 30 trials, 2 failed; 17 s, 43 s left"  # the clock went on
 
