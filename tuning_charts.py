@@ -60,20 +60,21 @@ def task_curves(histories: Sequence[Numbered]) -> str:
         [Step(step.trial, step.seconds / (each.before if math.isfinite(each.before) else curve[0].seconds)) for step in curve]
         for _, each, curve in curves
     ]
-    across = LinearAxis(0, max(curve[-1].trial for curve in relative), _LEFT, _WIDTH - 40)
+    across = LinearAxis(0, max(curve[-1].trial for curve in relative), _LEFT, _WIDTH - 60)
     up = LinearAxis(0, 1.05 * max(1.0, *(step.seconds for curve in relative for step in curve)), 340, 10)
     parts = frame(across, up, "configs measured of the kernel, failures included", "best time so far, parts of the default's")
     for (number, each, _), curve in zip(curves, relative, strict=True):
         title = f"{number} {label(each.task)}: {curve[-1].seconds:.2f} of the default's time"
         parts.append(polyline(_stairs(curve, across, up), "curve", _colour(number), title))
     ends = [(number, curve[-1]) for (number, _, _), curve in zip(curves, relative, strict=True)][:_NUMBERED]
-    for y, (number, end) in zip(spread_out([up.place(end.seconds) for _, end in ends], 12, 352), ends, strict=True):
-        parts.append(text(across.place(end.trial) + 4, y + 4, str(number)))
+    for y, (number, end) in zip(spread_out([up.place(end.seconds) for _, end in ends], 13, 353), ends, strict=True):
+        parts.append(line(across.place(end.trial), up.place(end.seconds), across.end + 20, y, "grid"))
+        parts.append(text(across.end + 24, y + 4, str(number)))
     return drawing(_WIDTH, 380, "best time of each kernel over trials", parts)
 
 
 def _stairs(curve: Sequence[Step], across: LinearAxis, up: LinearAxis) -> list[tuple[float, float]]:
-    points = []
+    points: list[tuple[float, float]] = []
     for step in curve:
         x, y = across.place(step.trial), up.place(step.seconds)
         points += [(x, points[-1][1]), (x, y)] if points else [(x, y)]

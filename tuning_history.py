@@ -26,6 +26,9 @@ from .costmodel.evaluation import pairwise
 if TYPE_CHECKING:
     from .autotune.database import Database
 
+BATCH_SECONDS = 1.0
+"""Records of one batch have time stamps nearer to each other than this: they are made when all of it is measured."""
+
 FEW = 3
 """Configs of a task below which its ranking is not judged."""
 
@@ -62,7 +65,8 @@ class TaskHistory:
     @property
     def before(self) -> float:
         """Seconds of the default config; infinity where it was not measured, or does not work."""
-        return self.standing[self.default].median if self.default in self.standing else math.inf
+        found = self.standing.get(self.default) if self.default is not None else None
+        return found.median if found is not None else math.inf
 
     @cached_property
     def best(self) -> Record | None:
@@ -77,6 +81,12 @@ class TaskHistory:
     def is_compared(self) -> bool:
         """Whether there is a time before and a time after."""
         return math.isfinite(self.before) and math.isfinite(self.after)
+
+    @property
+    def is_side_by_side(self) -> bool:
+        """Whether default and best were measured in one batch; else other load on the machine may be part of their ratio."""
+        default = self.standing.get(self.default) if self.default is not None else None
+        return default is not None and self.best is not None and abs(default.timestamp - self.best.timestamp) < BATCH_SECONDS
 
     @cached_property
     def bound(self) -> Roofline:

@@ -97,6 +97,11 @@ def _summary(tuning: Tuning) -> list[str]:
             f"All calls of the kernels took <b>{before} us</b> with default configs and take <b>{after} us</b> with the best ones, "
             f"<b>{totals.speedup:.2f}x</b> as fast; no kernels for them take less than {bound} us. Kernels alone are timed, not a call."
         )
+    if loose := sum(each.is_compared and not each.is_side_by_side for each in tuning.histories):
+        notes.append(
+            f"Of {loose} kernels, marked ~, default and best were measured at different times, so that other load on the machine may be "
+            "part of the difference: a tuning job that is not ended early compares them side by side."
+        )
     if tuning.unmeasured:
         notes.append(f"{tuning.unmeasured} kernels of the model have no measurements in the database.")
     if foreign:
@@ -119,7 +124,7 @@ def _search(tuning: Tuning) -> list[str]:
                 str(each.failed),
                 microseconds(each.before),
                 microseconds(each.after),
-                _times(each.before / each.after) if each.is_compared else "-",
+                _speedup(each),
                 found,
                 f"{each.bound.seconds / each.after:.0%}",
                 f"<code>{escape(str(each.best.config))}</code>" if each.best is not None else "none works",
@@ -232,6 +237,11 @@ def _rate(each: TaskHistory, seconds: float) -> str:
     return f"{each.work.operations / seconds / 1e9:.4g}" if math.isfinite(seconds) and each.work.operations else "-"
 
 
+def _speedup(each: TaskHistory) -> str:
+    """A ratio of times that were not measured side by side is marked."""
+    return f"{'' if each.is_side_by_side else '~'}{_times(each.before / each.after)}" if each.is_compared else "-"
+
+
 def _times(ratio: float) -> str:
     return f"{ratio:.2f}x" if math.isfinite(ratio) else "-"
 
@@ -259,5 +269,6 @@ def _task_dict(each: TaskHistory) -> dict[str, Any]:
         "before_seconds": _finite(each.before),
         "best_seconds": _finite(each.after),
         "bound_seconds": each.bound.seconds,
+        "side_by_side": each.is_side_by_side,
         "best": str(each.best.config) if each.best is not None else None,
     }

@@ -38,6 +38,11 @@ def tuning_table(result: TuningResult) -> RenderableType:
         lines.append(
             f"a call's kernels took {microseconds(before)} us by default, take {microseconds(after)} us now ({before / after:.2f}x)"
         )
+    if loose := sum(not task.compared for task in result.tasks):
+        lines.append(
+            f"{loose} kernels were not compared with their defaults side by side before the job ended: other load on this machine may be "
+            "part of their speed-up"
+        )
     return Group(grid, *lines)
 
 
@@ -60,6 +65,7 @@ def tuning_dict(result: TuningResult) -> dict[str, Any]:
                 "best": str(task.best) if task.best else None,
                 "best_seconds": _finite(task.best_seconds),
                 "bound_seconds": task.bound_seconds,
+                "compared": task.compared,
                 "trials": task.trials,
             }
             for task in result.tasks

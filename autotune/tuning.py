@@ -36,6 +36,8 @@ class TaskResult:
     trials: int
     bound_seconds: float
     """What no kernel for the task beats (see :func:`~mlc.costmodel.lower_bound`)."""
+    compared: bool = True
+    """Whether best and default were last measured side by side. Else other load on the machine may be part of the speed-up."""
 
     @property
     def share_of_bound(self) -> float:
@@ -204,6 +206,7 @@ def run(job: Job, tasks: Sequence[WeightedTask], *, trials: int, seconds: float 
         for state in sorted(touched, key=lambda state: -state.seconds):
             if time_left() and (finalists := _finalists(state)):
                 measure(state, finalists)
+                state.compared = True
     except KeyboardInterrupt:
         interrupted = True
     trials_made = sum(state.trials for state in states)
@@ -240,4 +243,5 @@ def _result(state: TaskState) -> TaskResult:
         best_seconds=searcher.best_seconds,
         trials=state.trials,
         bound_seconds=state.bound,
+        compared=state.compared or not state.trials or searcher.best in (None, default),
     )

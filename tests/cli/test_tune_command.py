@@ -16,13 +16,14 @@ from command_line import CommandLine
 from rich.console import Console
 
 from mlc.autotune.database import Database
-from mlc.autotune.tuning import Progress, TaskResult
+from mlc.autotune.tuning import Progress, TaskResult, TuningResult
 from mlc.codegen.record import Record
 from mlc.codegen.space import Config
 from mlc.codegen.target import Target
 from mlc.codegen.task import Task
 from mlc.ir import DType, GraphBuilder, TensorType
 from mlc.tuning_display import Display, batch_line, summary, watching
+from mlc.tuning_report import tuning_table
 
 TINY = "mlc.benchmarks.models:mlp_tiny"
 INTERRUPTIBLE = """
@@ -131,6 +132,16 @@ def test_a_terminal_shows_the_tasks_that_take_most_time(height: int, shown: tupl
     assert rows[3000] == (["neg+exp", "3000", "->", "3000", "1", "-", "-", "0%", "0"] if 3000 in shown else None)
     assert any("and 1 that take less" in line for line in lines) == (3000 not in shown)
     assert lines[-1] == "12 of 30 trials, 2 failed; 17 s, 43 s left"  # the clock went on
+
+
+@pytest.mark.parametrize("loose", [0, 2])
+def test_speed_ups_that_load_may_have_made_are_marked_as_such(loose: int) -> None:
+    tasks = tuple(dataclasses.replace(each, compared=place >= loose) for place, each in enumerate(TASKS))
+    stream = io.StringIO()
+    Console(file=stream, width=200).print(tuning_table(TuningResult(tasks, 12, 2, 10.0, interrupted=False)))
+    text = stream.getvalue()
+    assert "a call's kernels took 170.0 us by default, take 100.0 us now (1.70x)" in text
+    assert ("2 kernels were not compared with their defaults side by side" in text) == (loose == 2)
 
 
 def test_a_file_gets_plain_lines_only() -> None:

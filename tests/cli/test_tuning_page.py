@@ -83,12 +83,12 @@ def linear_task(columns: int, depth: int = 64) -> Task:
     return Task(graph, frozenset({1}), Target.parse("cpu -mcpu=x86-64-v4 -threads=2"), 2)
 
 
-def measurements(task: Task, *seconds: float) -> list[Record]:
-    """One of each of the first configs of the task's space, the default first; a time of 0 stands for a failure."""
+def measurements(task: Task, *seconds: float, every: float = 1.0) -> list[Record]:
+    """One of each of the first configs of the task's space, the default first, ``every`` so many seconds; a time of 0 is a failure."""
     space = template_space(task)
     assert space is not None
     return [
-        Record(task.key, str(task.target), config, (time,) if time else (), "v", 1e9 + place, "" if time else "crashed")
+        Record(task.key, str(task.target), config, (time,) if time else (), "v", 1e9 + every * place, "" if time else "crashed")
         for place, (config, time) in enumerate(zip(space.configs, seconds, strict=False))
     ]
 
@@ -101,7 +101,7 @@ def tuned(tmp_path: pathlib.Path) -> pathlib.Path:
     path = tmp_path / "tuning.db"
     with Database(path) as database:
         database.add(measurements(ONE, 4e-5, 0.0, 2e-5, 3e-5), [ONE])
-        database.add(measurements(OTHER, 8e-5, 9e-5, 7e-5, 5e-5), [OTHER])
+        database.add(measurements(OTHER, 8e-5, 9e-5, 7e-5, 5e-5, every=1e-3), [OTHER])
     return path
 
 
@@ -116,7 +116,8 @@ def test_a_page_on_everything_in_a_database(mlc: CommandLine, tuned: pathlib.Pat
     assert [cell.split()[0] for cell in read.column(search, "kernel")] == ["1", "2"]
     assert read.column(search, "before, us") == ["80.0", "40.0"] and read.column(search, "best, us") == ["50.0", "20.0"]
     assert read.column(search, "configs") == ["4", "4"] and read.column(search, "failed") == ["0", "1"]
-    assert read.column(search, "found at") == ["4", "3"] and read.column(search, "speed-up") == ["1.60x", "2.00x"]
+    assert read.column(search, "found at") == ["4", "3"] and read.column(search, "speed-up") == ["1.60x", "~2.00x"]
+    assert "Of 1 kernels, marked ~, default and best were measured at different times" in "".join(read.words)
     with Database(tuned) as database:
         best = [database.best(task.key, str(task.target)) for task in (OTHER, ONE)]
     assert read.column(search, "config") == [str(record.config) for record in best if record is not None]
