@@ -1,7 +1,8 @@
 """The command line: ``mlc compile | run | tune | db | bench | report | fuzz | targets | cache``.
 
 Results go to standard output, as a table or with ``--json`` as one JSON document; progress and errors go to standard error. The
-exit code is 0, 1 for an error that mlc explains or a benchmark that went wrong, 2 for a command that was not understood.
+exit code is 0, 1 for an error that mlc explains or a benchmark that went wrong, 2 for a command that was not understood, 130 for a
+tuning job that Ctrl-C ended.
 """
 
 from __future__ import annotations

@@ -121,12 +121,11 @@ def _interruptible(database: pathlib.Path) -> Iterator[None]:
 
 
 def _tell_how_to_go_on(database: pathlib.Path) -> None:
-    err.print(
-        f"stopped: every measurement so far is kept in {database}; the same command goes on from there",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    if database.exists():
+        line = f"stopped: every measurement so far is kept in {database}; the same command goes on from there"
+    else:
+        line = "stopped before anything was measured; the same command starts again"
+    err.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command(

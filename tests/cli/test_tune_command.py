@@ -81,6 +81,14 @@ def test_ctrl_c_keeps_what_was_measured_and_the_same_command_goes_on(mlc: Comman
     assert again.json["trials"] <= 20 * len(again.json["tasks"]) - kept
 
 
+def test_ctrl_c_before_the_first_measurement_says_so(mlc: CommandLine, tmp_path: pathlib.Path) -> None:
+    model = tmp_path / "interrupted_model.py"
+    model.write_text("def make():\n    raise KeyboardInterrupt\n")
+    done = mlc("tune", f"{model}:make", "--database", str(tmp_path / "tuning.db"))
+    assert (done.code, done.out) == (130, "")
+    assert done.err == "stopped before anything was measured; the same command starts again\n"
+
+
 def task(size: int) -> Task:
     builder = GraphBuilder()
     x = builder.input(TensorType(DType.FLOAT32, (size,)))
