@@ -51,7 +51,7 @@ def tune(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODEL...",
+            metavar="MODEL",
             show_default=False,
             help="file.py:function or package.module:function that returns (model, example_inputs), or a .pt2 file; several are one job.",
         ),
@@ -140,7 +140,7 @@ def report(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODEL|FILE.mlc]",
+            metavar="MODEL|FILE.mlc",
             show_default=False,
             help="A compiled artifact, or file.py:function, package.module:function (returning (model, example_inputs)), a .pt2 file. "
             "With --html it may be left out: everything in the database.",
