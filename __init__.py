@@ -26,7 +26,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from .driver import compile, estimate, tune
+    from .driver import compile, estimate, tune, tune_models
     from .module import CompiledModel
     from .runtime import LoadedModel, load
 
@@ -39,6 +39,7 @@ _HOMES = {
     "estimate": ".driver",
     "load": ".runtime",
     "tune": ".driver",
+    "tune_models": ".driver",
 }
 """Public names and the modules they live in."""
 
@@ -62,6 +63,7 @@ __all__ = [
     "estimate",
     "load",
     "tune",
+    "tune_models",
 ]
 
 

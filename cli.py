@@ -1,7 +1,8 @@
 """The command line: ``mlc compile | run | tune | db | bench | report | fuzz | targets | cache``.
 
 Results go to standard output, as a table or with ``--json`` as one JSON document; progress and errors go to standard error. The
-exit code is 0, 1 for an error that mlc explains or a benchmark that went wrong, 2 for a command that was not understood.
+exit code is 0, 1 for an error that mlc explains or a benchmark that went wrong, 2 for a command that was not understood, 130 for a
+tuning job that Ctrl-C ended.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from . import database_commands
+from . import database_commands, tuning_commands
 from .console import (
     DatabaseOption,
     JsonOption,
@@ -41,7 +42,7 @@ from .console import (
     size_text,
     working,
 )
-from .errors import DeviceUnavailableError, Error
+from .errors import Error
 
 if TYPE_CHECKING:
     from .benchmarks.report import Report
@@ -56,6 +57,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(database_commands.app)
+app.add_typer(tuning_commands.app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -152,76 +154,6 @@ def run(
     if not result.sound:
         err.print("[bold red]error:[/] the outputs differ from PyTorch's by more than the tolerance", highlight=False)
         raise typer.Exit(1)
-
-
-@app.command(
-    epilog=examples(
-        "mlc report mlc.benchmarks.models:mlp",
-        "mlc report resnet50.mlc --json > resnet50.json",
-    )
-)
-def report(
-    model: ModelOrArtifact,
-    target: TargetOption = "cpu",
-    threads: ThreadsOption = None,
-    database: DatabaseOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Show what a compiled model consists of, and where its time goes, kernel by kernel."""
-    from .runtime import Report
-
-    compiled = load_artifact(model) if is_artifact(model) else compile_source(load_source(model), target, threads, database)
-    found = compiled.report()
-    if not is_c(compiled):  # else the device is elsewhere: sizes, but no times
-        try:
-            with working("profiling"):
-                found = Report(found.name, tuple(executable.profile() for executable in compiled.executables))
-        except DeviceUnavailableError as error:
-            err.print(f"without times: {error}", highlight=False, markup=False, soft_wrap=True)
-    if json:
-        print_json(found.to_dict())
-    else:
-        out.print(str(found), highlight=False, markup=False, soft_wrap=True)
-
-
-@app.command(
-    epilog=examples(
-        "mlc tune mlc.benchmarks.models:resnet50 --database tuning.db --trials 64",
-        "mlc tune my_model.py:make -d tuning.db --seconds 600",
-        "mlc compile my_model.py:make -d tuning.db -o my.mlc   (uses what was found)",
-    )
-)
-def tune(
-    model: Model,
-    database: Annotated[pathlib.Path, typer.Option("--database", "-d", help="Tuning database to add to.")] = pathlib.Path("tuning.db"),
-    trials: Annotated[int, typer.Option(min=1, help="Measurements per kernel, on average.")] = 64,
-    seconds: Annotated[float | None, typer.Option(min=0, help="Stop after this time.")] = None,
-    target: TargetOption = "cpu",
-    threads: ThreadsOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Search for faster schedules of a model's kernels by measuring them on this machine."""
-    import mlc
-
-    from .tuning_report import tuning_dict, tuning_table
-
-    source = load_source(model)
-    with working(f"tuning {source.name}") as tell:
-        result = mlc.tune(
-            source.model,
-            example_inputs=source.inputs,
-            example_kwargs=dict(source.kwargs) or None,
-            target=target,
-            threads=threads,
-            trials=trials,
-            seconds=seconds,
-            database=database,
-            progress=lambda state: tell(state.trials, state.trials_budget, f"{state.elapsed:.0f} s"),
-        )
-    if json:
-        print_json(tuning_dict(result))
-    else:
-        out.print(tuning_table(result))
 
 
 @app.command(

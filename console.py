@@ -40,7 +40,8 @@ ModelOrArtifact = Annotated[
 TargetOption = Annotated[str, typer.Option("--target", "-t", help="What to compile for; 'mlc targets' lists what there is.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", "-j", min=1, help="Threads to use; all cores unless given.")]
 DatabaseOption = Annotated[
-    pathlib.Path | None, typer.Option("--database", "-d", help="Tuning database to take the best known schedules from.")
+    pathlib.Path | None,
+    typer.Option("--database", "-d", help="Tuning database, or JSON lines exported from one, to take the best schedules from."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 

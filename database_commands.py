@@ -59,9 +59,7 @@ def best(
     """List the fastest config of every task, slowest task first."""
     with _open(database) as opened:
         tasks = opened.tasks()
-        wanted = sorted({(record.task, record.target) for record in opened.records(target=target)})
-        found = [record for key, on in wanted if (record := opened.best(key, on)) is not None]
-    found.sort(key=lambda record: -record.median)
+        found = sorted(opened.winners(target), key=lambda record: -record.median)
     names = {key: "+".join(node.op for node in task.graph.nodes if node.op != "constant") for key, task in tasks.items()}
     if json:
         print_json(
@@ -85,14 +83,23 @@ def best(
     out.print(grid)
 
 
-@app.command(epilog=examples("mlc db export tuning.db > records.jsonl", "mlc db export tuning.db -o records.jsonl"))
+@app.command(
+    epilog=examples(
+        "mlc db export tuning.db > records.jsonl",
+        "mlc db export tuning.db --best -o best.jsonl",
+        "mlc compile my_model.py:make --database best.jsonl   (reads such a file like a database)",
+    )
+)
 def export(
     database: Path,
     output: Annotated[pathlib.Path | None, typer.Option("--output", "-o", help="File to write; standard output unless given.")] = None,
+    best: Annotated[bool, typer.Option("--best", help="Only the fastest record of each task and target, to be shipped.")] = False,
 ) -> None:
-    """Write everything as JSON lines, which 'mlc db import' reads."""
+    """Write everything as JSON lines, which 'mlc db import' and '--database' of the other commands read."""
+    from .autotune.record_lines import record_line
+
     with _open(database) as opened:
-        lines = opened.export_lines()
+        lines = map(record_line, opened.winners()) if best else opened.export_lines()
         if output is None:
             for line in lines:
                 print(line)

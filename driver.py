@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +61,7 @@ def compile(
     serve; a call with a size outside of them raises SizeError. Operations that mlc cannot compile run in PyTorch, between natively
     compiled parts, with one warning (:class:`mlc.FallbackWarning`) that lists them; with ``strict`` they are an error.
     ``nonfinite="strict"`` treats NaN and infinity exactly as PyTorch does, ``"fast"`` promises that for finite inputs.
-    ``database`` is a file of tuning records (see :func:`tune`), ``threads`` bounds the threads of a call
+    ``database`` is a tuning database (see :func:`tune`) or JSON lines exported from one, ``threads`` bounds the threads of a call
     (default: all cores of the target). ``progress`` is told (kernels done, kernels in all, label).
 
     ``precision``, ``tolerance``, ``calibration``, ``sparsity`` and ``memory_budget`` have only their defaults in this version.
@@ -108,6 +108,35 @@ def tune(
     ``trials`` is how many configs are measured per kernel on average, ``seconds`` bounds the whole job. Ctrl-C ends it early; what
     was measured is kept, and repeating the call goes on from there.
     """
+    return tune_models(
+        [(model, _as_tuple(example_inputs), dict(example_kwargs or {}))],
+        target=target,
+        trials=trials,
+        seconds=seconds,
+        database=database,
+        threads=threads,
+        nonfinite=nonfinite,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def tune_models(
+    models: Iterable[tuple[Any, Sequence[Any], Mapping[str, Any]]],
+    *,
+    target: str | Target = "cpu",
+    trials: int = 64,
+    seconds: float | None = None,
+    database: str | os.PathLike[str] = "tuning.db",
+    threads: int | None = None,
+    nonfinite: str = "fast",
+    seed: int = 0,
+    progress: Callable[[TuningProgress], None] | None = None,
+) -> TuningResult:
+    """:func:`tune` for several models in one job, each with its example inputs and keyword arguments.
+
+    A kernel that several of them have is measured once, and weighs as much as it occurs in all of them together.
+    """
     from .autotune import tune_tasks
 
     options = check_options(target=target, threads=threads, nonfinite=nonfinite)
@@ -116,8 +145,7 @@ def tune(
             f"kernels for '{options.target}' cannot be measured by this version of mlc, only those for 'cpu'; compile without tuning: "
             "templates choose by the target's facts"
         )
-    kernels = model_tasks(model, _as_tuple(example_inputs), dict(example_kwargs or {}), options)
-    tasks = [kernel.task for kernel in kernels]
+    tasks = [kernel.task for model, args, kwargs in models for kernel in model_tasks(model, args, kwargs, options)]
     return tune_tasks(tasks, trials=trials, seconds=seconds, database=database, seed=seed, progress=progress)
 
 

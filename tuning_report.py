@@ -12,6 +12,7 @@ from .ir.types import TensorType
 
 if TYPE_CHECKING:
     from .autotune import TaskResult, TuningResult
+    from .codegen.task import Task
 
 
 def tuning_table(result: TuningResult) -> RenderableType:
@@ -20,12 +21,12 @@ def tuning_table(result: TuningResult) -> RenderableType:
     for heading in ("kernel", "calls", "default us", "best us", "speed-up", "trials", "config"):
         left = heading in ("kernel", "config")
         grid.add_column(heading, justify="left" if left else "right", no_wrap=not left, overflow="fold")
-    for task in sorted(result.tasks, key=lambda task: -_weight(task)):
+    for task in sorted(result.tasks, key=lambda task: -weight(task)):
         grid.add_row(
-            label(task),
+            label(task.task),
             str(task.occurrences),
-            _microseconds(task.default_seconds),
-            _microseconds(task.best_seconds),
+            microseconds(task.default_seconds),
+            microseconds(task.best_seconds),
             f"{task.speedup:.2f}x",
             str(task.trials),
             str(task.best or "-").replace(",", ", "),
@@ -33,8 +34,15 @@ def tuning_table(result: TuningResult) -> RenderableType:
     end = "interrupted after" if result.interrupted else "done in"
     lines = [f"{end} {result.elapsed:.0f} s, {result.trials} measurements, {result.failed} of them failed"]
     if result.seconds_after > 0:
-        before, after = result.seconds_before * 1e6, result.seconds_after * 1e6
-        lines.append(f"a call's kernels took {before:.1f} us by default, take {after:.1f} us now ({before / after:.2f}x)")
+        before, after = result.seconds_before, result.seconds_after
+        lines.append(
+            f"a call's kernels took {microseconds(before)} us by default, take {microseconds(after)} us now ({before / after:.2f}x)"
+        )
+    if loose := sum(not task.compared for task in result.tasks):
+        lines.append(
+            f"{loose} kernels were not compared with their defaults side by side before the job ended: other load on this machine may be "
+            "part of their speed-up"
+        )
     return Group(grid, *lines)
 
 
@@ -50,12 +58,14 @@ def tuning_dict(result: TuningResult) -> dict[str, Any]:
         "tasks": [
             {
                 "task": task.task.key,
-                "label": label(task),
+                "label": label(task.task),
                 "occurrences": task.occurrences,
                 "default": str(task.default),
                 "default_seconds": _finite(task.default_seconds),
                 "best": str(task.best) if task.best else None,
                 "best_seconds": _finite(task.best_seconds),
+                "bound_seconds": task.bound_seconds,
+                "compared": task.compared,
                 "trials": task.trials,
             }
             for task in result.tasks
@@ -63,21 +73,28 @@ def tuning_dict(result: TuningResult) -> dict[str, Any]:
     }
 
 
-def label(task: TaskResult) -> str:
-    """The operations of a kernel, such as ``conv+add+relu``, and the shape of its first output."""
-    graph = task.task.graph
-    types = [value.type for value in graph.outputs]
-    shape = ", ".join("x".join(map(str, type.shape)) for type in types if isinstance(type, TensorType))
+def label(task: Task) -> str:
+    """The operations of a kernel and the shapes of its first input and its outputs, such as ``linear+relu 8x16 -> 8x32``."""
+    graph = task.graph
     names = [node.op for node in graph.nodes if node.op != "constant"]
-    return f"{'+'.join(names[:4])}{'+...' if len(names) > 4 else ''} {shape}"
+    shapes = [_shape(value.type) for value in graph.outputs]
+    way = f"{_shape(graph.inputs[0].type)} -> " if graph.inputs else ""
+    return f"{'+'.join(names[:4])}{'+...' if len(names) > 4 else ''} {way}{', '.join(shapes)}"
 
 
-def _weight(task: TaskResult) -> float:
+def _shape(type: object) -> str:
+    return "x".join(map(str, type.shape)) if isinstance(type, TensorType) else "state"
+
+
+def weight(task: TaskResult) -> float:
+    """Seconds of all calls with the best config; none while nothing works."""
     return task.occurrences * (task.best_seconds if math.isfinite(task.best_seconds) else 0.0)
 
 
-def _microseconds(seconds: float) -> str:
-    return f"{seconds * 1e6:.1f}" if math.isfinite(seconds) else "failed"
+def microseconds(seconds: float) -> str:
+    """A time in microseconds; a dash for infinity, which is what failed or was not measured."""
+    value = seconds * 1e6
+    return f"{value:.{1 if value >= 10 else 2}f}" if math.isfinite(value) else "-"
 
 
 def _finite(seconds: float) -> float | None:

@@ -7,7 +7,9 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
+from ..codegen.record import Record
 from ..codegen.space import Config, Space
 from ..codegen.task import Task
 from ..codegen.template import Template
@@ -15,6 +17,7 @@ from ..costmodel import CostModel, pretrained
 from ..costmodel.evaluation import pick_when_sure
 from ..errors import DatabaseError, Error
 from .database import Database
+from .record_lines import RecordFile, holds_lines
 
 
 class Source(enum.Enum):
@@ -23,6 +26,13 @@ class Source(enum.Enum):
     MEASURED = "measured"
     RANKED = "ranked"
     DEFAULT = "default"
+
+
+class Records(Protocol):
+    """What a compilation asks for measured configs: a tuning database, or a file of records."""
+
+    def best(self, task: str, target: str) -> Record | None:
+        """The fastest record of a task key on a target; DatabaseError when it cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,7 @@ class Choice:
     seconds: float | None = None
 
 
-def choice_for(task: Task, template: Template, space: Space, database: Database | None = None, model: CostModel | None = None) -> Choice:
+def choice_for(task: Task, template: Template, space: Space, database: Records | None = None, model: CostModel | None = None) -> Choice:
     """The config to compile ``task`` with, of the ``space`` that ``template`` gives for it.
 
     Never fails: a database or model that does gives a warning and is passed over.
@@ -64,28 +74,35 @@ def _ranked(task: Task, space: Space, model: CostModel) -> Choice | None:
     return None if chosen == default else Choice(configs[chosen], Source.RANKED, float(prediction.seconds[chosen]))
 
 
-def choose_config(task: Task, template: Template, space: Space, database: Database | None, model: CostModel | None) -> Config:
+def choose_config(task: Task, template: Template, space: Space, database: Records | None, model: CostModel | None) -> Config:
     """The config of :func:`choice_for`."""
     return choice_for(task, template, space, database, model).config
 
 
-def open_database(path: str | os.PathLike[str] | Database | None) -> Database | None:
-    """The tuning database for a compilation; None, with a warning that says why, when it cannot be used."""
-    if path is None or isinstance(path, Database):
-        return path
+def open_database(database: str | os.PathLike[str] | Records | None) -> Records | None:
+    """The tuning records for a compilation, from a database or a file of JSON lines.
+
+    None, with a warning that says why, when it cannot be used; lines that are no records are passed over, with a warning as well.
+    """
+    if database is None or not isinstance(database, str | os.PathLike):
+        return database
     try:
-        return Database(path, create=False)
+        if not holds_lines(database):
+            return Database(database, create=False)
+        records = RecordFile(database)
     except DatabaseError as error:
         warnings.warn(f"{error}. Compiling without it", RuntimeWarning, stacklevel=2)
         return None
+    if records.refused:
+        count, first = len(records.refused), records.refused[0]
+        warnings.warn(f"{database}: {count} lines are no tuning records and count for nothing ({first})", RuntimeWarning, stacklevel=2)
+    return records
 
 
-def chooser(
-    database: str | os.PathLike[str] | Database | None, model: CostModel | None = None
-) -> Callable[[Task, Template, Space], Config]:
-    """:func:`choose_config` with a database (None: none) and a model (None: the one that ships for the task's target).
+def chooser(database: str | os.PathLike[str] | Records | None, model: CostModel | None = None) -> Callable[[Task, Template, Space], Config]:
+    """:func:`choose_config` with records (None: none) and a model (None: the one that ships for the task's target).
 
-    A database that cannot be used gives a warning and is left out.
+    Records that cannot be used give a warning and are left out.
     """
     opened = open_database(database)
 

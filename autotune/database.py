@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
 import pathlib
 import sqlite3
@@ -18,9 +17,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..codegen.record import Record
-from ..codegen.space import Config
 from ..codegen.task import Task
 from ..errors import DatabaseError, Error
+from .record_lines import fastest, fields_of, read_lines, record_line, record_of, task_line
 
 APPLICATION_ID = 0x6D6C6331
 """'mlc1' in SQLite's header: tells a tuning database from any other SQLite file."""
@@ -177,11 +176,13 @@ class Database:
         conditions = [(name, value) for name, value in (("task", task), ("target", target)) if value is not None]
         where = " WHERE " + " AND ".join(f"{name} = ?" for name, _ in conditions) if conditions else ""
         with self._session() as connection:
-            rows = connection.execute(f"SELECT {_COLUMNS} FROM records{where} ORDER BY id", [value for _, value in conditions]).fetchall()
+            rows = connection.execute(
+                f"SELECT {_COLUMNS} FROM records{where} ORDER BY timestamp, id", [value for _, value in conditions]
+            ).fetchall()
         found = []
         for row in rows:
             with contextlib.suppress(ValueError, TypeError, Error):
-                found.append(_record(dict(zip(_COLUMNS.split(", "), row, strict=True))))
+                found.append(record_of(dict(zip(_COLUMNS.split(", "), row, strict=True))))
         return found
 
     def __iter__(self) -> Iterator[Record]:
@@ -193,13 +194,14 @@ class Database:
 
     def best(self, task: str, target: str) -> Record | None:
         """The fastest record of a task key on a target; each config counts with its latest successful measurement."""
-        latest: dict[Config, Record] = {}
-        for record in self.records(task, target):
-            if record.times:
-                latest[record.config] = record
-            else:
-                latest.pop(record.config, None)
-        return min(latest.values(), key=lambda record: record.median, default=None)
+        return fastest(self.records(task, target))
+
+    def winners(self, target: str | None = None) -> list[Record]:
+        """The fastest record of every task on every target, or on one."""
+        by_task: dict[tuple[str, str], list[Record]] = {}
+        for record in self.records(target=target):
+            by_task.setdefault((record.task, record.target), []).append(record)
+        return [best for records in by_task.values() if (best := fastest(records)) is not None]
 
     def tasks(self) -> dict[str, Task]:
         """The stored tasks by key; those whose text this version cannot read are left out."""
@@ -224,32 +226,15 @@ class Database:
         with self._session() as connection:
             texts = connection.execute("SELECT key, text FROM tasks ORDER BY key").fetchall()
         for key, text in texts:
-            yield json.dumps({"kind": "task", "key": key, "text": text})
+            yield task_line(key, text)
         for record in self.records():
-            yield json.dumps({"kind": "record", **_fields(record)})
+            yield record_line(record)
 
     def import_lines(self, lines: Iterable[str]) -> ImportResult:
         """Adds what :meth:`export_lines` wrote. Lines that cannot be read are refused one by one, with the reason."""
-        texts: dict[str, str] = {}
-        records: list[Record] = []
-        refused: list[str] = []
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                fields = json.loads(line)
-                if fields["kind"] == "task":
-                    if hashlib.sha256(fields["text"].encode()).hexdigest()[: len(fields["key"])] != fields["key"]:
-                        raise ValueError("the task's key does not fit its text")
-                    texts[fields["key"]] = fields["text"]
-                elif fields["kind"] == "record":
-                    records.append(_record(fields))
-                else:
-                    raise ValueError(f"unknown kind '{fields['kind']}'")
-            except (ValueError, KeyError, TypeError, AttributeError, Error) as error:
-                refused.append(f"line {number}: {type(error).__name__}: {error}")
-        added = self._add(records, texts)
-        return ImportResult(added, len(records) - added, tuple(refused))
+        found = read_lines(lines)
+        added = self._add(found.records, found.tasks)
+        return ImportResult(added, len(found.records) - added, found.refused)
 
     def prune(self, keep: int) -> int:
         """Keeps the ``keep`` fastest and all failed records of each task and target; the number removed."""
@@ -267,20 +252,8 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
     return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
 
 
-def _fields(record: Record) -> dict[str, object]:
-    return {
-        "task": record.task,
-        "target": record.target,
-        "config": str(record.config),
-        "times": list(record.times),
-        "versions": record.versions,
-        "timestamp": record.timestamp,
-        "error": record.error,
-    }
-
-
 def _row(record: Record) -> Sequence[object]:
-    fields = _fields(record)
+    fields = fields_of(record)
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
     median = record.median if record.times else None
     return (
@@ -293,29 +266,4 @@ def _row(record: Record) -> Sequence[object]:
         record.versions,
         record.timestamp,
         record.error,
-    )
-
-
-def _record(fields: Mapping[str, object]) -> Record:
-    """A record from its fields; ValueError when they make no sense."""
-    texts = {name: fields[name] for name in ("task", "target", "config", "versions", "error")}
-    if not all(isinstance(value, str) for value in texts.values()):
-        raise ValueError("a text field is no text")
-    times, timestamp = fields["times"], fields["timestamp"]
-    if isinstance(times, str):
-        times = json.loads(times)
-    if not isinstance(times, list) or not all(isinstance(t, float | int) and math.isfinite(t) and t > 0 for t in times):
-        raise ValueError(f"times {times} are not positive seconds")
-    if not isinstance(timestamp, float | int) or isinstance(timestamp, bool):
-        raise ValueError("the timestamp is no number")
-    if not times and not texts["error"]:
-        raise ValueError("a record has neither times nor an error")
-    return Record(
-        task=str(texts["task"]),
-        target=str(texts["target"]),
-        config=Config.parse(str(texts["config"])),
-        times=tuple(float(time) for time in times),
-        versions=str(texts["versions"]),
-        timestamp=float(timestamp),
-        error=str(texts["error"]),
     )

@@ -21,12 +21,14 @@ class WeightedTask:
 
 @dataclass
 class TaskState:
-    """A task in the job: its searcher, and what has been spent on it. ``done`` when it has nothing more to propose."""
+    """A task in the job: its searcher, and what has been spent on it. ``done`` when it has nothing more to propose, ``compared`` when its
+    fastest configs were measured side by side with the default at the end."""
 
     weighted: WeightedTask
     searcher: Searcher
     trials: int = 0
     done: bool = False
+    compared: bool = False
     bound: float = field(init=False)
 
     def __post_init__(self) -> None:

@@ -34,6 +34,15 @@ class TaskResult:
     best: Config | None
     best_seconds: float
     trials: int
+    bound_seconds: float
+    """What no kernel for the task beats (see :func:`~mlc.costmodel.lower_bound`)."""
+    compared: bool = True
+    """Whether best and default were last measured side by side. Else other load on the machine may be part of the speed-up."""
+
+    @property
+    def share_of_bound(self) -> float:
+        """How near the best config is to the bound: 1 would be there, 0 nothing works yet."""
+        return self.bound_seconds / self.best_seconds
 
     @property
     def speedup(self) -> float:
@@ -77,6 +86,9 @@ class Progress:
     seconds_budget: float | None
     end_to_end: float
     """Estimated seconds of all tasks' occurrences; infinity until each has a measurement."""
+    failed: int
+    tasks: tuple[TaskResult, ...]
+    """Every task of the job as it stands."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +177,9 @@ def run(job: Job, tasks: Sequence[WeightedTask], *, trials: int, seconds: float 
         state.searcher.update(records)
         failed += sum(not record.times for record in records)
         elapsed = job.clock() - start
-        job.on_progress(Progress(task, tuple(records), state.searcher.best_seconds, spent, budget, elapsed, seconds, scheduler.seconds))
+        results = tuple(_result(state) for state in states)
+        best = state.searcher.best_seconds
+        job.on_progress(Progress(task, tuple(records), best, spent, budget, elapsed, seconds, scheduler.seconds, failed, results))
 
     def time_left() -> bool:
         return seconds is None or job.clock() - start < seconds
@@ -192,6 +206,7 @@ def run(job: Job, tasks: Sequence[WeightedTask], *, trials: int, seconds: float 
         for state in sorted(touched, key=lambda state: -state.seconds):
             if time_left() and (finalists := _finalists(state)):
                 measure(state, finalists)
+                state.compared = True
     except KeyboardInterrupt:
         interrupted = True
     trials_made = sum(state.trials for state in states)
@@ -227,4 +242,6 @@ def _result(state: TaskState) -> TaskResult:
         best=searcher.best,
         best_seconds=searcher.best_seconds,
         trials=state.trials,
+        bound_seconds=state.bound,
+        compared=state.compared or not state.trials or searcher.best in (None, default),
     )

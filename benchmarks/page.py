@@ -8,26 +8,11 @@ import pathlib
 import sys
 from xml.sax.saxutils import escape
 
+from .. import html_page
 from .charts import bars, legend, roofline
 from .report import Comparison, Report
 from .systems import OURS
 from .tables import duration
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #222; --paper: #fff; --line: #ddd; --quiet: #777; }
-@media (prefers-color-scheme: dark) { :root { --ink: #ddd; --paper: #181818; --line: #3a3a3a; --quiet: #999; } }
-body { font: 15px/1.45 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  max-width: 900px; margin: 2em auto; padding: 0 1em; }
-table { border-collapse: collapse; margin: 1em 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .2em .7em; border-bottom: 1px solid var(--line); text-align: right; }
-th:first-child, td:first-child, .name { text-align: left; }
-h3 { margin: 1.2em 0 .3em; font-size: 1em; }
-svg { max-width: 100%; height: auto; }
-.label { font-size: 12px; fill: var(--ink); } .quiet { font-size: 12px; fill: var(--quiet); color: var(--quiet); }
-.grid { stroke: var(--line); } .roof { stroke: var(--ink); stroke-width: 1.5; } .dashed { stroke-dasharray: 4 3; }
-.whisker { stroke: var(--ink); stroke-width: 1.2; }
-.key { margin-right: 1em; } .key i { display: inline-block; width: .8em; height: .8em; margin-right: .35em; }
-"""
 
 
 def page(report: Report) -> str:
@@ -48,29 +33,29 @@ def page(report: Report) -> str:
         "<h2>Models</h2>",
         *(part for comparison in report.comparisons for part in _model(report, comparison)),
     ]
-    return (
-        '<!DOCTYPE html>\n<html xmlns="http://www.w3.org/1999/xhtml" lang="en">\n<head><meta charset="utf-8"/>'
-        f"<title>mlc benchmark</title><style>{_STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body>\n</html>\n"
-    )
+    return html_page.page("mlc benchmark", parts)
 
 
 def _table(report: Report) -> str:
     rows = []
     for c in report.comparisons:
         peer, ours = c.best_peer, c.timings.get(OURS)
-        cells = [f"<td>{escape(c.model)}</td>", f"<td>{duration(ours.median) if ours is not None else '-'}</td>"]
-        cells.append(
-            f'<td class="name">{escape(peer or "none")}</td><td>{duration(c.timings[peer].median) if peer is not None else "-"}</td>'
+        rows.append(
+            (
+                escape(c.model),
+                duration(ours.median) if ours is not None else "-",
+                escape(peer or "none"),
+                duration(c.timings[peer].median) if peer is not None else "-",
+                _times(c.against_best),
+                _times(c.against_best_least),
+                _share(report.fraction(c, OURS)) if ours is not None else "-",
+                _share(report.fraction(c, peer)) if peer is not None else "-",
+            )
         )
-        cells.append(f"<td>{_times(c.against_best)}</td><td>{_times(c.against_best_least)}</td>")
-        cells.append(f"<td>{_share(report.fraction(c, OURS)) if ours is not None else '-'}</td>")
-        cells.append(f"<td>{_share(report.fraction(c, peer)) if peer is not None else '-'}</td>")
-        rows.append(f"<tr>{''.join(cells)}</tr>")
     headings = ("model", "mlc", "best peer", "its median", "mlc is faster", "by least times", "mlc of roof", "peer of roof")
-    head = "".join(f'<th class="{"name" if name == "best peer" else "figure"}">{name}</th>' for name in headings)
     means = f"{_times(report.against_best)}, {_times(report.against_best_least)} by least times"
     mean = f"<p>Geometric mean against the best peer of each model: {means}.</p>"
-    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{chr(10).join(rows)}\n</tbody></table>\n{mean}"
+    return f"{html_page.table(headings, rows, ['best peer'])}\n{mean}"
 
 
 def _model(report: Report, comparison: Comparison) -> list[str]:

@@ -13,7 +13,7 @@ from ..codegen.record import Record
 from ..codegen.space import Config
 from ..codegen.task import Task
 from .gradient_boosting import TaskGroup, group_by_task
-from .model import CostModel, Prediction
+from .model import CostModel, Floats, Prediction
 
 CLEAR = 1.1
 """Two configs count as a pair when their times differ by this factor at least."""
@@ -51,6 +51,14 @@ def pick_when_sure(prediction: Prediction, default: int) -> int:
     first = prediction.order()[0]
     margin, deviation = prediction.lead(first, default)
     return first if margin > SURE * deviation else default
+
+
+def pairwise(seconds: Floats, score: Floats) -> tuple[float, int]:
+    """Of a task's pairs of configs whose times differ clearly: how many the scores put in the right order, and how many there are."""
+    slower = seconds[:, None] > CLEAR * seconds[None, :]
+    lead = score[None, :] - score[:, None]
+    # A tie is worth a coin.
+    return float((slower * np.where(lead == 0, 0.5, lead > 0)).sum()), int(slower.sum())
 
 
 Judgement: TypeAlias = tuple[TaskGroup, Prediction]
@@ -93,11 +101,8 @@ def summarise(judged: Sequence[Judgement], default_of: Callable[[Task], Config])
             ("default", seconds[default]),
         ):
             logs[name].append(math.log(time / seconds.min()))
-        slower = seconds[:, None] > CLEAR * seconds[None, :]
-        lead = prediction.score[None, :] - prediction.score[:, None]
-        pairs += int(slower.sum())
-        # A tie is worth a coin.
-        right += float((slower * np.where(lead == 0, 0.5, lead > 0)).sum())
+        right_here, pairs_here = pairwise(seconds, prediction.score)
+        right, pairs = right + right_here, pairs + pairs_here
     mean = {name: math.exp(float(np.mean(values))) if values else 1.0 for name, values in logs.items()}
     return Evaluation(
         len(judged), right / pairs if pairs else 1.0, mean["first"], mean["eight"], mean["chosen"], mean["default"], overruled

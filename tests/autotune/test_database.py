@@ -81,6 +81,16 @@ def test_best_is_the_fastest_latest_success(tmp_path: pathlib.Path) -> None:
         assert database.statistics().failed == 1
 
 
+def test_records_are_in_the_order_of_their_measurement(tmp_path: pathlib.Path) -> None:
+    with Database(tmp_path / "a.db") as database:
+        database.add([record(2.0, timestamp=20.0), record(4.0, number=1, timestamp=20.0)])
+        database.add([record(1.0, timestamp=10.0)])  # of an older export, imported later
+        assert [record.timestamp for record in database] == [10.0, 20.0, 20.0]
+        best = database.best("t", "cpu")
+        assert best is not None and best.median == 2.0
+        assert database.winners() == [best] and database.winners("another target") == []
+
+
 def test_lines_go_out_and_in_and_bad_ones_are_refused_with_a_reason(tmp_path: pathlib.Path, task: Task) -> None:
     with Database(tmp_path / "a.db") as first, Database(tmp_path / "b.db") as second:
         first.add([record(1.5, task=task.key), record(0, number=1, error="crashed")], [task])

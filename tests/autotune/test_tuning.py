@@ -92,6 +92,15 @@ def test_time_limits_the_job(database: Database, task: Task, space: Space, make_
     assert 0 < len(measurer.measured) < 40
 
 
+def test_what_was_not_compared_side_by_side_is_said(database: Database, task: Task, space: Space, make_measurer: Make) -> None:
+    ticks = iter(range(1000))
+    stopped = run(
+        job(make_measurer(), space, clock=lambda: float(next(ticks))), [WeightedTask(task)], trials=1000, seconds=6.0, database=database
+    )
+    assert stopped.tasks[0].best != space.default and not stopped.tasks[0].compared
+    assert run(job(make_measurer(), space), [WeightedTask(task)], trials=1000, seconds=None, database=database).tasks[0].compared
+
+
 def test_tasks_are_counted_once_with_their_occurrences(make_task: Make) -> None:
     weighted = weigh([make_task(8), WeightedTask(make_task(16), 3), make_task(8)])
     assert [item.occurrences for item in weighted] == [2, 3]

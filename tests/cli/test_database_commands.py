@@ -69,6 +69,16 @@ def test_an_export_is_imported_once(mlc: CommandLine, tuned: pathlib.Path, tmp_p
         assert list(one) == list(other) and one.tasks() == other.tasks()
 
 
+def test_the_winners_alone_are_exported(mlc: CommandLine, tuned: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    lines = tmp_path / "best.jsonl"
+    assert mlc("db", "export", str(tuned), "--best", "-o", str(lines)).code == 0
+    found = {fields["task"]: fields for fields in map(json.loads, lines.read_text().splitlines())}
+    assert len(found) == 2 and {fields["kind"] for fields in found.values()} == {"record"}
+    assert found[SMALL.key]["times"] == [1e-6] * 3 and found[LARGE.key]["times"] == [5e-4] * 3
+    assert mlc("db", "export", str(tuned), "--best").out == lines.read_text()
+    assert mlc("db", "import", str(tmp_path / "fresh.db"), str(lines), "--json").json["added"] == 2
+
+
 def test_several_databases_are_merged(mlc: CommandLine, tuned: pathlib.Path, tmp_path: pathlib.Path) -> None:
     more = tmp_path / "more.db"
     with Database(more) as database:
