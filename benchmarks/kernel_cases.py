@@ -108,21 +108,21 @@ def residual_network() -> list[Case]:
     return list({case.name: case for case in found}.values())
 
 
-def rowwise(operation: str) -> Case:
-    """An operation on 64 MiB of rows: ``layer_norm`` with weight and bias, ``softmax``, ``gelu``, or the ``add`` of two tensors."""
+def rowwise(operation: str, rows: int = _ROWS, width: int = _WIDTH) -> Case:
+    """An operation on rows, 64 MiB by default: ``layer_norm`` with weight and bias, ``softmax``, ``gelu``, or ``add`` of two tensors."""
     builder = GraphBuilder()
-    x = builder.input(f32(_ROWS, _WIDTH))
+    x = builder.input(f32(rows, width))
     if operation == "layer_norm":
-        y = builder.call(operation, x, builder.input(f32(_WIDTH)), builder.input(f32(_WIDTH)))
+        y = builder.call(operation, x, builder.input(f32(width)), builder.input(f32(width)))
     elif operation == "softmax":
         y = builder.call(operation, x, axis=1)
     elif operation == "add":
-        y = builder.call(operation, x, builder.input(f32(_ROWS, _WIDTH)))
+        y = builder.call(operation, x, builder.input(f32(rows, width)))
     else:
         y = builder.call(operation, x)
     graph = builder.finish([y])
     constants = frozenset({1, 2}) if operation == "layer_norm" else frozenset[int]()
-    return Case(f"{operation} {_ROWS}x{_WIDTH}", graph, constants, _template(graph))
+    return Case(f"{operation} {rows}x{width}", graph, constants, _template(graph))
 
 
 def attention(length: int, heads: int = 12, width: int = 64) -> Case:
