@@ -93,12 +93,17 @@ def summarise(judged: Sequence[Judgement], default_of: Callable[[Task], Config])
             ("default", seconds[default]),
         ):
             logs[name].append(math.log(time / seconds.min()))
-        slower = seconds[:, None] > CLEAR * seconds[None, :]
-        lead = prediction.score[None, :] - prediction.score[:, None]
-        pairs += int(slower.sum())
-        # A tie is worth a coin.
-        right += float((slower * np.where(lead == 0, 0.5, lead > 0)).sum())
+        task_right, task_pairs = ordered_pairs(group, prediction)
+        right, pairs = right + task_right, pairs + task_pairs
     mean = {name: math.exp(float(np.mean(values))) if values else 1.0 for name, values in logs.items()}
     return Evaluation(
         len(judged), right / pairs if pairs else 1.0, mean["first"], mean["eight"], mean["chosen"], mean["default"], overruled
     )
+
+
+def ordered_pairs(group: TaskGroup, prediction: Prediction) -> tuple[float, int]:
+    """Of the pairs of configs whose times differ clearly, how many are in the right order, and how many there are."""
+    slower = group.seconds[:, None] > CLEAR * group.seconds[None, :]
+    lead = prediction.score[None, :] - prediction.score[:, None]
+    # A tie is worth a coin.
+    return float((slower * np.where(lead == 0, 0.5, lead > 0)).sum()), int(slower.sum())
