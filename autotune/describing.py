@@ -11,8 +11,10 @@ from typing import Any, Self
 
 from ..codegen.space import Config
 from ..codegen.task import Task
-from ..costmodel.assembly_facts import KernelFacts
+from ..costmodel.assembly_facts import KernelFacts, kernel_facts
+from ..costmodel.kernel_text import loops_and_assembly
 from ..errors import MeasurementError
+from .building import candidate_kernel
 from .workers import Worker
 
 Description = tuple[str, KernelFacts | None]
@@ -29,12 +31,15 @@ class KernelDescriber:
         self._tasks: dict[str, Task] = {}
 
     def describe(self, task: str, config: str) -> dict[str, Any]:
-        """The loops and facts of ``config`` of the task with text ``task``."""
-        from ..costmodel.kernel_text import described
+        """The loops and facts of ``config`` of the task with text ``task``.
 
+        Its object comes from the cache where the config was measured before.
+        """
         if task not in self._tasks:
             self._tasks = {task: Task.parse(task)}
-        loops, facts = described(self._tasks[task], Config.parse(config))
+        parsed, point = self._tasks[task], Config.parse(config)
+        loops, assembly = loops_and_assembly(parsed, point)
+        facts = kernel_facts(assembly, candidate_kernel(parsed, point).object)
         return {"loops": loops, "facts": dataclasses.asdict(facts)}
 
 

@@ -1,36 +1,29 @@
-"""Candidates as text: the scheduled loops of a config, and the facts of the machine code they become."""
+"""Candidates as text: the scheduled loops of a config, and the machine code they become."""
 
 from __future__ import annotations
 
-import pathlib
-import tempfile
 from typing import Any
 
 from ..codegen.space import Config
 from ..codegen.task import Task
-from .assembly_facts import KernelFacts, kernel_facts
 
-SYMBOL = "kernel"
+_SYMBOL = "kernel"
 
 
 def loop_text(task: Task, config: Config) -> str:
-    """The loops of ``config`` as a TVM script; LoweringError when the config is not in the template's space."""
-    return str(_lowered(task, config).script())
+    """The loops of ``config`` as a TVM script, at typical sizes; LoweringError when the config is not in the template's space."""
+    return str(_lowered(task.representative, config).script())
 
 
-def described(task: Task, config: Config) -> tuple[str, KernelFacts]:
-    """The loops of ``config``, and the facts of its code; BuildError or LoweringError when it cannot be compiled."""
+def loops_and_assembly(task: Task, config: Config) -> tuple[str, str]:
+    """What :func:`loop_text` gives, and the assembly that LLVM makes of it; BuildError or LoweringError when it cannot be compiled."""
     from ..codegen.build import build_module
 
-    function = _lowered(task, config)
-    library = build_module(function, SYMBOL, task.target)
-    with tempfile.TemporaryDirectory(prefix="mlc-") as folder:
-        path = pathlib.Path(folder) / "kernel.o"
-        library.write_to_file(str(path), "o")
-        return str(function.script()), kernel_facts(library.inspect_source("asm"), path.read_bytes())
+    function = _lowered(task.representative, config)
+    return str(function.script()), str(build_module(function, _SYMBOL, task.target).inspect_source("asm"))
 
 
 def _lowered(task: Task, config: Config) -> Any:
     from ..codegen.templates import template_named
 
-    return template_named(config.template).lower(task.representative, config).function
+    return template_named(config.template).lower(task, config).function
