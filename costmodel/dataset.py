@@ -20,7 +20,7 @@ from ..codegen.task import Task
 from ..errors import DataSetError, Error
 from .assembly_facts import KernelFacts
 from .text_model import Sample
-from .workload import workload
+from .workload import AnchorKind, workload
 
 FORMAT = b"mlc-kernels-1"
 _FORMAT_KEY = b"mlc.format"
@@ -78,18 +78,26 @@ class DataSet:
 
     def for_training(self, hold_out: Iterable[str] = ()) -> DataSet:
         """The training part, without the families in ``hold_out``."""
-        families = set(hold_out)
+        families = _families(hold_out)
         return DataSet(tuple(k for k in self.kernels if k.split == TRAIN and (not families or family_of(k.task) not in families)))
 
     def held_out(self, hold_out: Iterable[str] = ()) -> DataSet:
         """The part that is held out; where families are given, all kernels of these instead."""
-        families = set(hold_out)
+        families = _families(hold_out)
         return DataSet(tuple(k for k in self.kernels if (family_of(k.task) in families if families else k.split == HELD_OUT)))
 
     def without(self, tasks: Iterable[str]) -> DataSet:
         """The kernels of all but these tasks."""
         gone = set(tasks)
         return DataSet(tuple(kernel for kernel in self.kernels if kernel.task.key not in gone))
+
+
+def _families(names: Iterable[str]) -> set[str]:
+    """The names, once they are known to be names of families."""
+    families, known = set(names), {kind.value for kind in AnchorKind}
+    if unknown := families - known:
+        raise DataSetError(f"there is no family {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
+    return families
 
 
 def write_dataset(path: pathlib.Path, kernels: Sequence[Kernel]) -> None:

@@ -1,7 +1,7 @@
 """A cost model that reads kernels: from the text of a task and of its scheduled loops to time, vector instructions, spills, code size.
 
 It knows nothing of templates and knobs, so that it serves those that it never saw. The price is that every candidate has to be
-lowered and printed, a fifth to a third of what building it takes. An ensemble of small networks, each trained on its own sample of
+lowered and printed, a fifth to two fifths of what building it takes. An ensemble of small networks, each trained on its own sample of
 the tasks, gives the uncertainty. The idea of reading the text of the IR for several characteristics at once is that of Das
 and Mannarswamy, "ML-driven hardware cost model for MLIR", 2023.
 """
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 CHARACTERISTICS = ("seconds", "vector_instructions", "spills", "code_bytes")
 """What is predicted. Seconds as the log over the roofline, the others as log(1 + count)."""
+
+
+LEAST_DEVIATION = 1e-3
+"""Of a characteristic that is the same for all kernels."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class Characteristics:
 
 @dataclass
 class _Learned:
-    """What training leaves: the ``scale`` [2, outputs] is the mean and the standard deviation of what the networks predict."""
+    """What training leaves. ``scale`` is that of :func:`_scale`."""
 
     vocabulary: Vocabulary
     scale: Floats
@@ -87,7 +91,7 @@ class TextModel(CostModel):
         """Where the model comes from: data, evaluation. Saved with it."""
         self.losses: list[list[float]] = []
         """Mean loss of each epoch, for each member, after :meth:`learn`."""
-        self.learned: _Learned | None = None
+        self._learned: _Learned | None = None
         # A search asks for the same candidates again.
         self._tokens = lru_cache(maxsize=4096)(self._read)
 
@@ -97,7 +101,7 @@ class TextModel(CostModel):
     def reading(self, text_of: Callable[[Task, Config], str]) -> TextModel:
         """This model, with the loops of candidates from elsewhere."""
         model = TextModel(self.hyperparameters, text_of)
-        model.notes, model.losses, model.learned = self.notes, self.losses, self.learned
+        model.notes, model.losses, model._learned = self.notes, self.losses, self._learned
         return model
 
     def fit(self, records: Sequence[Record], tasks: Mapping[str, Task]) -> None:
@@ -122,16 +126,14 @@ class TextModel(CostModel):
             raise CostModelError(f"{len(groups)} tasks with several measured configs are too few to learn from; collect more")
         texts = [[kernel_tokens(sample.task, sample.loops) for sample in group] for group in groups]
         wanted = [np.asarray([_wanted(sample) for sample in group]) for group in groups]
-        everything = np.concatenate(wanted)
-        scale = np.stack([np.nanmean(_or_zero(everything), axis=0), np.maximum(np.nanstd(_or_zero(everything), axis=0), 1e-3)])
+        scale = _scale(np.concatenate(wanted))
         vocabulary = Vocabulary.of(text for group in texts for text in group)
-        networks, self.losses = train_members(
-            texts, [(values - scale[0]) / scale[1] for values in wanted], vocabulary, self.hyperparameters
-        )
+        scaled = [(values - scale[0]) / np.maximum(scale[1], LEAST_DEVIATION) for values in wanted]
+        networks, self.losses = train_members(texts, scaled, vocabulary, self.hyperparameters)
         few = [text for group in texts for text in group[:1]][:64]
         shares = np.mean([network.attention_by_word(few, vocabulary) for network in networks], axis=0)
         attention = dict(zip(("<unknown>", *vocabulary.words), shares.tolist(), strict=True))
-        self.learned = _Learned(vocabulary, scale, networks, attention)
+        self._learned = _Learned(vocabulary, scale, networks, attention)
 
     def predict(self, task: Task, configs: Sequence[Config]) -> Prediction:
         """See :meth:`CostModel.predict`; CostModelError before :meth:`fit` or :meth:`load`."""
@@ -139,30 +141,33 @@ class TextModel(CostModel):
         return Prediction(roofline(task).seconds * np.exp(slowdowns.mean(axis=0)), -slowdowns)
 
     def characteristics(self, task: Task, configs: Sequence[Config]) -> Characteristics:
-        """Everything that the model says about ``configs`` (at least one) of ``task``."""
-        predicted = self._predicted(task, configs)
+        """Everything that the model says about ``configs`` (at least one) of ``task``: what its kernels' facts taught it."""
+        predicted, scale = self._predicted(task, configs), self._known.scale
         mean, deviation = predicted.mean(axis=0), predicted.std(axis=0)
-        values = {name: np.expm1(mean[:, column]).clip(0) for column, name in enumerate(CHARACTERISTICS)}
+        learned = [(column, name) for column, name in enumerate(CHARACTERISTICS) if scale[1, column]]
+        values = {name: np.expm1(mean[:, column]).clip(0) for column, name in learned}
         values["seconds"] = roofline(task).seconds * np.exp(mean[:, 0])
-        return Characteristics(values, {name: deviation[:, column] for column, name in enumerate(CHARACTERISTICS)})
+        return Characteristics(values, {name: deviation[:, column] for column, name in learned})
 
     def _predicted(self, task: Task, configs: Sequence[Config]) -> Floats:
         """Logarithms [members, configs, characteristics]."""
-        if self.learned is None:
-            raise CostModelError("this cost model has learned nothing yet; fit it or load one")
         from .text_training import predict_members
 
-        learned = self.learned
+        learned = self._known
         texts = [self._tokens(task, config) for config in configs]
         return np.asarray(learned.scale[0] + learned.scale[1] * predict_members(learned.networks, texts, learned.vocabulary))
+
+    @property
+    def _known(self) -> _Learned:
+        if self._learned is None:
+            raise CostModelError("this cost model has learned nothing yet; fit it or load one")
+        return self._learned
 
     def save(self, path: pathlib.Path) -> None:
         """Writes vocabulary, networks and notes as one JSON document."""
         from .text_file import write_document
 
-        if self.learned is None:
-            raise CostModelError("this cost model has learned nothing yet, so there is nothing to save; fit it first")
-        learned = self.learned
+        learned = self._known
         write_document(
             path,
             {
@@ -189,14 +194,14 @@ class TextModel(CostModel):
             attention = {str(word): float(share) for word, share in contents["attention"].items()}
             if networks[0].shape.words != len(contents["words"]) + RESERVED:
                 raise ValueError("the networks know another number of words")
-            model.learned = _Learned(Vocabulary(tuple(contents["words"])), scale, networks, attention)
+            model._learned = _Learned(Vocabulary(tuple(contents["words"])), scale, networks, attention)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CostModelError(f"the cost model {path} is damaged: {error}; train it anew or delete the file") from error
         return model
 
     def explain(self) -> Mapping[str, float]:
         """Share of the attention by word, over kernels it learned from: what it looks at, which says less than what it makes of it."""
-        shares = self.learned.attention if self.learned is not None else {}
+        shares = self._learned.attention if self._learned is not None else {}
         return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
@@ -209,6 +214,11 @@ def _wanted(sample: Sample) -> list[float]:
     return [slowdown, *(math.log1p(count) for count in (facts.vector_instructions, facts.spills, facts.code_bytes))]
 
 
-def _or_zero(values: Floats) -> Floats:
-    """``values`` with columns of which nothing is known as zeros, which have a mean."""
-    return np.where(np.isnan(values).all(axis=0), 0.0, values)
+def _scale(wanted: Floats) -> Floats:
+    """Mean and standard deviation [2, characteristics] of what is known; a deviation of 0 says that nothing is."""
+    scale = np.zeros((2, wanted.shape[1]))
+    for column, values in enumerate(wanted.T):
+        known = values[~np.isnan(values)]
+        if len(known):
+            scale[:, column] = known.mean(), max(float(known.std()), LEAST_DEVIATION)
+    return scale

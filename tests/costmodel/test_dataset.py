@@ -79,6 +79,8 @@ def test_a_family_is_held_out_as_a_whole(data: DataSet) -> None:
     assert "conv" not in {family_of(task) for task in training.tasks.values()}
     assert len(held_out.tasks) == sum(family_of(task) == "conv" for task in data.tasks.values()) > 5
     assert training.tasks
+    with pytest.raises(DataSetError, match="no family convolutions; there are attention, conv"):
+        data.held_out(["convolutions"])
 
 
 def test_what_a_model_has_seen_does_not_judge_it(data: DataSet, tasks: list[Task]) -> None:

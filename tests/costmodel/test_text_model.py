@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pathlib
+import subprocess
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -134,6 +136,7 @@ def test_records_alone_are_enough_and_templates_give_the_text() -> None:
     model.fit(records, {task.key: task for task in tasks})
     assert model.predict(tasks[0], spaces[tasks[0].key]).order() == [0, 1, 2]
     assert {"llvm.fma", "for"} <= set(model.explain())
+    assert set(model.characteristics(tasks[0], spaces[tasks[0].key]).values) == {"seconds"}  # nobody told it of the others
 
 
 def test_what_is_saved_predicts_the_same(trained: TextModel, tasks: list[Task], tmp_path: pathlib.Path) -> None:
@@ -189,5 +192,12 @@ def test_too_little_data_is_an_error(tasks: list[Task], tmp_path: pathlib.Path) 
         TextModel(SMALL).learn([sample(tasks[0], config) for config in CONFIGS])
     with pytest.raises(CostModelError, match="fit it or load one"):
         TextModel(SMALL).predict(tasks[0], CONFIGS)
-    with pytest.raises(CostModelError, match="nothing to save"):
+    with pytest.raises(CostModelError, match="fit it or load one"):
         TextModel(SMALL).save(tmp_path / "none.json")
+
+
+def test_torch_waits_until_a_model_is_used() -> None:
+    heavy = "{'torch', 'tvm', 'xgboost', 'pyarrow'}"
+    check = f"import sys, mlc.costmodel.text_model, mlc.costmodel.dataset\nprint(*sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=120)
+    assert (done.stdout.split(), done.returncode) == ([], 0), done.stderr
