@@ -59,13 +59,13 @@ def sample(task: Task, config: Config) -> Sample:
 
 @pytest.fixture(scope="module")
 def tasks() -> list[Task]:
-    return sample_tasks(34, 3, TARGET, 2)
+    return sample_tasks(24, 3, TARGET, 2)
 
 
 @pytest.fixture(scope="module")
 def trained(tasks: list[Task]) -> TextModel:
     model = TextModel(SMALL, loops_of)
-    model.learn([sample(task, config) for task in tasks[:24] for config in CONFIGS])
+    model.learn([sample(task, config) for task in tasks[:16] for config in CONFIGS])
     return model
 
 
@@ -82,16 +82,16 @@ def test_the_loss_falls_for_every_member(trained: TextModel) -> None:
     assert len(trained.losses) == SMALL.members
     for curve in trained.losses:
         assert len(curve) == SMALL.epochs
-        assert curve[-1] < 0.5 * curve[0]
+        assert curve[-1] < 0.7 * curve[0]
 
 
 def test_unseen_tasks_are_ranked_better_than_by_chance_and_by_the_roofline(trained: TextModel, tasks: list[Task]) -> None:
-    assert accuracy(trained, tasks[24:]) > 0.85
-    assert accuracy(trained, tasks[24:]) > accuracy(RooflineModel(), tasks[24:])
+    assert accuracy(trained, tasks[16:]) > 0.85
+    assert accuracy(trained, tasks[16:]) > accuracy(RooflineModel(), tasks[16:])
 
 
 def test_all_characteristics_are_predicted_at_once(trained: TextModel, tasks: list[Task]) -> None:
-    for task in tasks[24:]:
+    for task in tasks[16:]:
         found = trained.characteristics(task, CONFIGS)
         wanted = [sample(task, config) for config in CONFIGS]
         facts = [one.facts for one in wanted if one.facts is not None]
