@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ..codegen.task import Task
 
-MAX_TOKENS = 768
+MAX_TOKENS = 1024
 """Of a kernel. Statements that run least are left out of longer ones."""
 
 CHANNELS = ("magnitude", "alignment", "executions", "depth")
@@ -73,14 +73,23 @@ class _Statement:
 
 
 def kernel_tokens(task: Task, loops: str, most: int = MAX_TOKENS) -> Tokens:
-    """The tokens of a kernel: its target, its graph, and the text of its ``loops``; at most ``most``."""
-    constants = " ".join(f"constant in{position}" for position in sorted(task.constant_inputs))
-    heading = f"{task.target} threads {task.threads} {task.numerics.value} {constants}\n{task.graph}"
-    said = [(list(_pairs(line)), 1.0, 0) for line in heading.splitlines() if line.strip()]
-    lines = _shortened([*said, *_flat(_collapsed(_parsed(loops)))], most)
+    """The tokens of a kernel: facts of its target, its graph, and the text of its ``loops``; at most ``most``."""
+    heading = [(list(_pairs(line)), 1.0, 0) for line in (_facts(task), *str(task.graph).splitlines()) if line.strip()]
+    # A graph says what its loops say again, so that it may have half of the room at most.
+    heading = _shortened(heading, most // 2)
+    lines = [*heading, *_shortened(list(_flat(_collapsed(_parsed(loops)))), most - sum(len(pairs) for pairs, _, _ in heading))]
     words = tuple(sys.intern(word) for pairs, _, _ in lines for word, _ in pairs)
     numbers = [channels for pairs, runs, depth in lines for channels in _channels(pairs, runs, depth)]
     return Tokens(words, np.asarray(numbers, dtype=np.float32).reshape(len(words), len(CHANNELS)))
+
+
+def _facts(task: Task) -> str:
+    """What a schedule depends on besides the graph. Numbers rather than names of processors, so that a new one is no unknown word."""
+    target = task.target
+    caches = f"l {target.l1_bytes} l {target.l2_bytes} l {target.l3_bytes}"
+    machine = f"lanes {target.vector_lanes} registers {target.vector_registers} fma {target.fma_units} {caches}"
+    constants = " ".join(f"constant in{position}" for position in sorted(task.constant_inputs))
+    return f"{machine} threads {task.threads} {task.numerics.value} {constants}"
 
 
 def _pairs(line: str) -> Iterator[Pair]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -97,7 +99,7 @@ def test_what_runs_least_is_left_out_of_a_long_text(task: Task) -> None:
     prologue = "\n".join(f"{'abcdefghijklmnop'[number % 16]}{'y' * (number // 16)} = z + {number}" for number in range(200))
     text = kernel_tokens(task, f"{prologue}\nfor i in range(100):\n    hot[i] = cold[i]", most=200)
     assert len(text) <= 200
-    assert {"hot", "cold"} <= set(text.words)
+    assert {"hot", "cold", "conv", "threads"} <= set(text.words)
 
 
 def test_words_that_were_never_seen_share_a_number(task: Task) -> None:
@@ -106,3 +108,11 @@ def test_words_that_were_never_seen_share_a_number(task: Task) -> None:
     assert UNKNOWN not in vocabulary.encode(known[0])
     assert vocabulary.encode(kernel_tokens(task, "x = never_seen")).tolist().count(UNKNOWN) == 1
     assert vocabulary.encode(known[0]).max() < len(vocabulary)
+
+
+def test_machines_are_told_apart_by_what_they_can_do(task: Task) -> None:
+    texts = [
+        kernel_tokens(dataclasses.replace(task, target=Target.parse(f"cpu -mcpu={name} -threads=2"), threads=threads), "x = y")
+        for name, threads in (("x86-64-v3", 2), ("x86-64-v4", 2), ("x86-64-v3", 1))
+    ]
+    assert not same(texts[0], texts[1]) and not same(texts[0], texts[2])
