@@ -163,9 +163,12 @@ def evaluate(
     with working("judging"):
         comparison = compare(judged, unseen(read_dataset(dataset).held_out(hold_out or ()), judged))
     if json:
-        print_json(asdict(comparison)["figures"])
-    else:
-        out.print(_table(comparison))
+        print_json(asdict(comparison))
+        return
+    out.print(_table(comparison))
+    if comparison.agreement is not None:
+        share = f"{100 * comparison.agreement:.1f}%"
+        out.print(f"one half of the measurements puts {share} of the other half's pairs in order: the rest is noise", highlight=False)
 
 
 _ERRORS = {"seconds": "time", "vector_instructions": "vectors", "spills": "spills", "code_bytes": "size"}
@@ -178,8 +181,8 @@ def _table(comparison: Comparison) -> Table:
         grid.add_column(heading, overflow="fold")
     for heading in ("tasks", "kernels", "pairs in order", "regret of 1", "regret of 8", *(f"error: {name}" for name in _ERRORS.values())):
         grid.add_column(heading, justify="right")
-    for template in next(iter(comparison.figures.values())):
-        for name, by_template in comparison.figures.items():
+    for template in next(iter(comparison.models.values())):
+        for name, by_template in comparison.models.items():
             figures = by_template[template]
             shares = (figures.pairwise_accuracy, figures.regret_1, figures.regret_8, *map(figures.errors.get, _ERRORS))
             texts = ("-" if share is None else f"{100 * share:.1f}%" for share in shares)

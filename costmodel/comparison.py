@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +14,7 @@ from ..codegen.space import Config
 from ..codegen.task import Task
 from ..errors import DataSetError
 from .dataset import DataSet, Kernel
-from .evaluation import Judgement, ordered_pairs
+from .evaluation import CLEAR, Judgement, ordered_pairs
 from .gradient_boosting import TaskGroup, group_by_task
 from .model import CostModel, Floats, Prediction
 from .text_model import TextModel
@@ -38,9 +40,10 @@ class Figures:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Figures by model and template (:data:`ALL` for all of them)."""
+    """Figures by model and template (:data:`ALL` for all of them), and the :func:`agreement` of the data with itself."""
 
-    figures: Mapping[str, Mapping[str, Figures]]
+    models: Mapping[str, Mapping[str, Figures]]
+    agreement: float | None
 
 
 def unseen(data: DataSet, models: Mapping[str, CostModel]) -> DataSet:
@@ -73,7 +76,26 @@ def compare(models: Mapping[str, CostModel], data: DataSet) -> Comparison:
         for group, prediction in judged:
             by_template.setdefault(group.configs[0].template, []).append((group, prediction))
         figures[name] = {template: _figures(model, part, kernels) for template, part in by_template.items()}
-    return Comparison(figures)
+    return Comparison(figures, agreement(data))
+
+
+def agreement(data: DataSet) -> float | None:
+    """Of the pairs of a task's kernels that differ clearly by every other round, the share that the rounds between put in the same order.
+
+    What is missing to 1 is noise that no model can predict. None where no kernel has several rounds.
+    """
+    halves: dict[str, list[tuple[float, float]]] = {}
+    for kernel in data.kernels:
+        if len(kernel.record.times) > 1:
+            pair = statistics.median(kernel.record.times[::2]), statistics.median(kernel.record.times[1::2])
+            halves.setdefault(kernel.task.key, []).append(pair)
+    same = [
+        slow_again > fast_again
+        for pairs in halves.values()
+        for (slow, slow_again), (fast, fast_again) in itertools.permutations(pairs, 2)
+        if slow > CLEAR * fast
+    ]
+    return statistics.fmean(same) if same else None
 
 
 def _stored(kernels: Mapping[tuple[str, Config], Kernel], otherwise: Callable[[Task, Config], str]) -> Callable[[Task, Config], str]:

@@ -40,10 +40,13 @@ LEAST_DEVIATION = 1e-3
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """Of each network. ``task_share`` is the part of the tasks that one member of the ensemble sees, ``batch_tasks`` those in a step."""
+    """Of each network. ``task_share`` is the part of the tasks that one member of the ensemble sees, ``batch_tasks`` those in a step.
+
+    ``steps`` are what training takes, whatever the data: some minutes on two cores.
+    """
 
     members: int = 3
-    epochs: int = 20
+    steps: int = 600
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
     batch_tasks: int = 3
@@ -90,7 +93,7 @@ class TextModel(CostModel):
         self.notes: dict[str, Any] = {}
         """Where the model comes from: data, evaluation. Saved with it."""
         self.losses: list[list[float]] = []
-        """Mean loss of each epoch, for each member, after :meth:`learn`."""
+        """Mean loss in each part of the training, for each member, after :meth:`learn`."""
         self._learned: _Learned | None = None
         # A search asks for the same candidates again.
         self._tokens = lru_cache(maxsize=4096)(self._read)

@@ -27,6 +27,7 @@ class Shape:
     embedding: int = 32
     width: int = 64
     queries: int = 4
+    counters: int = 8
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,15 @@ class TextNetwork(nn.Module):
         self.second = nn.Conv1d(shape.width, shape.width, 5, stride=2, padding=2)
         self.third = nn.Conv1d(shape.width, shape.width, 3, padding=1)
         self.attend = nn.Linear(shape.width, shape.queries)
-        pooled = shape.width * (shape.queries + 1)
+        self.counted = nn.Linear(shape.width, shape.counters)
+        pooled = shape.width * (shape.queries + 1) + 2 * shape.counters
         self.head = nn.Sequential(nn.Linear(pooled, shape.width), nn.GELU(), nn.Linear(shape.width, shape.outputs))
 
     def forward(self, kernels: Batch) -> Tensor:
         positions, real = self.positions(kernels)
         pooled = torch.einsum("bnq,bnw->bqw", self.attention(positions, real), positions)
         largest = positions.masked_fill(~real[..., None], float("-inf")).amax(1)
-        result: Tensor = self.head(torch.cat([pooled.flatten(1), largest], 1))
+        result: Tensor = self.head(torch.cat([pooled.flatten(1), largest, self.counts(kernels, positions)], 1))
         return result
 
     def positions(self, kernels: Batch) -> tuple[Tensor, Tensor]:
@@ -82,6 +84,19 @@ class TextNetwork(nn.Module):
         values = functional.gelu(self.second(values))
         values = values + functional.gelu(self.third(values))
         return values.transpose(1, 2), kernels.real.view(len(kernels.real), -1, STRIDE).any(2)
+
+    def counts(self, kernels: Batch, positions: Tensor) -> Tensor:
+        """Logarithms [kernels, 2 * counters] of sums over the text: what a position is worth, as often as it runs and as it is written.
+
+        Time and numbers of instructions are such sums, while attention gives means.
+        """
+        worth = functional.softplus(self.counted(positions))
+        sums = []
+        for name in ("executions", "copies"):
+            often = torch.exp2(16 * kernels.channels[..., CHANNELS.index(name)]) - 1
+            often = often.view(len(often), -1, STRIDE).mean(2)
+            sums.append(torch.log1p((worth * often[..., None]).sum(1)) / 8)
+        return torch.cat(sums, 1)
 
     def attention(self, positions: Tensor, real: Tensor) -> Tensor:
         """Weights [kernels, positions, queries], which sum to one over the positions."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,8 @@ Texts = Sequence[Tokens]
 _ASKED_AT_ONCE = 32
 """Kernels of a batch when predicting, which bounds its memory."""
 _LARGEST_GRADIENT = 1.0
+PARTS = 20
+"""Of the training, whose mean losses are kept."""
 FORGOTTEN = 0.05
 """Share of the words that are shown as unknown in training, so that the model does not hang on single words, and knows that one."""
 
@@ -42,7 +45,7 @@ class _Member:
 def train_members(
     texts: Sequence[Texts], wanted: Sequence[Floats], vocabulary: Vocabulary, hyperparameters: Hyperparameters
 ) -> tuple[list[TextNetwork], list[list[float]]]:
-    """The networks of an ensemble, and the mean loss of every epoch of each.
+    """The networks of an ensemble, and the mean loss in each part of the training of each.
 
     ``texts`` are the kernels of each task, ``wanted`` [kernels, characteristics] what to predict for them, NaN where it is not known.
     The same data and hyperparameters give the same networks. torch's own random numbers are left as they were.
@@ -80,27 +83,29 @@ def _one_thread_each() -> Iterator[None]:
 def _train(member: _Member, vocabulary: Vocabulary, hyperparameters: Hyperparameters) -> list[float]:
     torch.set_num_threads(1)  # OpenMP remembers the number by thread
     network, generator = member.network.train(), member.generator
-    steps = -(-len(member.texts) // hyperparameters.batch_tasks)
     optimiser = torch.optim.AdamW(network.parameters(), hyperparameters.learning_rate, weight_decay=hyperparameters.weight_decay)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, hyperparameters.learning_rate, total_steps=steps * hyperparameters.epochs)
-    curve = []
-    for _ in range(hyperparameters.epochs):
-        total = 0.0
-        for chosen in np.array_split(generator.permutation(len(member.texts)), steps):
-            kernels = batch([text for index in chosen for text in member.texts[index]], vocabulary)
-            kernels.ids[torch.from_numpy(generator.random(kernels.ids.shape) < FORGOTTEN) & kernels.real] = UNKNOWN
-            values = torch.from_numpy(np.concatenate([member.wanted[index] for index in chosen])).float()
-            task = torch.from_numpy(np.repeat(np.arange(len(chosen)), [len(member.texts[index]) for index in chosen]))
-            error = loss(network(kernels), values.nan_to_num(), (~values.isnan()).float(), task)
-            optimiser.zero_grad()
-            error.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(network.parameters(), _LARGEST_GRADIENT)
-            optimiser.step()
-            rate.step()
-            total += float(error.detach())
-        curve.append(total / steps)
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, hyperparameters.learning_rate, total_steps=hyperparameters.steps)
+    losses = []
+    for chosen in itertools.islice(_endless_batches(len(member.texts), hyperparameters.batch_tasks, generator), hyperparameters.steps):
+        kernels = batch([text for index in chosen for text in member.texts[index]], vocabulary)
+        kernels.ids[torch.from_numpy(generator.random(kernels.ids.shape) < FORGOTTEN) & kernels.real] = UNKNOWN
+        values = torch.from_numpy(np.concatenate([member.wanted[index] for index in chosen])).float()
+        task = torch.from_numpy(np.repeat(np.arange(len(chosen)), [len(member.texts[index]) for index in chosen]))
+        error = loss(network(kernels), values.nan_to_num(), (~values.isnan()).float(), task)
+        optimiser.zero_grad()
+        error.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(network.parameters(), _LARGEST_GRADIENT)
+        optimiser.step()
+        rate.step()
+        losses.append(float(error.detach()))
     network.eval()
-    return curve
+    return [float(part.mean()) for part in np.array_split(losses, min(PARTS, len(losses)))]
+
+
+def _endless_batches(count: int, size: int, generator: np.random.Generator) -> Iterator[Sequence[int]]:
+    """All of ``count`` numbers in a random order, about ``size`` at a time, again and again."""
+    while True:
+        yield from np.array_split(generator.permutation(count), -(-count // size))
 
 
 @torch.no_grad()

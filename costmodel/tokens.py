@@ -21,13 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codegen.task import Task
+from .loop_trips import Bindings, bound_by
 
 MAX_TOKENS = 1024
 """Of a kernel. Statements that run least are left out of longer ones."""
 
-CHANNELS = ("magnitude", "alignment", "executions", "depth")
+CHANNELS = ("magnitude", "alignment", "executions", "copies", "depth")
 """What is known of a token in numbers: of a number log2(1 + value) and the trailing zeros of its binary form; of the statement it
-stands in the log2 of how often its loops run it, and how deep it stands. Each over 16."""
+stands in log2(1 + how often it runs), the same of how often it is written, and how deep it stands. Each over 16."""
 
 _LARGEST_WORD = 16
 """Whole numbers up to this one are words of their own."""
@@ -41,7 +42,6 @@ _TYPE = re.compile(r"[a-z]+\d+(?:x\d+)?$")
 _TYPES = ("float", "int", "uint", "bfloat", "bool", "f", "i", "u", "bf", "in", "out")
 """Words whose number says something."""
 _OFFSETS = re.compile(r" [+-] #")
-_LOOP = re.compile(r"for .* in \w+\((?P<extents>[^()]*)\)")
 
 Pair: TypeAlias = "tuple[str, float]"
 """A word, and its value where it is a number, else -1."""
@@ -68,18 +68,18 @@ class _Statement:
     line: tuple[Pair, ...]
     body: tuple[_Statement, ...]
     shape: str | int
-    trips: int = 1
+    trips: float = 1.0
     times: int = 1
 
 
 def kernel_tokens(task: Task, loops: str, most: int = MAX_TOKENS) -> Tokens:
     """The tokens of a kernel: facts of its target, its graph, and the text of its ``loops``; at most ``most``."""
-    heading = [(list(_pairs(line)), 1.0, 0) for line in (_facts(task), *str(task.graph).splitlines()) if line.strip()]
+    heading = [(list(_pairs(line)), 0.0, 0, 0) for line in (_facts(task), *str(task.graph).splitlines()) if line.strip()]
     # A graph says what its loops say again, so that it may have half of the room at most.
     heading = _shortened(heading, most // 2)
-    lines = [*heading, *_shortened(list(_flat(_collapsed(_parsed(loops)))), most - sum(len(pairs) for pairs, _, _ in heading))]
-    words = tuple(sys.intern(word) for pairs, _, _ in lines for word, _ in pairs)
-    numbers = [channels for pairs, runs, depth in lines for channels in _channels(pairs, runs, depth)]
+    lines = [*heading, *_shortened(list(_flat(_collapsed(_parsed(loops)))), most - sum(len(line[0]) for line in heading))]
+    words = tuple(sys.intern(word) for line in lines for word, _ in line[0])
+    numbers = [channels for line in lines for channels in _channels(*line)]
     return Tokens(words, np.asarray(numbers, dtype=np.float32).reshape(len(words), len(CHANNELS)))
 
 
@@ -119,19 +119,22 @@ def _stem(word: str) -> str:
 def _parsed(loops: str) -> tuple[_Statement, ...]:
     """The statements of a text whose structure is its indentation."""
     lines = [_NOISE.sub("", line) for line in loops.splitlines() if line.strip() and not line.lstrip().startswith(("#", "@", "def "))]
-    statements, _ = _block(lines, 0, -1)
+    statements, _ = _block(lines, 0, -1, {})
     return statements
 
 
-def _block(lines: Sequence[str], start: int, outer: int) -> tuple[tuple[_Statement, ...], int]:
+def _block(lines: Sequence[str], start: int, outer: int, known: Bindings) -> tuple[tuple[_Statement, ...], int]:
     """The statements from line ``start`` that are indented further than ``outer``, and the line after them."""
     found: list[_Statement] = []
     while start < len(lines) and (indent := _indent(lines[start])) > outer:
         text = lines[start]
         line = tuple(_pairs(text))
-        body, start = _block(lines, start + 1, indent)
-        loop = _LOOP.search(text)
-        found.append(_Statement(line, body, _shape(line, loop is not None), _trips(loop["extents"]) if loop else 1))
+        below, trips = bound_by(text, known)
+        is_loop = text.lstrip().startswith("for ")
+        body, start = _block(lines, start + 1, indent, below)
+        if not is_loop:
+            known = below
+        found.append(_Statement(line, body, _shape(line, is_loop), trips))
     return tuple(found), start
 
 
@@ -144,12 +147,6 @@ def _shape(line: Sequence[Pair], is_loop: bool) -> str:
 
 def _indent(line: str) -> int:
     return len(line) - len(line.lstrip())
-
-
-def _trips(extents: str) -> int:
-    """How often a loop runs its body; 1 where that is not a number."""
-    values = [part.strip() for part in extents.split(",") if "=" not in part]
-    return max(1, math.prod(int(value) for value in values)) if all(value.isdigit() for value in values) else 1
 
 
 def _collapsed(statements: Sequence[_Statement]) -> tuple[_Statement, ...]:
@@ -187,18 +184,18 @@ def _collapse_period(statements: tuple[_Statement, ...], period: int) -> tuple[_
     return tuple(found)
 
 
-Line: TypeAlias = "tuple[list[Pair], float, int]"
-"""The words of a statement, how often it runs, and how deep it stands."""
+Line: TypeAlias = "tuple[list[Pair], float, int, int]"
+"""The words of a statement, how often it runs and is written, and how deep it stands."""
 
 
-def _flat(statements: Sequence[_Statement], runs: float = 1.0, depth: int = 0) -> Iterator[Line]:
+def _flat(statements: Sequence[_Statement], runs: float = 1.0, copies: int = 1, depth: int = 0) -> Iterator[Line]:
     for statement in statements:
         if statement.times > 1:
-            yield [("times", -1.0), (_number_word(str(statement.times)), float(statement.times))], runs, depth
-            yield from _flat(statement.body, runs * statement.times, depth)
+            yield [("times", -1.0), (_number_word(str(statement.times)), float(statement.times))], runs, copies, depth
+            yield from _flat(statement.body, runs * statement.times, copies * statement.times, depth)
             continue
-        yield list(statement.line), runs, depth
-        yield from _flat(statement.body, runs * statement.trips, depth + 1)
+        yield list(statement.line), runs, copies, depth
+        yield from _flat(statement.body, runs * statement.trips, copies, depth + 1)
 
 
 def _shortened(lines: Sequence[Line], most: int) -> list[Line]:
@@ -211,12 +208,12 @@ def _shortened(lines: Sequence[Line], most: int) -> list[Line]:
     return [lines[position] for position in sorted(kept)]
 
 
-def _channels(line: Sequence[Pair], runs: float, depth: int) -> Iterator[tuple[float, ...]]:
-    executions = math.log2(max(runs, 1.0)) / 16
+def _channels(line: Sequence[Pair], runs: float, copies: int, depth: int) -> Iterator[tuple[float, ...]]:
+    of_statement = math.log2(1 + runs) / 16, math.log2(1 + copies) / 16, depth / 16
     for _, value in line:
         whole = int(value) if value >= 1 and value.is_integer() else 0
         zeros = (whole & -whole).bit_length() - 1 if whole else 0
-        yield math.log2(1 + max(value, 0.0)) / 16, zeros / 16, executions, depth / 16
+        yield math.log2(1 + max(value, 0.0)) / 16, zeros / 16, *of_statement
 
 
 PADDING, UNKNOWN, RESERVED = 0, 1, 2

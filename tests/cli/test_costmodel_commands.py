@@ -38,7 +38,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 @pytest.fixture(autouse=True)
 def _small_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """Models that are trained in a second."""
-    forest, networks = gradient_boosting.Hyperparameters(2, 20), text_model.Hyperparameters(2, 25, embedding=16, width=32)
+    forest, networks = gradient_boosting.Hyperparameters(2, 20), text_model.Hyperparameters(2, 100, embedding=16, width=32)
     monkeypatch.setattr("mlc.autotune.training.GradientBoostedModel", functools.partial(GradientBoostedModel, forest))
     monkeypatch.setattr("mlc.autotune.training.TextModel", functools.partial(TextModel, networks))
 
@@ -50,7 +50,7 @@ def test_both_kinds_are_trained_and_judged_side_by_side(mlc: CommandLine, datase
     assert trained["tasks"] == 20 - len(held_out) and trained["importance"]
     assert "trained on" in mlc("costmodel", "train", str(dataset), "-m", "text", "-o", str(text)).out
     assert isinstance(load_cost_model(ranker), GradientBoostedModel) and isinstance(load_cost_model(text), TextModel)
-    figures = mlc("costmodel", "eval", str(dataset), "-m", str(ranker), "-m", str(text), "--json").json
+    figures = mlc("costmodel", "eval", str(dataset), "-m", str(ranker), "-m", str(text), "--json").json["models"]
     assert list(figures) == ["roofline", str(ranker), str(text)]
     assert all(of["all"]["tasks"] == len(held_out) for of in figures.values())
     assert figures[str(text)]["all"]["pairwise_accuracy"] > 0.95  # the text says it all
@@ -68,7 +68,7 @@ def test_a_model_of_everything_leaves_nothing_to_judge_by(mlc: CommandLine, data
 def test_a_family_is_held_out(mlc: CommandLine, dataset: pathlib.Path, tmp_path: pathlib.Path) -> None:
     ranker = tmp_path / "ranker.json"
     mlc("costmodel", "train", str(dataset), "-o", str(ranker), "--hold-out", "matmul")
-    figures = mlc("costmodel", "eval", str(dataset), "-m", str(ranker), "--hold-out", "matmul", "--json").json
+    figures = mlc("costmodel", "eval", str(dataset), "-m", str(ranker), "--hold-out", "matmul", "--json").json["models"]
     assert set(figures[str(ranker)]) == {"all", "matmul"}
 
 

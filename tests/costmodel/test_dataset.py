@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 
 import pyarrow
@@ -14,7 +15,7 @@ from mlc.codegen.target import Target
 from mlc.codegen.task import Task
 from mlc.costmodel import GradientBoostedModel, RooflineModel
 from mlc.costmodel.assembly_facts import KernelFacts
-from mlc.costmodel.comparison import ALL, TRAINED_ON, compare, unseen
+from mlc.costmodel.comparison import ALL, TRAINED_ON, agreement, compare, unseen
 from mlc.costmodel.dataset import HELD_OUT, HELD_OUT_SHARE, TRAIN, DataSet, Kernel, family_of, read_dataset, split_of, write_dataset
 from mlc.costmodel.sampling import sample_tasks
 from mlc.errors import DataSetError
@@ -101,7 +102,7 @@ def test_models_stand_side_by_side(data: DataSet) -> None:
             prediction = super().predict(task, configs)
             return type(prediction)(prediction.seconds, -prediction.scores)
 
-    figures = compare({"roofline": RooflineModel(), "backwards": Backwards()}, data.held_out()).figures
+    figures = compare({"roofline": RooflineModel(), "backwards": Backwards()}, data.held_out()).models
     assert set(figures) == {"roofline", "backwards"}
     one, other = figures["roofline"][ALL], figures["backwards"][ALL]
     assert one.tasks == len(data.held_out().tasks) and one.kernels == len(data.held_out().kernels)
@@ -110,6 +111,18 @@ def test_models_stand_side_by_side(data: DataSet) -> None:
     assert 0 <= one.regret_1 < other.regret_1 <= 5
     assert one.regret_8 == other.regret_8 == 0  # there are four configs
     assert figures["roofline"]["matmul"].kernels <= one.kernels
+
+
+def test_noise_shows_in_how_far_measurements_agree(tasks: list[Task]) -> None:
+    def timed(rows: int, times: tuple[float, ...]) -> Kernel:
+        found = kernel(tasks[0], Config.of("matmul", {"rows": rows}))
+        return dataclasses.replace(found, record=dataclasses.replace(found.record, times=times))
+
+    steady = [timed(1, (1.0, 1.0, 1.0, 1.0)), timed(2, (2.0, 2.0, 2.0, 2.0)), timed(3, (4.0, 4.0, 4.0, 4.0))]
+    assert agreement(DataSet(tuple(steady))) == 1
+    # By every other round the last is the slowest, by the others the fastest.
+    assert agreement(DataSet((*steady[:2], timed(3, (4.0, 0.5, 4.0, 0.5))))) == pytest.approx(1 / 3)
+    assert agreement(DataSet((timed(1, (1.0,)), timed(2, (2.0,))))) is None
 
 
 @pytest.mark.parametrize(

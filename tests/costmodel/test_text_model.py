@@ -23,11 +23,12 @@ from mlc.costmodel.gradient_boosting import group_by_task
 from mlc.costmodel.roofline import roofline
 from mlc.costmodel.sampling import sample_tasks
 from mlc.costmodel.text_model import Hyperparameters, Sample, TextModel
+from mlc.costmodel.text_training import PARTS
 from mlc.errors import CostModelError
 
 TARGET = Target.parse("cpu -mcpu=x86-64-v3 -threads=2")
 CONFIGS = tuple(Config.of("new", {"rows": rows, "vectors": vectors}) for rows in (1, 2, 4, 6, 12) for vectors in (1, 2, 4))
-SMALL = Hyperparameters(members=2, epochs=12, embedding=16, width=32)
+SMALL = Hyperparameters(members=2, steps=70, embedding=16, width=32)
 
 
 def loops_of(task: Task, config: Config) -> str:
@@ -81,7 +82,7 @@ def accuracy(model: CostModel, tasks: Sequence[Task]) -> float:
 def test_the_loss_falls_for_every_member(trained: TextModel) -> None:
     assert len(trained.losses) == SMALL.members
     for curve in trained.losses:
-        assert len(curve) == SMALL.epochs
+        assert len(curve) == PARTS
         assert curve[-1] < 0.7 * curve[0]
 
 
@@ -117,7 +118,7 @@ def test_the_same_seed_gives_the_same_model(tasks: list[Task]) -> None:
     few = [sample(task, config) for task in tasks[:6] for config in CONFIGS[::3]]
     scores = []
     for seed in (5, 5, 6):
-        model = TextModel(Hyperparameters(members=2, epochs=2, embedding=16, width=32, seed=seed), loops_of)
+        model = TextModel(Hyperparameters(members=2, steps=6, embedding=16, width=32, seed=seed), loops_of)
         model.learn(few)
         scores.append(model.predict(tasks[-1], CONFIGS).scores)
     np.testing.assert_array_equal(scores[0], scores[1])
@@ -132,7 +133,7 @@ def test_records_alone_are_enough_and_templates_give_the_text() -> None:
         assert template is not None
         spaces[task.key] = template.space(task).configs[:3]
         records += [Record(task.key, str(TARGET), config, (1e-3 * n,), "v", 0.0) for n, config in enumerate(spaces[task.key], 1)]
-    model = TextModel(Hyperparameters(members=1, epochs=30, embedding=16, width=32))
+    model = TextModel(Hyperparameters(members=1, steps=30, embedding=16, width=32))
     model.fit(records, {task.key: task for task in tasks})
     assert model.predict(tasks[0], spaces[tasks[0].key]).order() == [0, 1, 2]
     assert {"llvm.fma", "for"} <= set(model.explain())

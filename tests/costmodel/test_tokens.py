@@ -16,7 +16,7 @@ from mlc.costmodel.sampling import sample_tasks
 from mlc.costmodel.tokens import CHANNELS, MAX_TOKENS, UNKNOWN, Tokens, Vocabulary, kernel_tokens
 
 TARGET = Target.parse("cpu -mcpu=znver3 -threads=2")
-EXECUTIONS = CHANNELS.index("executions")
+EXECUTIONS, COPIES = CHANNELS.index("executions"), CHANNELS.index("copies")
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +74,9 @@ def test_unrolling_changes_a_count_and_not_the_length(task: Task) -> None:
     assert len(few) == len(many)
     assert few.words != many.words
     assert many.words[-40:].count("times") == 2  # the group, and the multiplications in it
-    assert few.channels[-1, EXECUTIONS] * 16 == pytest.approx(np.log2(192 * 4 * 3))
-    assert many.channels[-1, EXECUTIONS] * 16 == pytest.approx(np.log2(192 * 64 * 3))
+    assert few.channels[-1, EXECUTIONS] * 16 == pytest.approx(np.log2(1 + 192 * 4 * 3))
+    assert many.channels[-1, EXECUTIONS] * 16 == pytest.approx(np.log2(1 + 192 * 64 * 3))
+    assert many.channels[-1, COPIES] * 16 == pytest.approx(np.log2(1 + 64 * 3))
 
 
 @pytest.mark.parametrize(("one", "other"), [(191, 192), (192, 193), (1_000_000, 1_000_001), (16, 17), (3, 4)])
@@ -116,3 +117,24 @@ def test_machines_are_told_apart_by_what_they_can_do(task: Task) -> None:
         for name, threads in (("x86-64-v3", 2), ("x86-64-v4", 2), ("x86-64-v3", 1))
     ]
     assert not same(texts[0], texts[1]) and not same(texts[0], texts[2])
+
+
+@pytest.mark.parametrize(
+    ("loops", "runs"),
+    [
+        ("for i in T.parallel(9):\n    x = y", 9),
+        ("for i, j in T.grid(7, 24):\n    x = y", 168),
+        ("for i in range(4, 9):\n    for lane in T.vectorized(8):\n        x = y", 40),
+        # Each of two threads takes half of the tiles.
+        (
+            "for t in T.parallel(2):\n    low1: T.let[T.int32] = t * 3\n    high2: T.let[T.int32] = t * 3 + 3\n"
+            "    count: T.let[T.int32] = T.max(T.min(high2, 6) - low1, 0)\n    for tile in range(low1, low1 + count):\n        x = y",
+            6,
+        ),
+        # The last thread has less to do: 4 tiles and 1.
+        ("for t in T.parallel(2):\n    for tile in range(t * 4, T.min(t * 4 + 4, 5)):\n        x = y", 5),
+        ("for i in range(n):\n    x = y", 1),
+    ],
+)
+def test_how_often_a_statement_runs(task: Task, loops: str, runs: int) -> None:
+    assert kernel_tokens(task, loops).channels[-1, EXECUTIONS] * 16 == pytest.approx(np.log2(1 + runs))
