@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from .console import JsonOption, TargetOption, examples, out, print_json, working
+from .console import JsonOption, TargetOption, err, examples, out, print_json, working
 
 if TYPE_CHECKING:
     from .costmodel import CostModel
@@ -156,10 +156,13 @@ def evaluate(
     picks is than the best kernel measured. Errors are medians.
     """
     from .costmodel import RooflineModel, load_cost_model
-    from .costmodel.comparison import compare, unseen
+    from .costmodel.comparison import compare, unaccountable, unseen
     from .costmodel.dataset import read_dataset
 
     judged: dict[str, CostModel] = {"roofline": RooflineModel(), **{str(path): load_cost_model(path) for path in models or ()}}
+    for name in unaccountable(judged):
+        warning = f"{name} does not say which tasks it was trained on; it may be judged by tasks that it has seen"
+        err.print(warning, highlight=False, markup=False, soft_wrap=True)
     with working("judging"):
         comparison = compare(judged, unseen(read_dataset(dataset).held_out(hold_out or ()), judged))
     if json:

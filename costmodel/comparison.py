@@ -16,7 +16,7 @@ from ..errors import DataSetError
 from .dataset import DataSet, Kernel
 from .evaluation import CLEAR, Judgement, ordered_pairs
 from .gradient_boosting import TaskGroup, group_by_task
-from .model import CostModel, Floats, Prediction
+from .model import CostModel, Floats, Prediction, RooflineModel
 from .text_model import TextModel
 
 TRAINED_ON = "trained_on"
@@ -49,9 +49,9 @@ class Comparison:
 def unseen(data: DataSet, models: Mapping[str, CostModel]) -> DataSet:
     """The part of ``data`` that no model has learned from; DataSetError when nothing is left to judge by.
 
-    Models that do not say what they have seen are believed to have seen nothing of it.
+    Nothing is known of the models that :func:`unaccountable` names.
     """
-    left = data.without(key for model in models.values() for key in notes_of(model).get(TRAINED_ON, ()))
+    left = data.without(key for model in models.values() for key in _notes(model).get(TRAINED_ON, ()))
     if not group_by_task(left.records, left.tasks):
         raise DataSetError(
             "the models have learned from every held-out task of the data set, or it has none with several configs; "
@@ -60,7 +60,12 @@ def unseen(data: DataSet, models: Mapping[str, CostModel]) -> DataSet:
     return left
 
 
-def notes_of(model: CostModel) -> Mapping[str, Sequence[str]]:
+def unaccountable(models: Mapping[str, CostModel]) -> list[str]:
+    """The models that have learned and do not say from which tasks."""
+    return [name for name, model in models.items() if not isinstance(model, RooflineModel) and TRAINED_ON not in _notes(model)]
+
+
+def _notes(model: CostModel) -> Mapping[str, Sequence[str]]:
     return getattr(model, "notes", {})
 
 

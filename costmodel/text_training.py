@@ -105,7 +105,8 @@ def _train(member: _Member, vocabulary: Vocabulary, hyperparameters: Hyperparame
 def _endless_batches(count: int, size: int, generator: np.random.Generator) -> Iterator[Sequence[int]]:
     """All of ``count`` numbers in a random order, about ``size`` at a time, again and again."""
     while True:
-        yield from np.array_split(generator.permutation(count), -(-count // size))
+        for part in np.array_split(generator.permutation(count), -(-count // size)):
+            yield part.tolist()
 
 
 @torch.no_grad()

@@ -65,6 +65,14 @@ def test_a_model_of_everything_leaves_nothing_to_judge_by(mlc: CommandLine, data
     assert "learned from every held-out task" in mlc("costmodel", "eval", str(dataset), "-m", str(ranker)).err
 
 
+def test_a_model_that_hides_what_it_has_seen_is_told_of(mlc: CommandLine, dataset: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    data, path = read_dataset(dataset), tmp_path / "secretive.json"
+    ranker = GradientBoostedModel(gradient_boosting.Hyperparameters(1, 2))
+    ranker.fit(data.records, data.tasks)
+    ranker.save(path)
+    assert "secretive.json does not say which tasks" in mlc("costmodel", "eval", str(dataset), "-m", str(path)).err
+
+
 def test_a_family_is_held_out(mlc: CommandLine, dataset: pathlib.Path, tmp_path: pathlib.Path) -> None:
     ranker = tmp_path / "ranker.json"
     mlc("costmodel", "train", str(dataset), "-o", str(ranker), "--hold-out", "matmul")
