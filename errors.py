@@ -99,3 +99,7 @@ class MeasurementError(Error):
 
 class CostModelError(Error):
     """A cost model's file is missing, damaged, or made for other features; compilation works without it."""
+
+
+class DataSetError(Error):
+    """A data set of measured kernels is missing, damaged, or cannot be written."""

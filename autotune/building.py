@@ -10,7 +10,7 @@ import tempfile
 from dataclasses import dataclass
 from typing import Any
 
-from ..codegen.build import ABI_INCLUDE, NATIVE, c_compiler, cache_directory, compile_kernel, run_tool, versions
+from ..codegen.build import ABI_INCLUDE, NATIVE, CompiledKernel, c_compiler, cache_directory, compile_kernel, run_tool, versions
 from ..codegen.constant_layout import ConstantLayout, constant_layouts_document, constant_layouts_of
 from ..codegen.space import Config
 from ..codegen.task import Task
@@ -65,6 +65,15 @@ def entry_source(pointers: int, workspace: bool) -> str:
     return _ENTRY_SOURCE.format(stub=NATIVE / "stub.c", entry=ENTRY, parameters=parameters, arguments=", ".join(arguments))
 
 
+def candidate_kernel(task: Task, config: Config) -> CompiledKernel:
+    """The compiled kernel of a candidate, from the cache if it was compiled before."""
+    from ..codegen.templates import template_named
+
+    template = template_named(config.template)
+    key = f"{task.key}|{config}|{template.name}-{template.revision}"
+    return compile_kernel(key, task.target, lambda: template.lower(task, config))
+
+
 class TemplateBuilder:
     """Builds through the registered templates."""
 
@@ -82,14 +91,10 @@ class TemplateBuilder:
 
     def build(self, task: str, config: str, library: str) -> dict[str, Any]:
         """Compiles ``config`` of the task with text ``task`` into the file ``library``; a :class:`BuiltKernel` as JSON."""
-        from ..codegen.templates import template_named
-
         if task not in self._tasks:
             self._tasks = {task: Task.parse(task)}
-        parsed, point = self._tasks[task], Config.parse(config)
-        template = template_named(point.template)
-        key = f"{parsed.key}|{point}|{template.name}-{template.revision}"
-        kernel = compile_kernel(key, parsed.target, lambda: template.lower(parsed, point))
+        parsed = self._tasks[task]
+        kernel = candidate_kernel(parsed, Config.parse(config))
         pointers = len(parsed.graph.inputs) + len(parsed.graph.outputs)
         frame = self._frame(pointers, kernel.workspace_bytes > 0)
         kernel_file = pathlib.Path(self._folder.name) / "kernel.o"

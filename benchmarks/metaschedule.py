@@ -142,6 +142,5 @@ def _arguments(module: Any) -> tuple[Any, ...]:
     """Random arrays of the shapes of the parameters, of which tuning may have laid out one anew."""
     function = module["main"]
     generator = np.random.default_rng(0)
-    buffers = [function.buffer_map[parameter] for parameter in function.params]
-    shapes = [tuple(int(extent) for extent in buffer.shape) for buffer in buffers]
+    shapes = [tuple(int(extent) for extent in parameter.ty.shape) for parameter in function.params]
     return tuple(tvm.runtime.tensor(generator.standard_normal(shape, np.float32)) for shape in shapes)

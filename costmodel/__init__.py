@@ -1,12 +1,13 @@
 """What a task costs: analytic bounds, features, a learned ranking, and the oracle that passes ask.
 
-Importing this package loads neither xgboost nor tvm; :func:`pretrained` and :class:`GradientBoostedModel` load xgboost when used.
+Importing this package loads neither xgboost nor torch nor tvm; models load what they need when they are used.
 """
 
 from .estimate import Estimate, OperationEstimate, estimate
 from .features import FEATURE_NAMES, feature_matrix
 from .gradient_boosting import GradientBoostedModel
 from .model import CostModel, Prediction, RooflineModel
+from .model_files import load_cost_model
 from .oracle import CostOracle
 from .pretrained import pretrained
 from .roofline import Bound, Rates, Roofline, lower_bound, roofline
@@ -29,6 +30,7 @@ __all__ = [
     "Workload",
     "estimate",
     "feature_matrix",
+    "load_cost_model",
     "lower_bound",
     "pretrained",
     "roofline",

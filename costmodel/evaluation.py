@@ -101,8 +101,8 @@ def summarise(judged: Sequence[Judgement], default_of: Callable[[Task], Config])
             ("default", seconds[default]),
         ):
             logs[name].append(math.log(time / seconds.min()))
-        right_here, pairs_here = pairwise(seconds, prediction.score)
-        right, pairs = right + right_here, pairs + pairs_here
+        task_right, task_pairs = pairwise(seconds, prediction.score)
+        right, pairs = right + task_right, pairs + task_pairs
     mean = {name: math.exp(float(np.mean(values))) if values else 1.0 for name, values in logs.items()}
     return Evaluation(
         len(judged), right / pairs if pairs else 1.0, mean["first"], mean["eight"], mean["chosen"], mean["default"], overruled

@@ -20,7 +20,7 @@ from ..codegen.space import Config
 from ..codegen.task import Task
 from ..errors import CostModelError
 from .features import FEATURE_NAMES, feature_matrix
-from .model import CostModel, Floats, Prediction, read_json
+from .model import CostModel, Floats, Prediction, latest_by_task, read_json
 from .roofline import roofline
 
 VERSION = 1
@@ -173,13 +173,9 @@ class TaskGroup:
 
 
 def group_by_task(records: Sequence[Record], tasks: Mapping[str, Task]) -> list[TaskGroup]:
-    """Successful records by task, one entry a config (its latest record), tasks with a single config left out."""
-    latest: dict[str, dict[Config, Record]] = {}
-    for record in sorted(records, key=lambda record: record.timestamp):
-        if record.times and record.task in tasks:
-            latest.setdefault(record.task, {})[record.config] = record
+    """Successful records by task, one entry a config, tasks with a single config left out."""
     groups = []
-    for key, by_config in latest.items():
+    for key, by_config in latest_by_task(records, tasks).items():
         if len(by_config) > 1:
             configs = tuple(by_config)
             seconds = np.asarray([by_config[config].median for config in configs])

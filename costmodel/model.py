@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import pathlib
 from abc import ABC, abstractmethod
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from ..codegen.record import Record
 from ..codegen.space import Config
 from ..codegen.task import Task
+from ..errors import CostModelError
 from .roofline import roofline
 from .schedule import schedule
 
@@ -111,19 +113,38 @@ class RooflineModel(CostModel):
         return {}
 
 
+def latest_by_task(records: Sequence[Record], tasks: Mapping[str, Task]) -> dict[str, dict[Config, Record]]:
+    """The latest successful record of each config, by the keys of the tasks that are known."""
+    latest: dict[str, dict[Config, Record]] = {}
+    for record in sorted(records, key=lambda record: record.timestamp):
+        if record.times and record.task in tasks:
+            latest.setdefault(record.task, {})[record.config] = record
+    return latest
+
+
+_REMEDY = "train it anew or delete the file; compilation works without"
+
+
 def read_json(path: pathlib.Path, kind: str) -> dict[str, Any]:
     """The contents of a model file of ``kind``; CostModelError when it is something else."""
-    import json
+    contents = _read_model(path)
+    if contents["kind"] != kind:
+        raise CostModelError(f"{path} is not a cost model of kind '{kind}'; {_REMEDY}")
+    return contents
 
-    from ..errors import CostModelError
 
-    remedy = "train it anew or delete the file; compilation works without"
+def kind_of(path: pathlib.Path) -> str:
+    """The kind of model that a file holds; CostModelError when it is missing, damaged or no model."""
+    return str(_read_model(path)["kind"])
+
+
+def _read_model(path: pathlib.Path) -> dict[str, Any]:
     try:
         contents = json.loads(path.read_text())
     except OSError as error:
-        raise CostModelError(f"the cost model {path} cannot be read: {error}; {remedy}") from error
+        raise CostModelError(f"the cost model {path} cannot be read: {error}; {_REMEDY}") from error
     except ValueError as error:
-        raise CostModelError(f"the cost model {path} is damaged: {error}; {remedy}") from error
-    if not isinstance(contents, dict) or contents.get("format") != "mlc-cost-model" or contents.get("kind") != kind:
-        raise CostModelError(f"{path} is not a cost model of kind '{kind}'; {remedy}")
+        raise CostModelError(f"the cost model {path} is damaged: {error}; {_REMEDY}") from error
+    if not isinstance(contents, dict) or contents.get("format") != "mlc-cost-model" or "kind" not in contents:
+        raise CostModelError(f"{path} is not a cost model; {_REMEDY}")
     return contents
