@@ -181,7 +181,7 @@ class Database:
         found = []
         for row in rows:
             with contextlib.suppress(ValueError, TypeError, Error):
-                found.append(_record(dict(zip(_COLUMNS.split(", "), row, strict=True))))
+                found.append(record_of(dict(zip(_COLUMNS.split(", "), row, strict=True))))
         return found
 
     def __iter__(self) -> Iterator[Record]:
@@ -226,7 +226,7 @@ class Database:
         for key, text in texts:
             yield json.dumps({"kind": "task", "key": key, "text": text})
         for record in self.records():
-            yield json.dumps({"kind": "record", **_fields(record)})
+            yield json.dumps({"kind": "record", **record_fields(record)})
 
     def import_lines(self, lines: Iterable[str]) -> ImportResult:
         """Adds what :meth:`export_lines` wrote. Lines that cannot be read are refused one by one, with the reason."""
@@ -243,7 +243,7 @@ class Database:
                         raise ValueError("the task's key does not fit its text")
                     texts[fields["key"]] = fields["text"]
                 elif fields["kind"] == "record":
-                    records.append(_record(fields))
+                    records.append(record_of(fields))
                 else:
                     raise ValueError(f"unknown kind '{fields['kind']}'")
             except (ValueError, KeyError, TypeError, AttributeError, Error) as error:
@@ -267,7 +267,8 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
     return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
 
 
-def _fields(record: Record) -> dict[str, object]:
+def record_fields(record: Record) -> dict[str, object]:
+    """A record as JSON-like data, which :func:`record_of` reads back."""
     return {
         "task": record.task,
         "target": record.target,
@@ -280,7 +281,7 @@ def _fields(record: Record) -> dict[str, object]:
 
 
 def _row(record: Record) -> Sequence[object]:
-    fields = _fields(record)
+    fields = record_fields(record)
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
     median = record.median if record.times else None
     return (
@@ -296,7 +297,7 @@ def _row(record: Record) -> Sequence[object]:
     )
 
 
-def _record(fields: Mapping[str, object]) -> Record:
+def record_of(fields: Mapping[str, object]) -> Record:
     """A record from its fields; ValueError when they make no sense."""
     texts = {name: fields[name] for name in ("task", "target", "config", "versions", "error")}
     if not all(isinstance(value, str) for value in texts.values()):
