@@ -1,4 +1,4 @@
-"""The command line: ``mlc compile | run | tune | db | bench | report | fuzz | targets | cache``.
+"""The command line: ``mlc compile | run | tune | db | devices | bench | report | fuzz | targets | cache``.
 
 Results go to standard output, as a table or with ``--json`` as one JSON document; progress and errors go to standard error. The
 exit code is 0, 1 for an error that mlc explains or a benchmark that went wrong, 2 for a command that was not understood.
@@ -20,7 +20,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from . import database_commands
+from . import database_commands, device_commands
 from .console import (
     DatabaseOption,
     JsonOption,
@@ -56,6 +56,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(database_commands.app)
+app.add_typer(device_commands.app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -189,6 +190,8 @@ def report(
         "mlc tune mlc.benchmarks.models:resnet50 --database tuning.db --trials 64",
         "mlc tune my_model.py:make -d tuning.db --seconds 600",
         "mlc compile my_model.py:make -d tuning.db -o my.mlc   (uses what was found)",
+        "mlc tune my_model.py:make --cluster ray=10.0.0.1:6379   (on the nodes of a Ray cluster)",
+        "mlc tune my_model.py:make --rpc 10.0.0.1:9190 --rpc-key board --target 'cpu -mcpu=znver4 -threads=8'   (see 'mlc devices')",
     )
 )
 def tune(
@@ -198,9 +201,16 @@ def tune(
     seconds: Annotated[float | None, typer.Option(min=0, help="Stop after this time.")] = None,
     target: TargetOption = "cpu",
     threads: ThreadsOption = None,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="ray[=ADDRESS]", show_default=False, help="Measure on the nodes of a Ray cluster.")
+    ] = None,
+    rpc: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", show_default=False, help="Measure on the devices of this RPC tracker.")
+    ] = None,
+    rpc_key: Annotated[str | None, typer.Option(metavar="KEY", show_default=False, help="Which devices of the tracker.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Search for faster schedules of a model's kernels by measuring them on this machine."""
+    """Search for faster schedules of a model's kernels by measuring them, on this machine or on others of the target."""
     import mlc
 
     from .tuning_report import tuning_dict, tuning_table
@@ -216,6 +226,9 @@ def tune(
             trials=trials,
             seconds=seconds,
             database=database,
+            cluster=cluster,
+            rpc=rpc,
+            rpc_key=rpc_key,
             progress=lambda state: tell(state.trials, state.trials_budget, f"{state.elapsed:.0f} s"),
         )
     if json:

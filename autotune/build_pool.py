@@ -25,9 +25,6 @@ Built: TypeAlias = "Mapping[Config, BuiltKernel | str]"
 class Builds(ABC):
     """Turns configs into libraries; keeps what it built. Several threads may build at once, each another task."""
 
-    def start(self) -> None:
-        """Starts what building needs, without waiting for it."""
-
     @abstractmethod
     def build(self, task: Task, configs: Sequence[Config]) -> Built:
         """A library, or the reason of failure, for each of ``configs``. BuildError when it is no config's fault."""
@@ -55,7 +52,7 @@ class BuildPool(Builds):
         count = workers or min(4, len(os.sched_getaffinity(0)))
         self._folder = folder
         self._seconds = seconds
-        self._workers = [Worker(factory, memory_bytes=memory_bytes) for _ in range(count)]
+        self._workers = [Worker(factory, folder=folder, memory_bytes=memory_bytes) for _ in range(count)]
         self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         for worker in self._workers:
             self._idle.put(worker)
@@ -66,6 +63,7 @@ class BuildPool(Builds):
         self._numbers = itertools.count()
 
     def start(self) -> None:
+        """Starts the workers, without waiting for them."""
         for worker in self._workers:
             worker.start()
 

@@ -59,9 +59,6 @@ class Protocol:
 class Measurer(ABC):
     """Builds, verifies and times configs. To be used as a context manager."""
 
-    def start(self) -> None:
-        """Starts workers, so that they import what they need while the caller does something else."""
-
     @property
     def capacity(self) -> int:
         """How many batches can be measured at once, each of another task."""
@@ -109,7 +106,7 @@ class LocalMeasurer(Measurer):
         self._builds = BuildPool(
             folder, factory=builder, workers=build_workers, seconds=self.limits.build, memory_bytes=self.limits.memory_bytes
         )
-        self._runner = Worker("mlc.autotune.running:KernelRunner", memory_bytes=self.limits.memory_bytes)
+        self._runner = Worker("mlc.autotune.running:KernelRunner", folder=folder, memory_bytes=self.limits.memory_bytes)
         self._names: dict[tuple[str, Config], str] = {}
         self._verified: set[str] = set()
         self._opened: tuple[int, str] = (0, "")
@@ -117,7 +114,7 @@ class LocalMeasurer(Measurer):
         self._loaded: set[str] = set()
 
     def start(self) -> None:
-        """See :meth:`Measurer.start`."""
+        """Starts the workers, so that they import what they need while the caller does something else."""
         self._builds.start()
         self._runner.start()
 

@@ -124,8 +124,8 @@ def tune_tasks(
         if not isinstance(database, Database):
             database = opened.enter_context(Database(database))
         if measurer is None:
-            measurer = opened.enter_context(LocalMeasurer(seed=seed))
-        measurer.start()
+            measurer = here = opened.enter_context(LocalMeasurer(seed=seed))
+            here.start()
 
         def searcher(task: Task, space: Space) -> Searcher:
             return ModelSearcher(task, space, model or pretrained(task.target))
