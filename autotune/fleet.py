@@ -47,9 +47,12 @@ class Device(ABC):
 
 
 class DeviceSource(ABC):
-    """Where devices come from. ``mismatches`` are those that the last :meth:`acquire` refused for their target, each with its own."""
+    """Where devices come from."""
 
-    mismatches: Sequence[str] = ()
+    @property
+    @abstractmethod
+    def mismatches(self) -> Sequence[str]:
+        """The devices that :meth:`acquire` refused for their target, each with what it is."""
 
     @abstractmethod
     def acquire(self, patience: float) -> list[Device]:

@@ -6,6 +6,7 @@ from ..codegen.target import Target
 from ..errors import OptionError
 from .fleet import Fleet
 from .measure import LocalMeasurer, Measurer
+from .ray_cluster import Cluster, ClusterNodes
 from .rpc_devices import RpcDevices
 from .rpc_tracker import Tracker
 
@@ -26,7 +27,10 @@ def measurer_at(
             raise OptionError("--rpc needs --rpc-key, the key that the devices are served under; 'mlc devices list' shows what there is")
         return Fleet(RpcDevices(Tracker.parse(rpc), rpc_key, target, seed=seed))
     if cluster is not None:
-        raise OptionError(f"'{cluster}' is no cluster")
+        kind, _, address = cluster.partition("=")
+        if kind != "ray" or cluster == "ray=":
+            raise OptionError(f"'{cluster}' is no cluster; give --cluster ray or --cluster ray=ADDRESS")
+        return Fleet(ClusterNodes(Cluster(address or None), target, seed=seed))
     here = LocalMeasurer(seed=seed)
     here.start()
     return here

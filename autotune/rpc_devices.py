@@ -98,7 +98,7 @@ class RpcDevices(DeviceSource):
             seconds=self._limits.build,
             memory_bytes=self._limits.memory_bytes,
         )
-        self.mismatches: list[str] = []
+        self._mismatches: list[str] = []
         self._failures: list[str] = []
 
     def acquire(self, patience: float) -> list[Device]:
@@ -110,14 +110,19 @@ class RpcDevices(DeviceSource):
         sessions = [Worker("mlc.autotune.rpc_session:session", folder=pathlib.Path(self._folder.name)) for _ in range(free)]
         for session in sessions:
             session.start()  # all of them import TVM at once
-        self.mismatches, self._failures = [], []
+        self._mismatches, self._failures = [], []
         return [device for session in sessions if (device := self._connected(session)) is not None]
+
+    @property
+    def mismatches(self) -> Sequence[str]:
+        """See :attr:`DeviceSource.mismatches`."""
+        return self._mismatches
 
     def unavailable(self) -> Error:
         """See :meth:`DeviceSource.unavailable`."""
-        if self.mismatches:
+        if self._mismatches:
             return TargetError(
-                f"no device with key '{self._key}' measures for '{self._target}': {'; '.join(self.mismatches)}. "
+                f"no device with key '{self._key}' measures for '{self._target}': {'; '.join(self._mismatches)}. "
                 "Name the devices' target with --target, or serve devices of different targets under different keys"
             )
         if self._failures:
@@ -152,7 +157,7 @@ class RpcDevices(DeviceSource):
             session.close()
             return None
         if found["target"] != str(self._target):
-            self.mismatches.append(f"{name} is '{found['target']}'")
+            self._mismatches.append(f"{name} is '{found['target']}'")
             session.close()
             return None
         return RpcDevice(f"{found['host']} ({name})", session, self._builds, self._protocol, self._limits)

@@ -66,6 +66,10 @@ class ScriptedSource(DeviceSource):
         given, self._left = self._left[:count], self._left[count:]
         return list(given)
 
+    @property
+    def mismatches(self) -> Sequence[str]:
+        return ()
+
     def unavailable(self) -> Error:
         return TargetError("bring more")
 
