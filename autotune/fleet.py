@@ -65,8 +65,12 @@ class DeviceSource(ABC):
         DeviceUnavailableError."""
 
     @abstractmethod
+    def stop(self) -> None:
+        """Gives up what goes on for devices in other threads, building above all; they hear of it by an error."""
+
+    @abstractmethod
     def close(self) -> None:
-        """Ends what the devices share, building included."""
+        """Ends what the devices share, once nothing goes on any more."""
 
 
 class Fleet(Measurer):
@@ -133,8 +137,9 @@ class Fleet(Measurer):
             self._changed.notify_all()
         for device in devices:
             device.close()
-        self._source.close()
+        self._source.stop()
         self._threads.shutdown(wait=True, cancel_futures=True)
+        self._source.close()
 
     def _measure_somewhere(self, task: Task, configs: Sequence[Config]) -> list[Record] | DeviceLost:
         """Records of ``configs`` from one device, or how the last of ``ATTEMPTS`` devices was lost."""

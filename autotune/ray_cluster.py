@@ -100,6 +100,7 @@ class NodeBuilds(Builds):
         # A node that dies costs its tasks a retry; a candidate that kills its worker dies in a child of Ray's process.
         self._task = cluster.ray.remote(num_cpus=1, max_retries=3)(build)
         self._built: dict[tuple[str, Config], BuiltKernel] = {}
+        self._closed = False
 
     @property
     def possible(self) -> bool:
@@ -122,12 +123,12 @@ class NodeBuilds(Builds):
         return built
 
     def close(self) -> None:
-        pass
+        self._closed = True
 
     def _fetch(self, reference: Any) -> BuiltKernel | str:
         ray = self._cluster.ray
-        while not ray.wait([reference], timeout=5.0)[0]:
-            if not self.possible:
+        while not ray.wait([reference], timeout=1.0)[0]:
+            if self._closed or not self.possible:
                 ray.cancel(reference, force=True)
                 raise NoBuilders("no node is left that builds")
         try:
@@ -244,6 +245,9 @@ class ClusterNodes(DeviceSource):
         return DeviceUnavailableError(
             f"the cluster has no node that measures; add machines with: ray start --address=... (without the resource '{BUILD_ONLY}')"
         )
+
+    def stop(self) -> None:
+        self._builds.close()
 
     def close(self) -> None:
         self._folder.cleanup()

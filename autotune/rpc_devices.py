@@ -138,8 +138,10 @@ class RpcDevices(DeviceSource):
             f"mlc devices serve --tracker {self._tracker} --key {self._key}"
         )
 
-    def close(self) -> None:
+    def stop(self) -> None:
         self._builds.close()
+
+    def close(self) -> None:
         self._folder.cleanup()
 
     def _connected(self, session: Worker) -> RpcDevice | None:

@@ -73,6 +73,9 @@ class ScriptedSource(DeviceSource):
     def unavailable(self) -> Error:
         return TargetError("bring more")
 
+    def stop(self) -> None:
+        assert all(device.closed for device in self.devices[: len(self.devices) - len(self._left)])
+
     def close(self) -> None:
         self.closed = True
 
