@@ -52,6 +52,7 @@ def serve(host: str, port: int, tracker: Tracker, key: str, ready: Callable[[int
     from tvm.rpc.server import PopenRPCServerState
 
     tracker.servers()
+    folder = pathlib.Path.cwd()
     tvm_ffi.register_global_func("mlc.describe", describe)
     tvm_ffi.register_global_func("mlc.measure", measure)
     while True:
@@ -69,7 +70,9 @@ def serve(host: str, port: int, tracker: Tracker, key: str, ready: Callable[[int
             raise OptionError(f"cannot listen on {host}:{port}: {error}; give another --host or --port") from error
         ready(state.port)
         _wait_for(state)
-        state.sock.close()  # a session that crashed took TVM's loop with it
+        # A session that crashed took TVM's loop with it, which left the process in the session's folder.
+        state.sock.close()
+        os.chdir(folder)
 
 
 def track(host: str, port: int, ready: Callable[[int], None]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import pathlib
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from mlc.autotune.tuning import Progress, tune_tasks
 from mlc.codegen.space import Config
 from mlc.codegen.target import Target
 from mlc.codegen.task import Task
+from mlc.codegen.templates import template_for
 from mlc.costmodel import RooflineModel
 from mlc.errors import DeviceUnavailableError, OptionError, TargetError
 from mlc.ir import DType, GraphBuilder, TensorType, canonicalise
@@ -65,10 +68,10 @@ def server(tracker: Tracker, key: str) -> contextlib.AbstractContextManager[subp
 
 
 @pytest.fixture(scope="module")
-def board(tracker: Tracker) -> Iterator[None]:
+def board(tracker: Tracker) -> Iterator[subprocess.Popen[str]]:
     """One device under the key ``board``."""
-    with server(tracker, "board"):
-        yield
+    with server(tracker, "board") as process:
+        yield process
 
 
 def devices(tracker: Tracker, key: str, **options: Any) -> RpcDevices:
@@ -106,7 +109,7 @@ def test_devices_may_die_until_none_is_left(tracker: Tracker, tmp_path: pathlib.
             assert len(database) > known  # what was measured before the end
 
 
-def test_a_candidate_that_crashes_or_hangs_costs_only_itself(tracker: Tracker, board: None) -> None:
+def test_a_candidate_that_crashes_or_hangs_costs_only_itself(tracker: Tracker, board: subprocess.Popen[str]) -> None:
     names = ("plain", "crash", "hang", "backwards", "constant", "unbuildable")
     configs = [Config.of("planted", {"kernel": PLANTED["NAMES"].index(name)}) for name in names]
     type = TensorType(DType.FLOAT32, (PLANTED["ELEMENTS"],))
@@ -121,7 +124,19 @@ def test_a_candidate_that_crashes_or_hangs_costs_only_itself(tracker: Tracker, b
     assert all(reason in records[name].error for name, reason in reasons.items()), records
 
 
-def test_devices_that_do_not_fit_are_refused(tracker: Tracker, board: None) -> None:
+def test_a_device_whose_session_dies_serves_on(tracker: Tracker, board: subprocess.Popen[str], make_task: Make) -> None:
+    task = here(make_task(8, 32, 16))
+    template = template_for(task.graph)
+    assert template is not None
+    configs = template.space(task).configs[:2]
+    with Fleet(devices(tracker, "board")) as fleet:
+        children = pathlib.Path(f"/proc/{board.pid}/task").glob("*/children")
+        (session,) = (int(child) for listed in children for child in listed.read_text().split())
+        os.kill(session, signal.SIGKILL)
+        assert all(record.times for record in fleet.measure(task, configs))
+
+
+def test_devices_that_do_not_fit_are_refused(tracker: Tracker, board: subprocess.Popen[str]) -> None:
     with pytest.raises(DeviceUnavailableError, match=r"no device with key 'bord' \(it has .*board.*mlc devices serve"):
         Fleet(devices(tracker, "bord"))
     other = Target.parse("cpu -mcpu=x86-64-v2 -threads=3")
