@@ -1,4 +1,4 @@
-"""The command line: ``mlc compile | run | tune | db | costmodel | bench | report | fuzz | targets | cache``.
+"""The command line: ``mlc compile | run | tune | db | devices | costmodel | bench | report | fuzz | targets | cache``.
 
 Results go to standard output, as a table or with ``--json`` as one JSON document; progress and errors go to standard error. The
 exit code is 0, 1 for an error that mlc explains or a benchmark that went wrong, 2 for a command that was not understood, 130 for a
@@ -21,7 +21,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from . import costmodel_commands, database_commands, tuning_commands
+from . import costmodel_commands, database_commands, device_commands, tuning_commands
 from .console import (
     DatabaseOption,
     JsonOption,
@@ -59,6 +59,7 @@ app = typer.Typer(
 app.add_typer(database_commands.app)
 app.add_typer(tuning_commands.app)
 app.add_typer(costmodel_commands.app)
+app.add_typer(device_commands.app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

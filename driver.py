@@ -102,11 +102,18 @@ def tune(
     nonfinite: str = "fast",
     seed: int = 0,
     progress: Callable[[TuningProgress], None] | None = None,
+    cluster: str | None = None,
+    rpc: str | None = None,
+    rpc_key: str | None = None,
 ) -> TuningResult:
     """Measures kernel configs of ``model`` and records them in ``database``, for ``compile(..., database=...)`` to use.
 
     ``trials`` is how many configs are measured per kernel on average, ``seconds`` bounds the whole job. Ctrl-C ends it early; what
     was measured is kept, and repeating the call goes on from there.
+
+    Kernels are measured on this machine, or on machines of ``target``: the nodes of a Ray cluster (``cluster="ray"`` or
+    ``"ray=ADDRESS"``), or the devices that an RPC tracker knows (``rpc="HOST:PORT"``) under ``rpc_key``. Raises DeviceUnavailableError
+    when there are none, or none is left, and TargetError when they are of another target.
     """
     return tune_models(
         [(model, _as_tuple(example_inputs), dict(example_kwargs or {}))],
@@ -117,6 +124,9 @@ def tune(
         threads=threads,
         nonfinite=nonfinite,
         seed=seed,
+        cluster=cluster,
+        rpc=rpc,
+        rpc_key=rpc_key,
         progress=progress,
     )
 
@@ -131,6 +141,9 @@ def tune_models(
     threads: int | None = None,
     nonfinite: str = "fast",
     seed: int = 0,
+    cluster: str | None = None,
+    rpc: str | None = None,
+    rpc_key: str | None = None,
     progress: Callable[[TuningProgress], None] | None = None,
 ) -> TuningResult:
     """:func:`tune` for several models in one job, each with its example inputs and keyword arguments.
@@ -138,6 +151,7 @@ def tune_models(
     A kernel that several of them have is measured once, and weighs as much as it occurs in all of them together.
     """
     from .autotune import tune_tasks
+    from .autotune.places import measurer_at
 
     options = check_options(target=target, threads=threads, nonfinite=nonfinite)
     if options.target.kind is not Kind.CPU:
@@ -146,7 +160,8 @@ def tune_models(
             "templates choose by the target's facts"
         )
     tasks = [kernel.task for model, args, kwargs in models for kernel in model_tasks(model, args, kwargs, options)]
-    return tune_tasks(tasks, trials=trials, seconds=seconds, database=database, seed=seed, progress=progress)
+    with measurer_at(options.target, cluster=cluster, rpc=rpc, rpc_key=rpc_key, seed=seed) as measurer:
+        return tune_tasks(tasks, trials=trials, seconds=seconds, database=database, seed=seed, progress=progress, measurer=measurer)
 
 
 def estimate(

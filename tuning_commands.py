@@ -45,6 +45,8 @@ app = typer.Typer()
         "mlc tune mlc.benchmarks.models:resnet50 mlc.benchmarks.models:bert_base -d tuning.db --time 3600",
         "mlc tune my_model.py:make --export best.jsonl   (what 'mlc compile --database best.jsonl' needs, to be shipped)",
         "mlc compile mlc.benchmarks.models:resnet50 -d tuning.db -o resnet50.mlc   (uses what was found)",
+        "mlc tune my_model.py:make --cluster ray=10.0.0.1:6379   (on the nodes of a Ray cluster)",
+        "mlc tune my_model.py:make --rpc 10.0.0.1:9190 --rpc-key board --target 'cpu -mcpu=znver4 -threads=8'   (see 'mlc devices')",
     )
 )
 def tune(
@@ -65,9 +67,16 @@ def tune(
     ] = None,
     target: TargetOption = "cpu",
     threads: ThreadsOption = None,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="ray[=ADDRESS]", show_default=False, help="Measure on the nodes of a Ray cluster.")
+    ] = None,
+    rpc: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", show_default=False, help="Measure on the devices of this RPC tracker.")
+    ] = None,
+    rpc_key: Annotated[str | None, typer.Option(metavar="KEY", show_default=False, help="Which devices of the tracker.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Search for faster schedules of models' kernels by measuring them on this machine.
+    """Search for faster schedules of models' kernels by measuring them, on this machine or on others of the target.
 
     A kernel that several models share is measured once. Ctrl-C ends the job early (exit code 130): every measurement so far is kept, and
     the same command goes on from there.
@@ -87,6 +96,9 @@ def tune(
                 trials=trials,
                 seconds=seconds,
                 database=database,
+                cluster=cluster,
+                rpc=rpc,
+                rpc_key=rpc_key,
                 progress=tell,
             )
     if export is not None:

@@ -117,6 +117,7 @@ def _fan_in(op: str, type: TensorType) -> int:
 def write_case(task: Task, folder: pathlib.Path, seed: int = 0) -> pathlib.Path:
     """Writes inputs and reference outputs of ``task`` into ``folder``, stored as kernels see them; the manifest's path.
 
+    The manifest names files without their folder, so that a case can be moved to another machine.
     Constants are stored in logical order, since every kernel may want them in another; the references are the interpreter's, in
     float64 where they are floats.
     """
@@ -145,33 +146,33 @@ def write_case(task: Task, folder: pathlib.Path, seed: int = 0) -> pathlib.Path:
 def _write_input(task: Task, position: int, variants: Sequence[np.ndarray], folder: pathlib.Path) -> dict[str, object]:
     constant = position in task.constant_inputs
     layout = task.graph.inputs[position].tensor.layout
-    paths = []
+    names = []
     for variant, array in enumerate(variants[:1] if constant else variants):
-        path = folder / f"input{position}.{variant}.npy"
-        np.save(path, array if constant else layout.pack(array))
-        paths.append(str(path))
-    return {"constant": constant, "order": list(layout.order), "blocks": list(layout.blocks), "files": paths}
+        name = f"input{position}.{variant}.npy"
+        np.save(folder / name, array if constant else layout.pack(array))
+        names.append(name)
+    return {"constant": constant, "order": list(layout.order), "blocks": list(layout.blocks), "files": names}
 
 
 def _write_held(task: Task, updated: int, inputs: Sequence[Sequence[np.ndarray]], folder: pathlib.Path) -> list[str]:
     """What the output must hold before the kernel updates it in place."""
     layout = task.graph.outputs[0].tensor.layout
-    paths = [str(folder / f"held.{variant}.npy") for variant in range(len(inputs))]
-    for path, arrays in zip(paths, inputs, strict=True):
-        np.save(path, layout.pack(arrays[updated]))
-    return paths
+    names = [f"held.{variant}.npy" for variant in range(len(inputs))]
+    for name, arrays in zip(names, inputs, strict=True):
+        np.save(folder / name, layout.pack(arrays[updated]))
+    return names
 
 
 def _write_output(type: TensorType, position: int, variants: Sequence[np.ndarray], folder: pathlib.Path) -> dict[str, object]:
-    paths = []
+    names = []
     for variant, array in enumerate(variants):
-        path = folder / f"output{position}.{variant}.npy"
-        np.save(path, type.layout.pack(np.asarray(array)))
-        paths.append(str(path))
+        name = f"output{position}.{variant}.npy"
+        np.save(folder / name, type.layout.pack(np.asarray(array)))
+        names.append(name)
     # Lanes beyond the logical extents may hold anything.
     padded = type.elements != math.prod(type.physical_shape)
     mask = None
     if padded:
-        mask = str(folder / f"mask{position}.npy")
-        np.save(mask, type.layout.pack(np.ones(type.static_shape, dtype=np.bool_)))
-    return {"dtype": type.dtype.text, "shape": list(type.physical_shape), "files": paths, "mask": mask}
+        mask = f"mask{position}.npy"
+        np.save(folder / mask, type.layout.pack(np.ones(type.static_shape, dtype=np.bool_)))
+    return {"dtype": type.dtype.text, "shape": list(type.physical_shape), "files": names, "mask": mask}

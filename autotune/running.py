@@ -85,6 +85,7 @@ class KernelRunner:
 
     def __init__(self) -> None:
         self._case: dict[str, Any] = {}
+        self._folder = pathlib.Path()
         self._timing: ctypes.CDLL | None = None
         self._inputs: list[list[Memory]] = []
         self._outputs: list[Memory] = []
@@ -104,8 +105,9 @@ class KernelRunner:
         ]
         self._timing.mlc_measure_call.argtypes = [*[ctypes.c_void_p] * 3, ctypes.c_int32]
         self._case = json.loads(pathlib.Path(case).read_text())
+        self._folder = pathlib.Path(case).parent
         self._loaded, self._packed = {}, {}
-        self._inputs = [[] if item["constant"] else [_copy(_map(path)) for path in item["files"]] for item in self._case["inputs"]]
+        self._inputs = [[] if item["constant"] else [_copy(self._map(name)) for name in item["files"]] for item in self._case["inputs"]]
         self._outputs = [Memory(tuple(item["shape"]), DType.parse(item["dtype"]).numpy) for item in self._case["outputs"]]
 
     def load(self, name: str, library: str, entry: str, workspace_bytes: int, constant_layouts: list[list[Any]]) -> None:
@@ -135,7 +137,7 @@ class KernelRunner:
                 memory.poison()
             for item, memory in zip(self._case["outputs"], self._outputs, strict=True):
                 if item["held"] is not None:
-                    memory.array[...] = _map(item["held"][variant])
+                    memory.array[...] = self._map(item["held"][variant])
             code = self._timing_library.mlc_measure_call(
                 kernel.entry, ctypes.addressof(kernel.tables[variant]), kernel.workspace.address, self._case["threads"]
             )
@@ -146,7 +148,7 @@ class KernelRunner:
             if not self._inputs_unchanged(variant):
                 return "wrote to its inputs"
             for position, (item, memory) in enumerate(zip(self._case["outputs"], self._outputs, strict=True)):
-                if reason := difference(memory.array, _map(item["files"][variant]), _map(item["mask"]) if item["mask"] else None):
+                if reason := difference(memory.array, self._map(item["files"][variant]), self._map(item["mask"]) if item["mask"] else None):
                     return f"output {position} on inputs {variant}: {reason}"
         return ""
 
@@ -155,7 +157,7 @@ class KernelRunner:
         unchanged = True
         for item, memories in zip(self._case["inputs"], self._inputs, strict=True):
             if memories:
-                wanted = _map(item["files"][variant])
+                wanted = self._map(item["files"][variant])
                 if not np.array_equal(wanted.reshape(-1).view(np.uint8), memories[variant].body):
                     memories[variant].array[...] = wanted
                     unchanged = False
@@ -200,12 +202,17 @@ class KernelRunner:
     def _variants(self) -> int:
         return max((len(item["files"]) for item in self._case["inputs"]), default=1)
 
+    def _map(self, name: str) -> np.ndarray:
+        """An array of the case, mapped."""
+        found: np.ndarray = np.load(self._folder / name, mmap_mode="r", allow_pickle=False)
+        return found
+
     def _constant(self, index: int, layout: ConstantLayout | None) -> Memory:
         """Constant input ``index`` packed as a kernel wants it (None: as its type says)."""
         item = self._case["inputs"][index]
         wanted = layout or Layout(tuple(item["order"]), tuple((axis, size) for axis, size in item["blocks"]))
         if (index, wanted) not in self._packed:
-            self._packed[index, wanted] = _copy(wanted.pack(_map(item["files"][0])))
+            self._packed[index, wanted] = _copy(wanted.pack(self._map(item["files"][0])))
         return self._packed[index, wanted]
 
 
@@ -232,11 +239,6 @@ def difference(got: np.ndarray, wanted: np.ndarray, mask: np.ndarray | None = No
     if relative > NORM_TOLERANCE or worst > ELEMENT_TOLERANCE:
         return f"relative error {relative:.1e}, worst element {worst:.1e}"
     return ""
-
-
-def _map(path: str) -> np.ndarray:
-    found: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    return found
 
 
 def _copy(array: np.ndarray) -> Memory:

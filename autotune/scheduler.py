@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from ..codegen.task import Task
@@ -56,9 +56,9 @@ class TaskScheduler:
     def __init__(self, states: Sequence[TaskState]) -> None:
         self.states = list(states)
 
-    def next(self) -> TaskState | None:
-        """The state to spend the next batch on; None when no task is worth one."""
-        open_states = [state for state in self.states if not state.done]
+    def next(self, busy: Collection[TaskState] = ()) -> TaskState | None:
+        """The state to spend the next batch on, other than those ``busy`` with one; None when no task is worth one."""
+        open_states = [state for state in self.states if not state.done and all(state is not other for other in busy)]
         fresh = [state for state in open_states if not state.searcher.measured]
         if fresh:
             return max(fresh, key=lambda state: state.weighted.occurrences * state.bound)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 
 from ..codegen.record import Record
@@ -120,26 +122,28 @@ def tune_tasks(
     model: CostModel | None = None,
     seed: int = 0,
     progress: Callable[[Progress], None] | None = None,
+    measurer: Measurer | None = None,
 ) -> TuningResult:
-    """Tunes ``tasks`` (with how often each occurs) on this machine and records every measurement in ``database``.
+    """Tunes ``tasks`` (with how often each occurs) and records every measurement in ``database``.
 
     ``trials`` is how many configs are measured per task on average, those found in the database included, so that repeating an
     interrupted job continues it; tasks that matter more get more of them. ``seconds`` limits the whole job. ``model`` guides the
-    search (None: the one that ships); ``seed`` fixes the inputs that kernels are run on. Ctrl-C ends the job cleanly.
+    search (None: the one that ships); ``seed`` fixes the inputs that kernels are run on. ``measurer`` measures, and is closed by the
+    caller (None: this machine does). Ctrl-C ends the job cleanly.
     LoweringError when no template takes a task, DatabaseError when the database cannot be used.
     """
-    if not isinstance(database, Database):
-        with Database(database) as opened:
-            return tune_tasks(tasks, trials=trials, seconds=seconds, database=opened, model=model, seed=seed, progress=progress)
-    weighted = weigh(tasks)
-    with LocalMeasurer(seed=seed) as measurer:
-        measurer.start()
+    with contextlib.ExitStack() as opened:
+        if not isinstance(database, Database):
+            database = opened.enter_context(Database(database))
+        if measurer is None:
+            measurer = here = opened.enter_context(LocalMeasurer(seed=seed))
+            here.start()
 
         def searcher(task: Task, space: Space) -> Searcher:
             return ModelSearcher(task, space, model or pretrained(task.target))
 
         job = Job(measurer, template_space, searcher, progress or (lambda progress: None))
-        return run(job, weighted, trials=trials, seconds=seconds, database=database)
+        return run(job, weigh(tasks), trials=trials, seconds=seconds, database=database)
 
 
 def weigh(tasks: Sequence[Task | WeightedTask] | Mapping[Task, int]) -> list[WeightedTask]:
@@ -160,7 +164,11 @@ def _count_of(item: Task | WeightedTask) -> int:
 
 
 def run(job: Job, tasks: Sequence[WeightedTask], *, trials: int, seconds: float | None, database: Database) -> TuningResult:
-    """The loop of :func:`tune_tasks` over the parts of ``job``."""
+    """The loop of :func:`tune_tasks` over the parts of ``job``.
+
+    Where the measurer takes several batches at once, each is of another task: times are compared within a task, and a batch, with
+    the task's incumbent in it, is never divided among devices. How many tasks there are thus bounds how many devices are busy.
+    """
     start = job.clock()
     states = [_state(job, weighted, database) for weighted in tasks]
     scheduler = TaskScheduler(states)
@@ -168,18 +176,27 @@ def run(job: Job, tasks: Sequence[WeightedTask], *, trials: int, seconds: float 
     spent = sum(len(state.searcher.measured) for state in states)
     failed = 0
     interrupted = False
+    in_flight: dict[Future[list[Record]], TaskState] = {}
 
-    def measure(state: TaskState, configs: Sequence[Config]) -> None:
+    def submit(state: TaskState, configs: Sequence[Config]) -> None:
+        in_flight[job.measurer.submit(state.weighted.task, configs)] = state
+        while len(in_flight) >= job.measurer.capacity:
+            take_finished()
+
+    def take_finished() -> None:
+        """Waits for a batch in flight, and takes in those that are measured."""
         nonlocal failed
-        task = state.weighted.task
-        records = job.measurer.measure(task, configs)
-        database.add(records, [task])
-        state.searcher.update(records)
-        failed += sum(not record.times for record in records)
-        elapsed = job.clock() - start
-        results = tuple(_result(state) for state in states)
-        best = state.searcher.best_seconds
-        job.on_progress(Progress(task, tuple(records), best, spent, budget, elapsed, seconds, scheduler.seconds, failed, results))
+        wait(in_flight, return_when=FIRST_COMPLETED)
+        for future in [future for future in in_flight if future.done()]:
+            state, records = in_flight.pop(future), future.result()
+            task = state.weighted.task
+            database.add(records, [task])
+            state.searcher.update(records)
+            failed += sum(not record.times for record in records)
+            elapsed = job.clock() - start
+            best = state.searcher.best_seconds
+            results = tuple(_result(state) for state in states)
+            job.on_progress(Progress(task, tuple(records), best, spent, budget, elapsed, seconds, scheduler.seconds, failed, results))
 
     def time_left() -> bool:
         return seconds is None or job.clock() - start < seconds
@@ -187,9 +204,12 @@ def run(job: Job, tasks: Sequence[WeightedTask], *, trials: int, seconds: float 
     touched: list[TaskState] = []
     try:
         while spent < budget and time_left():
-            state = scheduler.next()
+            state = scheduler.next(in_flight.values())
             if state is None:
-                break
+                if not in_flight:
+                    break
+                take_finished()
+                continue
             # A task's first batch is small, so that every task has a time soon.
             wanted = min(job.batch if state.searcher.measured else 2, budget - spent)
             configs = state.searcher.propose(wanted)
@@ -202,13 +222,21 @@ def run(job: Job, tasks: Sequence[WeightedTask], *, trials: int, seconds: float 
                 touched.append(state)
             # The incumbent runs along: times of one batch are comparable, those of different batches less so.
             incumbent = state.searcher.best
-            measure(state, [*([incumbent] if incumbent is not None else []), *configs])
+            submit(state, [*([incumbent] if incumbent is not None else []), *configs])
+        while in_flight:
+            take_finished()
         for state in sorted(touched, key=lambda state: -state.seconds):
             if time_left() and (finalists := _finalists(state)):
-                measure(state, finalists)
+                submit(state, finalists)
                 state.compared = True
+        while in_flight:
+            take_finished()
     except KeyboardInterrupt:
         interrupted = True
+    finally:
+        for future, state in in_flight.items():  # measured, though the job ends
+            if future.done() and not future.cancelled() and future.exception() is None:
+                database.add(future.result(), [state.weighted.task])
     trials_made = sum(state.trials for state in states)
     return TuningResult(tuple(_result(state) for state in states), trials_made, failed, job.clock() - start, interrupted)
 

@@ -32,10 +32,15 @@ def resolve(factory: str) -> Callable[[], Any]:
     return found
 
 
+def end_with_parent() -> None:
+    """Has this process killed when the thread that started it ends, even inside a kernel that hangs."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def serve(factory: str, memory_bytes: int) -> None:
     """Answers requests until the parent closes the pipe."""
-    with contextlib.suppress(OSError, AttributeError):  # end with the parent, even inside a kernel that hangs
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     if memory_bytes:
         resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

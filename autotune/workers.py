@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pathlib
 import selectors
 import signal
 import subprocess
@@ -28,11 +29,13 @@ class Worker:
     """A process that serves the object that ``factory`` makes, restarted when it is lost.
 
     ``factory`` is ``package.module:name`` or ``file.py:name``. ``generation`` counts the processes started, so that a caller knows
-    when state it had put into the worker is gone. ``memory_bytes`` limits the process' data (None: no limit).
+    when state it had put into the worker is gone. ``memory_bytes`` limits the process' data (None: no limit). Temporary files of the
+    process go to ``folder``, since it has no chance to remove them.
     """
 
-    def __init__(self, factory: str, *, memory_bytes: int | None = None) -> None:
+    def __init__(self, factory: str, *, folder: pathlib.Path | None = None, memory_bytes: int | None = None) -> None:
         self.factory = factory
+        self.folder = folder
         self.memory_bytes = memory_bytes
         self.generation = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -46,7 +49,13 @@ class Worker:
         self._errors = tempfile.TemporaryFile(prefix="mlc-worker-")  # noqa: SIM115  # closed in close()
         command = [sys.executable, "-m", "mlc.autotune.worker", self.factory, str(self.memory_bytes or 0)]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, start_new_session=True, bufsize=0
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=os.environ | ({"TMPDIR": str(self.folder)} if self.folder is not None else {}),
+            start_new_session=True,
+            bufsize=0,
         )
         self.generation += 1
 
