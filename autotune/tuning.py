@@ -23,6 +23,10 @@ from .search import ModelSearcher, Searcher, SearcherFactory
 BATCH = 8
 FINALISTS = 3
 """Configs that are measured once more against the default and each other before the job ends."""
+COMPARISONS = 3
+"""How often that is done at most: where the fastest loses its lead when it is measured again, another one has the best time."""
+MOST_TO_COMPARE = 0.2
+"""Of the time of a job that is kept for comparisons."""
 
 
 @dataclass(frozen=True)
@@ -164,81 +168,133 @@ def _count_of(item: Task | WeightedTask) -> int:
 
 
 def run(job: Job, tasks: Sequence[WeightedTask], *, trials: int, seconds: float | None, database: Database) -> TuningResult:
-    """The loop of :func:`tune_tasks` over the parts of ``job``.
+    """The loop of :func:`tune_tasks` over the parts of ``job``: search, then compare what was found.
 
     Where the measurer takes several batches at once, each is of another task: times are compared within a task, and a batch, with
     the task's incumbent in it, is never divided among devices. How many tasks there are thus bounds how many devices are busy.
     """
-    start = job.clock()
-    states = [_state(job, weighted, database) for weighted in tasks]
-    scheduler = TaskScheduler(states)
-    budget = trials * len(tasks)
-    spent = sum(len(state.searcher.measured) for state in states)
-    failed = 0
+    loop = _Loop(job, [_state(job, weighted, database) for weighted in tasks], trials * len(tasks), seconds, database)
     interrupted = False
-    in_flight: dict[Future[list[Record]], TaskState] = {}
-
-    def submit(state: TaskState, configs: Sequence[Config]) -> None:
-        in_flight[job.measurer.submit(state.weighted.task, configs)] = state
-        while len(in_flight) >= job.measurer.capacity:
-            take_finished()
-
-    def take_finished() -> None:
-        """Waits for a batch in flight, and takes in those that are measured."""
-        nonlocal failed
-        wait(in_flight, return_when=FIRST_COMPLETED)
-        for future in [future for future in in_flight if future.done()]:
-            state, records = in_flight.pop(future), future.result()
-            task = state.weighted.task
-            database.add(records, [task])
-            state.searcher.update(records)
-            failed += sum(not record.times for record in records)
-            elapsed = job.clock() - start
-            best = state.searcher.best_seconds
-            results = tuple(_result(state) for state in states)
-            job.on_progress(Progress(task, tuple(records), best, spent, budget, elapsed, seconds, scheduler.seconds, failed, results))
-
-    def time_left() -> bool:
-        return seconds is None or job.clock() - start < seconds
-
-    touched: list[TaskState] = []
     try:
-        while spent < budget and time_left():
-            state = scheduler.next(in_flight.values())
-            if state is None:
-                if not in_flight:
-                    break
-                take_finished()
-                continue
-            # A task's first batch is small, so that every task has a time soon.
-            wanted = min(job.batch if state.searcher.measured else 2, budget - spent)
-            configs = state.searcher.propose(wanted)
-            if not configs:
-                state.done = True
-                continue
-            spent += len(configs)
-            state.trials += len(configs)
-            if state not in touched:
-                touched.append(state)
-            # The incumbent runs along: times of one batch are comparable, those of different batches less so.
-            incumbent = state.searcher.best
-            submit(state, [*([incumbent] if incumbent is not None else []), *configs])
-        while in_flight:
-            take_finished()
-        for state in sorted(touched, key=lambda state: -state.seconds):
-            if time_left() and (finalists := _finalists(state)):
-                submit(state, finalists)
-                state.compared = True
-        while in_flight:
-            take_finished()
+        loop.search()
+        loop.compare()
     except KeyboardInterrupt:
         interrupted = True
     finally:
-        for future, state in in_flight.items():  # measured, though the job ends
+        loop.keep_measured()
+    return loop.result(interrupted)
+
+
+class _Loop:
+    """A job while it goes on. ``budget`` is in trials, ``seconds`` of wall time or None."""
+
+    def __init__(self, job: Job, states: Sequence[TaskState], budget: int, seconds: float | None, database: Database) -> None:
+        self._job = job
+        self._states = states
+        self._scheduler = TaskScheduler(states)
+        self._budget = budget
+        self._seconds = seconds
+        self._database = database
+        self._start = job.clock()
+        self._spent = sum(len(state.searcher.measured) for state in states)
+        self._measured = 0
+        self._failed = 0
+        self._touched: list[TaskState] = []
+        self._in_flight: dict[Future[list[Record]], TaskState] = {}
+
+    def search(self) -> None:
+        """Measures what the scheduler and the searchers ask for, until the budget is spent or nothing is to be gained."""
+        while self._spent < self._budget and self._time_left(self._time_to_compare()):
+            state = self._scheduler.next(self._in_flight.values())
+            if state is None:
+                if not self._in_flight:
+                    break
+                self._take_finished()
+                continue
+            # A task's first batch is small, so that every task has a time soon.
+            configs = state.searcher.propose(min(self._job.batch if state.searcher.measured else 2, self._budget - self._spent))
+            if not configs:
+                state.done = True
+                continue
+            self._spent += len(configs)
+            state.trials += len(configs)
+            if state not in self._touched:
+                self._touched.append(state)
+            # The incumbent runs along: times of one batch are comparable, those of different batches less so.
+            incumbent = state.searcher.best
+            self._submit(state, [*([incumbent] if incumbent is not None else []), *configs])
+        self._drain()
+
+    def compare(self) -> None:
+        """Measures the fastest configs of each task and its default side by side, until the fastest is one of those that were."""
+        together: dict[str, frozenset[Config]] = {}
+        for _ in range(COMPARISONS):
+            for state in sorted(self._touched, key=lambda state: -state.seconds):
+                key = state.weighted.task.key
+                if state.searcher.best in together.get(key, ()) or not self._time_left():
+                    continue
+                if finalists := _finalists(state):
+                    together[key] = frozenset(finalists)
+                    self._submit(state, finalists)
+            self._drain()
+        for state in self._touched:
+            state.compared = state.searcher.best in together.get(state.weighted.task.key, ())
+
+    def keep_measured(self) -> None:
+        """Records what was measured though the job ends."""
+        for future, state in self._in_flight.items():
             if future.done() and not future.cancelled() and future.exception() is None:
-                database.add(future.result(), [state.weighted.task])
-    trials_made = sum(state.trials for state in states)
-    return TuningResult(tuple(_result(state) for state in states), trials_made, failed, job.clock() - start, interrupted)
+                self._database.add(future.result(), [state.weighted.task])
+
+    def result(self, interrupted: bool) -> TuningResult:
+        trials = sum(state.trials for state in self._states)
+        return TuningResult(tuple(_result(state) for state in self._states), trials, self._failed, self._elapsed(), interrupted)
+
+    def _submit(self, state: TaskState, configs: Sequence[Config]) -> None:
+        self._in_flight[self._job.measurer.submit(state.weighted.task, configs)] = state
+        while len(self._in_flight) >= self._job.measurer.capacity:
+            self._take_finished()
+
+    def _drain(self) -> None:
+        while self._in_flight:
+            self._take_finished()
+
+    def _take_finished(self) -> None:
+        """Waits for a batch in flight, and takes in those that are measured."""
+        wait(self._in_flight, return_when=FIRST_COMPLETED)
+        for future in [future for future in self._in_flight if future.done()]:
+            state, records = self._in_flight.pop(future), future.result()
+            self._database.add(records, [state.weighted.task])
+            state.searcher.update(records)
+            self._measured += len(records)
+            self._failed += sum(not record.times for record in records)
+            self._job.on_progress(self._progress(state, records))
+
+    def _progress(self, state: TaskState, records: Sequence[Record]) -> Progress:
+        return Progress(
+            task=state.weighted.task,
+            records=tuple(records),
+            best_seconds=state.searcher.best_seconds,
+            trials=self._spent,
+            trials_budget=self._budget,
+            elapsed=self._elapsed(),
+            seconds_budget=self._seconds,
+            end_to_end=self._scheduler.seconds,
+            failed=self._failed,
+            tasks=tuple(_result(state) for state in self._states),
+        )
+
+    def _elapsed(self) -> float:
+        return self._job.clock() - self._start
+
+    def _time_left(self, reserve: float = 0.0) -> bool:
+        return self._seconds is None or self._elapsed() + reserve < self._seconds
+
+    def _time_to_compare(self) -> float:
+        """Seconds of the budget to keep for comparing all tasks, at the rate so far; that includes building, so that it is plenty."""
+        if self._seconds is None or not self._measured:
+            return 0.0
+        return min(len(self._touched) * (FINALISTS + 1) * self._elapsed() / self._measured, MOST_TO_COMPARE * self._seconds)
 
 
 def _state(job: Job, weighted: WeightedTask, database: Database) -> TaskState:

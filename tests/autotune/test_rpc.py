@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -78,6 +79,14 @@ def devices(tracker: Tracker, key: str, **options: Any) -> RpcDevices:
     return RpcDevices(tracker, key, options.pop("target", HERE), protocol=QUICK, build_workers=1, **options)
 
 
+def wait_for_devices(tracker: Tracker, key: str, count: int) -> None:
+    """Servers announce themselves some time after they begin to listen."""
+    deadline = time.monotonic() + 30
+    while tracker.free(key) < count:
+        assert time.monotonic() < deadline, f"the tracker does not know {count} devices: {tracker.servers()}"
+        time.sleep(0.05)
+
+
 def here(task: Task) -> Task:
     """The task on this machine's target, for one thread."""
     return Task(task.graph, task.constant_inputs, HERE, 1)
@@ -86,7 +95,10 @@ def here(task: Task) -> Task:
 def test_devices_may_die_until_none_is_left(tracker: Tracker, tmp_path: pathlib.Path, make_task: Make) -> None:
     tasks = [here(make_task(8, 32, 16)), here(make_task(8, 48, 16)), here(make_task(16, 32, 8))]
     path = tmp_path / "tuning.db"
-    with server(tracker, "pair") as first, server(tracker, "pair") as second, Fleet(devices(tracker, "pair"), patience=2.0) as fleet:
+    with contextlib.ExitStack() as stack:
+        first, second = (stack.enter_context(server(tracker, "pair")) for _ in range(2))
+        wait_for_devices(tracker, "pair", 2)
+        fleet = stack.enter_context(Fleet(devices(tracker, "pair"), patience=2.0))
         assert fleet.capacity == 2
 
         def kill(process: subprocess.Popen[str], after: int) -> Callable[[Progress], None]:

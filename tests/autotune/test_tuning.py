@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,36 @@ def test_what_was_not_compared_side_by_side_is_said(database: Database, task: Ta
     )
     assert stopped.tasks[0].best != space.default and not stopped.tasks[0].compared
     assert run(job(make_measurer(), space), [WeightedTask(task)], trials=1000, seconds=None, database=database).tasks[0].compared
+
+
+def test_a_lucky_time_does_not_win(database: Database, task: Task, space: Space, make_measurer: Make) -> None:
+    """The first time of a bad config is ten times too short; measured beside the others, it loses, and a good one wins after all."""
+    lucky = Config.of("synthetic", {"rows": 4, "unroll": 1, "vectors": 1})
+    seen: set[Config] = set()
+
+    class Lucky(type(make_measurer())):  # type: ignore[misc]
+        def measure(self, task: Task, configs: Sequence[Config]) -> list[Record]:
+            records = super().measure(task, configs)
+            for place, record in enumerate(records):
+                if record.config == lucky and lucky not in seen:
+                    records[place] = dataclasses.replace(record, times=tuple(time / 10 for time in record.times))
+            seen.update(configs)
+            return records
+
+    exhaustive = Job(Lucky(), lambda task: space, GridSearcher)
+    (result,) = run(exhaustive, [WeightedTask(task)], trials=1000, seconds=None, database=database).tasks
+    assert lucky in seen and result.compared
+    assert result.best != lucky
+    assert result.best_seconds == min(record.median for record in database.records() if record.config != lucky)
+
+
+def test_time_is_kept_for_the_comparison(database: Database, task: Task, space: Space, make_measurer: Make) -> None:
+    """Of a budget of 100 s, at one second for each look at the clock."""
+    ticks = iter(range(10_000))
+    measurer = make_measurer()
+    limited = job(measurer, space, clock=lambda: float(next(ticks)), batch=1)
+    (result,) = run(limited, [WeightedTask(task)], trials=1000, seconds=100.0, database=database).tasks
+    assert result.compared and result.best != space.default
 
 
 def test_tasks_are_counted_once_with_their_occurrences(make_task: Make) -> None:

@@ -15,7 +15,7 @@ from mlc.codegen.target import Target
 from mlc.costmodel import GradientBoostedModel, gradient_boosting, load_cost_model, text_model
 from mlc.costmodel.assembly_facts import KernelFacts
 from mlc.costmodel.dataset import HELD_OUT, Kernel, read_dataset, split_of, write_dataset
-from mlc.costmodel.sampling import sample_tasks
+from mlc.costmodel.sampling import Family, sample_tasks
 from mlc.costmodel.text_model import TextModel
 
 TARGET = Target.parse("cpu -mcpu=x86-64-v3 -threads=2")
@@ -26,7 +26,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """Kernels of 20 tasks, slower with every config in the order of its list."""
     path = tmp_path_factory.mktemp("data") / "kernels.parquet"
     kernels = []
-    for task in sample_tasks(20, 1, TARGET, 2):
+    for task in sample_tasks(20, 1, TARGET, 2, (Family.LINEAR, Family.CONVOLUTION)):
         for number, config in enumerate(wanted_configs(task, 4), 1):
             record = Record(task.key, str(TARGET), config, (1e-3 * number,), "v", 0.0)
             loops = f"for i in range({2**number}):\n    x[i] = y + {number}"

@@ -17,7 +17,7 @@ from mlc.costmodel import GradientBoostedModel, RooflineModel
 from mlc.costmodel.assembly_facts import KernelFacts
 from mlc.costmodel.comparison import ALL, TRAINED_ON, agreement, compare, unseen
 from mlc.costmodel.dataset import HELD_OUT, HELD_OUT_SHARE, TRAIN, DataSet, Kernel, family_of, read_dataset, split_of, write_dataset
-from mlc.costmodel.sampling import sample_tasks
+from mlc.costmodel.sampling import Family, sample_tasks
 from mlc.errors import DataSetError
 
 TARGET = Target.parse("cpu -mcpu=x86-64-v3 -threads=2")
@@ -33,7 +33,7 @@ def kernel(task: Task, config: Config, seconds: float | None = 1e-3) -> Kernel:
 
 @pytest.fixture(scope="module")
 def tasks() -> list[Task]:
-    return sample_tasks(60, 7, TARGET, 2)
+    return sample_tasks(60, 7, TARGET, 2, (Family.LINEAR, Family.BATCHED_MATMUL, Family.CONVOLUTION))
 
 
 @pytest.fixture(scope="module")
