@@ -105,6 +105,7 @@ def tune(
     cluster: str | None = None,
     rpc: str | None = None,
     rpc_key: str | None = None,
+    cost_model: str | os.PathLike[str] | None = None,
 ) -> TuningResult:
     """Measures kernel configs of ``model`` and records them in ``database``, for ``compile(..., database=...)`` to use.
 
@@ -113,7 +114,8 @@ def tune(
 
     Kernels are measured on this machine, or on machines of ``target``: the nodes of a Ray cluster (``cluster="ray"`` or
     ``"ray=ADDRESS"``), or the devices that an RPC tracker knows (``rpc="HOST:PORT"``) under ``rpc_key``. Raises DeviceUnavailableError
-    when there are none, or none is left, and TargetError when they are of another target.
+    when there are none, or none is left, and TargetError when they are of another target. ``cost_model`` is the file of the model that
+    guides the search (see ``mlc costmodel train``; None: the one that ships); CostModelError when it cannot be read.
     """
     return tune_models(
         [(model, _as_tuple(example_inputs), dict(example_kwargs or {}))],
@@ -127,6 +129,7 @@ def tune(
         cluster=cluster,
         rpc=rpc,
         rpc_key=rpc_key,
+        cost_model=cost_model,
         progress=progress,
     )
 
@@ -144,6 +147,7 @@ def tune_models(
     cluster: str | None = None,
     rpc: str | None = None,
     rpc_key: str | None = None,
+    cost_model: str | os.PathLike[str] | None = None,
     progress: Callable[[TuningProgress], None] | None = None,
 ) -> TuningResult:
     """:func:`tune` for several models in one job, each with its example inputs and keyword arguments.
@@ -152,6 +156,7 @@ def tune_models(
     """
     from .autotune import tune_tasks
     from .autotune.places import measurer_at
+    from .costmodel import load_cost_model
 
     options = check_options(target=target, threads=threads, nonfinite=nonfinite)
     if options.target.kind is not Kind.CPU:
@@ -159,9 +164,19 @@ def tune_models(
             f"kernels for '{options.target}' cannot be measured by this version of mlc, only those for 'cpu'; compile without tuning: "
             "templates choose by the target's facts"
         )
+    guide = load_cost_model(Path(cost_model)) if cost_model is not None else None
     tasks = [kernel.task for model, args, kwargs in models for kernel in model_tasks(model, args, kwargs, options)]
     with measurer_at(options.target, cluster=cluster, rpc=rpc, rpc_key=rpc_key, seed=seed) as measurer:
-        return tune_tasks(tasks, trials=trials, seconds=seconds, database=database, seed=seed, progress=progress, measurer=measurer)
+        return tune_tasks(
+            tasks,
+            trials=trials,
+            seconds=seconds,
+            database=database,
+            model=guide,
+            seed=seed,
+            progress=progress,
+            measurer=measurer,
+        )
 
 
 def estimate(

@@ -74,6 +74,10 @@ def tune(
         str | None, typer.Option(metavar="HOST:PORT", show_default=False, help="Measure on the devices of this RPC tracker.")
     ] = None,
     rpc_key: Annotated[str | None, typer.Option(metavar="KEY", show_default=False, help="Which devices of the tracker.")] = None,
+    cost_model: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="Guide the search by this model (see 'mlc costmodel train') and not by the one that ships.", show_default=False),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Search for faster schedules of models' kernels by measuring them, on this machine or on others of the target.
@@ -99,6 +103,7 @@ def tune(
                 cluster=cluster,
                 rpc=rpc,
                 rpc_key=rpc_key,
+                cost_model=cost_model,
                 progress=tell,
             )
     if export is not None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .measure import Caches, Limits, LocalMeasurer, Measurer, Protocol
     from .scheduler import TaskScheduler, WeightedTask
     from .search import GridSearcher, ModelSearcher, RandomSearcher, Searcher
+    from .stochastic_search import AnnealingSearcher, EvolutionarySearcher
     from .tuning import Progress, TaskResult, TuningResult, tune_tasks
 
 _MODULES = {
@@ -22,14 +23,17 @@ _MODULES = {
     "measure": ("Caches", "Limits", "LocalMeasurer", "Measurer", "Protocol"),
     "scheduler": ("TaskScheduler", "WeightedTask"),
     "search": ("GridSearcher", "ModelSearcher", "RandomSearcher", "Searcher"),
+    "stochastic_search": ("AnnealingSearcher", "EvolutionarySearcher"),
     "tuning": ("Progress", "TaskResult", "TuningResult", "tune_tasks"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "AnnealingSearcher",
     "Caches",
     "Choice",
     "Database",
+    "EvolutionarySearcher",
     "GridSearcher",
     "ImportResult",
     "Limits",

@@ -24,11 +24,13 @@ SearcherFactory: TypeAlias = "Callable[[Task, Space], Searcher]"
 
 
 class Searcher(ABC):
-    """Proposes configs of one task's space and hears how they did. The template's default always comes first."""
+    """Proposes configs of one task's space and hears how they did. The template's default always comes first, then the ``seeds``: what did
+    well for similar tasks."""
 
-    def __init__(self, task: Task, space: Space) -> None:
+    def __init__(self, task: Task, space: Space, seeds: Sequence[Config] = ()) -> None:
         self.task = task
         self.space = space
+        self.first = tuple(dict.fromkeys([space.default, *(config for config in seeds if config in space)]))
         self.measured: dict[Config, float] = {}
         """Seconds of each measured config; infinity for one that failed."""
 
@@ -38,9 +40,9 @@ class Searcher(ABC):
 
     def propose(self, count: int) -> list[Config]:
         """Up to ``count`` configs that are not measured yet; none when the space is exhausted or nothing is to be gained."""
-        remaining = [config for config in self.space.configs if config not in self.measured]
-        default = [config for config in remaining[:1] if config == self.space.default]
-        return [*default, *self.rank(remaining[len(default) :])][:count]
+        first = [config for config in self.first if config not in self.measured]
+        remaining = [config for config in self.space.configs if config not in self.measured and config not in first]
+        return first[:count] if len(first) >= count else [*first, *self.rank(remaining)][:count]
 
     def update(self, records: Sequence[Record]) -> None:
         """Takes in measurements of this task; those of other spaces' configs are ignored."""
@@ -98,8 +100,17 @@ class ModelSearcher(Searcher):
     anything is measured. The search gives up when ``patience`` of relative improvement is not to be expected any more.
     """
 
-    def __init__(self, task: Task, space: Space, model: CostModel | None = None, *, doubt: float = 0.25, patience: float = 0.002) -> None:
-        super().__init__(task, space)
+    def __init__(
+        self,
+        task: Task,
+        space: Space,
+        model: CostModel | None = None,
+        *,
+        seeds: Sequence[Config] = (),
+        doubt: float = 0.25,
+        patience: float = 0.002,
+    ) -> None:
+        super().__init__(task, space, seeds)
         prediction = (model or RooflineModel()).predict(task, space.configs)
         self._patience = patience
         self._doubt = doubt

@@ -19,6 +19,7 @@ from .database import Database
 from .measure import LocalMeasurer, Measurer
 from .scheduler import TaskScheduler, TaskState, WeightedTask
 from .search import ModelSearcher, Searcher, SearcherFactory
+from .similar import SimilarTasks
 
 BATCH = 8
 FINALISTS = 3
@@ -143,8 +144,10 @@ def tune_tasks(
             measurer = here = opened.enter_context(LocalMeasurer(seed=seed))
             here.start()
 
+        similar = SimilarTasks(database)
+
         def searcher(task: Task, space: Space) -> Searcher:
-            return ModelSearcher(task, space, model or pretrained(task.target))
+            return ModelSearcher(task, space, model or pretrained(task.target), seeds=similar.configs(task, space))
 
         job = Job(measurer, template_space, searcher, progress or (lambda progress: None))
         return run(job, weigh(tasks), trials=trials, seconds=seconds, database=database)

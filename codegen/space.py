@@ -77,8 +77,12 @@ class Space:
     def __len__(self) -> int:
         return len(self.configs)
 
+    @cached_property
+    def _members(self) -> frozenset[Config]:
+        return frozenset(self.configs)
+
     def __contains__(self, config: object) -> bool:
-        return config in self.configs
+        return config in self._members
 
     def sample(self, count: int, seed: int) -> Sequence[Config]:
         """Up to ``count`` different configs, the same ones for the same seed."""
@@ -98,3 +102,40 @@ class Space:
                     if candidate in self:
                         found.append(candidate)
         return found
+
+    def mutated(self, config: Config, generator: random.Random) -> Config:
+        """``config`` with another value for one knob, chosen by chance; itself where no such config is allowed."""
+        knobs = dict(config.knobs)
+        others = [
+            Config.of(self.template, {**knobs, name: value})
+            for name, values in self.choices
+            for value in values
+            if value != knobs.get(name)
+        ]
+        allowed = [other for other in others if other in self]
+        return generator.choice(allowed) if allowed else config
+
+    def crossed(self, one: Config, other: Config, generator: random.Random) -> Config:
+        """A config with each knob from either parent, by chance; ``one`` where the result is not allowed."""
+        mother, father = dict(one.knobs), dict(other.knobs)
+        child = Config.of(self.template, {name: generator.choice((mother[name], father[name])) for name, _ in self.choices})
+        return child if child in self else one
+
+    def nearest(self, config: Config) -> Config | None:
+        """The allowed config whose values are nearest to those of a ``config`` of another task's space; None for another template's.
+
+        Distance counts steps among the choices of each knob, since values may be far apart.
+        """
+        if config.template != self.template:
+            return None
+        wanted = dict(config.knobs)
+
+        def steps(candidate: Config) -> int:
+            total = 0
+            for name, values in self.choices:
+                if name in wanted:
+                    closest = min(range(len(values)), key=lambda place: abs(values[place] - wanted[name]))
+                    total += abs(values.index(candidate[name]) - closest)
+            return total
+
+        return min((candidate for candidate in self.configs if all(n in dict(candidate.knobs) for n, _ in self.choices)), key=steps)

@@ -88,7 +88,7 @@ _PAGE = 4096
 
 def feature_matrix(task: Task, configs: Sequence[Config]) -> Floats:
     """Features [configs, len(FEATURE_NAMES)] of ``configs`` of one task; all finite."""
-    shared = [*_task_features(task), *_target_features(task)]
+    shared = [*task_features(task), *_target_features(task)]
     rows = [[*shared, *_schedule_features(task, config), *_knob_features(config)] for config in configs]
     return np.asarray(rows, dtype=np.float64).reshape(len(configs), len(FEATURE_NAMES))
 
@@ -103,7 +103,8 @@ def _ratio(value: float, base: float) -> float:
 
 
 @lru_cache(maxsize=1024)
-def _task_features(task: Task) -> tuple[float, ...]:
+def task_features(task: Task) -> tuple[float, ...]:
+    """What the task is, whatever the schedule and the machine: extents and bytes enter by their binary logarithms."""
     work = workload(task.graph, task.constant_inputs)
     anchor = work.anchor
     return (
