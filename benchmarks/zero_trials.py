@@ -9,6 +9,7 @@ luck of one time.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import math
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..autotune.database import Database
 from ..autotune.measure import LocalMeasurer, Protocol
 from ..autotune.tuning import template_space
 from ..codegen.record import Record
@@ -58,15 +60,18 @@ class Outcome:
         return min(self.best, self.vendor)
 
 
-def outcome(task: Task, measurer: LocalMeasurer, finals: LocalMeasurer) -> Outcome | None:
-    """The task measured; None where it has no choice, or none of its configs works."""
+def outcome(task: Task, measurer: LocalMeasurer, finals: LocalMeasurer, database: Database | None = None) -> Outcome | None:
+    """The task measured, into ``database`` as well; None where it has no choice, or none of its configs works."""
     space = template_space(task)
     if space is None or len(space) < 2:
         return None
     model = pretrained(task.target)
     vendor = vendor_seconds(task.graph, task.threads)
     configs = list(space.configs) if len(space) <= POINTS else list(dict.fromkeys([space.default, *space.sample(POINTS, seed=0)]))
-    records = [record for record in measurer.measure(task, configs) if record.times]
+    every = measurer.measure(task, configs)
+    if database is not None:
+        database.add(every, [task])
+    records = [record for record in every if record.times]
     if not records:
         return None
     prediction = model.predict(task, space.configs)
@@ -123,15 +128,18 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=900.0, help="after which no further task is begun")
     parser.add_argument("--target", default="cpu")
     parser.add_argument("--json", type=pathlib.Path, help="also write the figures to this file")
+    parser.add_argument("--database", type=pathlib.Path, help="also add all measurements to this tuning database")
     options = parser.parse_args()
     end = time.monotonic() + options.seconds
     outcomes: list[Outcome] = []
     quick, careful = Protocol(rounds=3, seconds=0.006), Protocol(rounds=9, seconds=0.015)
-    with LocalMeasurer(protocol=quick) as measurer, LocalMeasurer(protocol=careful) as finals:
+    with contextlib.ExitStack() as opened:
+        measurer, finals = (opened.enter_context(LocalMeasurer(protocol=protocol)) for protocol in (quick, careful))
+        database = opened.enter_context(Database(options.database)) if options.database else None
         for task in held_out_tasks(options.tasks, Target.parse(options.target)):
             if time.monotonic() > end:
                 break
-            if (found := outcome(task, measurer, finals)) is not None:
+            if (found := outcome(task, measurer, finals, database)) is not None:
                 outcomes.append(found)
                 print(summary(found.template, [found]), flush=True)
     for template in sorted({found.template for found in outcomes}):
