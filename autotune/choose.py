@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,8 +31,8 @@ class Source(enum.Enum):
 class Records(Protocol):
     """What a compilation asks for measured configs: a tuning database, or a file of records."""
 
-    def best(self, task: str, target: str) -> Record | None:
-        """The fastest record of a task key on a target; DatabaseError when it cannot be read."""
+    def best(self, task: str, target: str, among: Container[Config] | None = None) -> Record | None:
+        """The fastest record of a task key on a target, of the configs ``among`` them; DatabaseError when it cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ def choice_for(task: Task, template: Template, space: Space, database: Records |
     """
     if database is not None:
         try:
-            record = database.best(task.key, str(task.target))
-            if record is not None and record.config in space:
+            record = database.best(task.key, str(task.target), space)
+            if record is not None:
                 return Choice(record.config, Source.MEASURED, record.median)
         except DatabaseError as error:
             warnings.warn(f"{error}. Compiling without the tuning database", RuntimeWarning, stacklevel=2)

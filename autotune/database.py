@@ -13,10 +13,11 @@ import os
 import pathlib
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..codegen.record import Record
+from ..codegen.space import Config
 from ..codegen.task import Task
 from ..errors import DatabaseError, Error
 from .record_lines import fastest, fields_of, read_lines, record_line, record_of, task_line
@@ -192,9 +193,10 @@ class Database:
         with self._session() as connection:
             return int(connection.execute("SELECT count(*) FROM records").fetchone()[0])
 
-    def best(self, task: str, target: str) -> Record | None:
-        """The fastest record of a task key on a target; each config counts with its latest successful measurement."""
-        return fastest(self.records(task, target))
+    def best(self, task: str, target: str, among: Container[Config] | None = None) -> Record | None:
+        """The fastest record of a task key on a target, of the configs ``among`` them if given; each config counts with its latest
+        successful measurement."""
+        return fastest(self.records(task, target), among)
 
     def winners(self, target: str | None = None) -> list[Record]:
         """The fastest record of every task on every target, or on one."""

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..codegen.record import Record
@@ -107,9 +107,11 @@ def latest(records: Iterable[Record]) -> dict[Config, Record]:
     return found
 
 
-def fastest(records: Iterable[Record]) -> Record | None:
-    """The fastest of one task's records, from the oldest on; each config counts with its latest measurement."""
-    return min(latest(records).values(), key=lambda record: record.median, default=None)
+def fastest(records: Iterable[Record], among: Container[Config] | None = None) -> Record | None:
+    """The fastest of one task's records, from the oldest on; each config counts with its latest measurement. Where ``among`` is given, such
+    as a space that has changed since, others do not count."""
+    standing = (record for record in latest(records).values() if among is None or record.config in among)
+    return min(standing, key=lambda record: record.median, default=None)
 
 
 class RecordFile:
@@ -130,9 +132,9 @@ class RecordFile:
         for record in sorted(found.records, key=lambda record: record.timestamp):
             self._records.setdefault((record.task, record.target), []).append(record)
 
-    def best(self, task: str, target: str) -> Record | None:
-        """The fastest record of a task key on a target."""
-        return fastest(self._records.get((task, target), ()))
+    def best(self, task: str, target: str, among: Container[Config] | None = None) -> Record | None:
+        """The fastest record of a task key on a target, of the configs ``among`` them if given."""
+        return fastest(self._records.get((task, target), ()), among)
 
 
 def holds_lines(path: str | os.PathLike[str]) -> bool:

@@ -150,6 +150,16 @@ def test_real_kernels_are_tuned_and_a_compilation_takes_the_winner(tmp_path: pat
     assert chooser(path)(task, template, template.space(task)) == result.tasks[0].best
 
 
+def test_a_winner_that_the_space_has_no_more_gives_way_to_the_next(database: Database, task: Task, space: Space) -> None:
+    gone, kept = (
+        Config.of("synthetic", {"rows": 5, "unroll": 1, "vectors": 1}),
+        Config.of("synthetic", {"rows": 6, "unroll": 1, "vectors": 1}),
+    )
+    database.add([Record(task.key, str(task.target), config, (seconds,), "v", 0.0) for config, seconds in ((gone, 1.0), (kept, 2.0))])
+    choice = choice_for(task, SYNTHETIC, space, database)
+    assert (choice.config, choice.source, choice.seconds) == (kept, Source.MEASURED, 2.0)
+
+
 class Synthetic(Template):
     name = "synthetic"
     revision = 3
