@@ -95,7 +95,7 @@ def collect(
     epilog=examples(
         "mlc costmodel train kernels.parquet --model gbdt --output ranker.json",
         "mlc costmodel train kernels.parquet --model text --output text.json --hold-out conv",
-        "mlc costmodel train kernels.parquet --model gbdt --all --output costmodel/pretrained_x86.json   (the shipped weights)",
+        "mlc costmodel train kernels.parquet --model gbdt --output costmodel/pretrained_x86_avx2.json   (the shipped weights)",
     )
 )
 def train(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -60,6 +60,13 @@ class Template(ABC):
     @abstractmethod
     def space(self, task: Task) -> Space:
         """The configs worth considering for ``task``, derived from the target's facts; those of its representative if it is symbolic."""
+
+    def estimated_cycles(self, task: Task, configs: Sequence[Config]) -> Sequence[float] | None:
+        """Cycles of the busiest thread for each of ``configs``, as the template reckons to choose its default; None where it does not.
+
+        LoweringError for a config without the template's knobs.
+        """
+        return None
 
     @abstractmethod
     def lower(self, task: Task, config: Config) -> LoweredKernel:

@@ -6,6 +6,7 @@ does on that machine, and last the knobs themselves, so that a template with kno
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from functools import lru_cache
@@ -14,8 +15,9 @@ import numpy as np
 
 from ..codegen.space import Config
 from ..codegen.task import Numerics, Task
+from ..errors import LoweringError
 from .model import Floats
-from .roofline import Rates, roofs
+from .roofline import Rates, roofline, roofs
 from .schedule import schedule
 from .workload import AnchorKind, workload
 
@@ -77,11 +79,12 @@ _SCHEDULE_NAMES = (
     "row_remainder",
     "panel_remainder",
     "row_stride_alias",
+    "template_estimate",
 )
 _KNOB_NAMES = tuple(f"knob_{slot}" for slot in range(KNOB_SLOTS))
 
 FEATURE_NAMES: tuple[str, ...] = (*_TASK_NAMES, *_TARGET_NAMES, *_SCHEDULE_NAMES, *_KNOB_NAMES)
-"""Names of the columns of :func:`feature_matrix`. A saved model is only valid for the same names."""
+"""Names of the columns of :func:`feature_matrix`. A saved model knows those that it was trained on."""
 
 _PAGE = 4096
 
@@ -89,8 +92,25 @@ _PAGE = 4096
 def feature_matrix(task: Task, configs: Sequence[Config]) -> Floats:
     """Features [configs, len(FEATURE_NAMES)] of ``configs`` of one task; all finite."""
     shared = [*task_features(task), *_target_features(task)]
-    rows = [[*shared, *_schedule_features(task, config), *_knob_features(config)] for config in configs]
+    rows = [
+        [*shared, *_schedule_features(task, config), estimate, *_knob_features(config)]
+        for config, estimate in zip(configs, _template_estimates(task, configs), strict=True)
+    ]
     return np.asarray(rows, dtype=np.float64).reshape(len(configs), len(FEATURE_NAMES))
+
+
+def _template_estimates(task: Task, configs: Sequence[Config]) -> list[float]:
+    """log2 of the time that the template reckons with over the roofline's; 0 where it does not reckon or is not known."""
+    from ..codegen.templates import template_named
+
+    estimates: Sequence[float] | None = None
+    with contextlib.suppress(LoweringError):
+        if configs:
+            estimates = template_named(configs[0].template).estimated_cycles(task, configs)
+    if estimates is None:
+        return [0.0] * len(configs)
+    bound = roofline(task).seconds * task.target.frequency
+    return [_ratio(estimate, bound) for estimate in estimates]
 
 
 def _log(value: float) -> float:

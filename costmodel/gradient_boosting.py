@@ -52,6 +52,7 @@ class GradientBoostedModel(CostModel):
         """Where the model comes from: data, evaluation. Saved with it."""
         self._rankers: list[Any] = []
         self._regressor: Any = None
+        self._features: Sequence[str] = FEATURE_NAMES
 
     def fit(self, records: Sequence[Record], tasks: Mapping[str, Task]) -> None:
         """Trains from scratch; CostModelError when fewer than two tasks have two different configs measured."""
@@ -64,7 +65,7 @@ class GradientBoostedModel(CostModel):
         slowdown = np.concatenate([np.log(group.seconds / roofline(group.task).seconds) for group in groups])
         number = np.repeat(np.arange(len(groups)), sizes)
         generator = np.random.default_rng(self.hyperparameters.seed)
-        self._rankers = []
+        self._rankers, self._features = [], FEATURE_NAMES
         for member in range(self.hyperparameters.members):
             chosen = generator.permutation(len(groups))[: max(2, math.ceil(self.hyperparameters.task_share * len(groups)))]
             seen = np.isin(number, chosen)
@@ -105,7 +106,8 @@ class GradientBoostedModel(CostModel):
         import xgboost
 
         # One thread: starting several takes longer than such a prediction.
-        data = xgboost.DMatrix(feature_matrix(task, configs), nthread=1)
+        columns = [FEATURE_NAMES.index(name) for name in self._features]
+        data = xgboost.DMatrix(feature_matrix(task, configs)[:, columns], nthread=1)
         scores = np.stack([np.asarray(ranker.predict(data), dtype=np.float64) for ranker in self._rankers])
         slowdown = np.asarray(self._regressor.predict(data), dtype=np.float64)
         return Prediction(roofline(task).seconds * np.exp(slowdown), scores)
@@ -117,7 +119,7 @@ class GradientBoostedModel(CostModel):
             "format": "mlc-cost-model",
             "kind": "gradient-boosted",
             "version": VERSION,
-            "features": list(FEATURE_NAMES),
+            "features": list(self._features),
             "trusted": self.trusted,
             "notes": self.notes,
             "rankers": boosters[:-1],
@@ -129,7 +131,8 @@ class GradientBoostedModel(CostModel):
     def load(path: pathlib.Path) -> GradientBoostedModel:
         """See :meth:`CostModel.load`."""
         contents = read_json(path, "gradient-boosted")
-        if contents.get("version") != VERSION or contents.get("features") != list(FEATURE_NAMES):
+        features = contents.get("features")
+        if contents.get("version") != VERSION or not isinstance(features, list) or not set(features) <= set(FEATURE_NAMES):
             raise CostModelError(f"the cost model {path} was trained for other features than this version computes; train it anew")
         model = GradientBoostedModel()
         try:
@@ -137,6 +140,7 @@ class GradientBoostedModel(CostModel):
             model._regressor = _booster(contents["regressor"])
             model.trusted = {str(name): int(revision) for name, revision in contents["trusted"].items()}
             model.notes = dict(contents["notes"])
+            model._features = tuple(features)
         except Exception as error:
             raise CostModelError(f"the cost model {path} is damaged: {error}; train it anew or delete the file") from error
         if not model._rankers:
@@ -148,7 +152,7 @@ class GradientBoostedModel(CostModel):
         total: dict[str, float] = {}
         for ranker in self._rankers:
             for name, gain in ranker.get_score(importance_type="total_gain").items():
-                feature = FEATURE_NAMES[int(name.removeprefix("f"))]
+                feature = self._features[int(name.removeprefix("f"))]
                 total[feature] = total.get(feature, 0.0) + float(gain)
         whole = sum(total.values()) or 1.0
         return {name: gain / whole for name, gain in sorted(total.items(), key=lambda item: -item[1])}

@@ -6,19 +6,27 @@ import functools
 import pathlib
 import warnings
 
-from ..codegen.target import Target
+from ..codegen.target import Kind, Target
 from ..errors import CostModelError
 from .gradient_boosting import GradientBoostedModel
 from .model import CostModel, RooflineModel
 
-WEIGHTS = {"cpu": pathlib.Path(__file__).with_name("pretrained_x86.json")}
-"""Weights by kind of target."""
+WEIGHTS = {
+    32: pathlib.Path(__file__).with_name("pretrained_x86_avx2.json"),
+    64: pathlib.Path(__file__).with_name("pretrained_x86_avx512.json"),
+}
+"""Weights for x86 processors, by the bytes of a vector on the machine they were trained on: as many registers go with them."""
 
 
 def pretrained(target: Target) -> CostModel:
-    """The shipped model for ``target``; the roofline, with a warning, when its weights are missing or damaged."""
-    path = WEIGHTS.get(target.kind)
-    return RooflineModel() if path is None else load_or_roofline(path)
+    """The shipped model for ``target``: of the widest vectors that it has, else of the narrowest there are.
+
+    The roofline where none ships, and with a warning where weights are missing or damaged.
+    """
+    if target.kind is not Kind.CPU:
+        return RooflineModel()
+    fitting = [width for width in WEIGHTS if width <= target.vector_bytes]
+    return load_or_roofline(WEIGHTS[max(fitting, default=min(WEIGHTS))])
 
 
 @functools.cache

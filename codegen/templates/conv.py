@@ -8,7 +8,7 @@ otherwise the kernel first copies the operand, surrounded by zeros, into its wor
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tvm import tirx
@@ -39,11 +39,14 @@ from .tiling import (
     useful_threads,
 )
 from .winograd import WinogradLowering
+from .winograd_geometry import WinogradTiles
 from .winograd_geometry import applies as winograd_applies
 from .winograd_geometry import candidates as winograd_candidates
 
 _FLOAT = 4
 _ALIGNMENT = 64
+_KNOBS = ("pixels", "row_groups", "vectors")
+"""Those that a direct schedule is reckoned by."""
 _CHOSEN = 8
 """Register tiles kept for each way of sharing the rows, so that spaces have a few dozen points."""
 
@@ -100,6 +103,21 @@ class ConvTemplate(Template):
         choices = {name: tuple(sorted({point[name] for point in best})) for name in ("pixels", "row_groups", "vectors", "winograd")}
         choices["unroll"] = (2, 4, 8)
         return Space(self.name, tuple(sorted(choices.items())), Config.of(self.name, best[0]), allows)
+
+    def estimated_cycles(self, task: Task, configs: Sequence[Config]) -> Sequence[float]:
+        task = task.representative
+        region = _region(task)
+        conv, target = Convolution(region.anchor), task.target
+        pixels = Pixels.of(region, conv, target)
+        parallel = useful_threads(target, task.threads, conv.flops, conv.bytes_moved)
+
+        def cycles(config: Config) -> float:
+            if outputs := config["winograd"]:
+                tiles = WinogradTiles(conv, outputs, config["row_groups"], config["pixels"], target)
+                return tiles.cycles(config["vectors"], parallel)
+            return predicted_cycles(conv, pixels, target, parallel, {name: config[name] for name in _KNOBS})
+
+        return [cycles(config) for config in configs]
 
     def lower(self, task: Task, config: Config) -> LoweredKernel:
         if config not in self.space(task):

@@ -97,12 +97,20 @@ class MatmulTemplate(Template):
         choices["unroll"] = (2, 4, 8)
         return Space(self.name, tuple(sorted(choices.items())), Config.of(self.name, best[0]), allows)
 
+    def estimated_cycles(self, task: Task, configs: Sequence[Config]) -> Sequence[float]:
+        task = task.representative
+        product = Product.of(_region(task).anchor)
+        parallel = useful_threads(task.target, task.threads, product.flops, product.bytes_moved)
+        return [predicted_cycles(product, task.target, parallel, {name: config[name] for name in _KNOBS}) for config in configs]
+
     def lower(self, task: Task, config: Config) -> LoweredKernel:
         if config not in self.space(task):
             raise LoweringError(f"config {config} is not in the space of this task; take one of Template.space(task).configs")
         return _Lowering(task, config).lower()
 
 
+_KNOBS = ("block_depth", "row_groups", "rows", "vectors")
+"""Those that a schedule is reckoned by."""
 _CHOSEN = 8
 """Register tiles kept for each way of sharing the rows, so that spaces have a few dozen points."""
 

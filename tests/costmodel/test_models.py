@@ -234,4 +234,11 @@ def test_the_shipped_weights_load_and_rank() -> None:
     prediction = model.predict(task, CONFIGS)
     assert sorted(prediction.order()) == list(range(len(CONFIGS)))
     assert (prediction.seconds > 0).all()
-    assert WEIGHTS["cpu"].is_relative_to(pathlib.Path(mlc.__file__).parent)
+    assert all(path.is_relative_to(pathlib.Path(mlc.__file__).parent) for path in WEIGHTS.values())
+
+
+def test_weights_are_those_for_the_width_of_vectors() -> None:
+    by_processor = {"x86-64": 32, "x86-64-v3": 32, "x86-64-v4": 64}
+    for processor, width in by_processor.items():
+        assert pretrained(Target.parse(f"cpu -mcpu={processor}")) is load_or_roofline(WEIGHTS[width])
+    assert isinstance(pretrained(Target.parse("cortex-m4")), RooflineModel)
