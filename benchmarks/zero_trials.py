@@ -127,11 +127,12 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=60)
     parser.add_argument("--seconds", type=float, default=900.0, help="after which no further task is begun")
     parser.add_argument("--target", default="cpu")
-    parser.add_argument("--json", type=pathlib.Path, help="also write the figures to this file")
+    parser.add_argument("--json", type=pathlib.Path, help="also write the figures to this file after each task; tasks in it are kept")
     parser.add_argument("--database", type=pathlib.Path, help="also add all measurements to this tuning database")
     options = parser.parse_args()
     end = time.monotonic() + options.seconds
-    outcomes: list[Outcome] = []
+    outcomes = [Outcome(**found) for found in json.loads(options.json.read_text())] if options.json and options.json.exists() else []
+    known = {found.task for found in outcomes}
     quick, careful = Protocol(rounds=3, seconds=0.006), Protocol(rounds=9, seconds=0.015)
     with contextlib.ExitStack() as opened:
         measurer, finals = (opened.enter_context(LocalMeasurer(protocol=protocol)) for protocol in (quick, careful))
@@ -139,14 +140,14 @@ def main() -> None:
         for task in held_out_tasks(options.tasks, Target.parse(options.target)):
             if time.monotonic() > end:
                 break
-            if (found := outcome(task, measurer, finals, database)) is not None:
+            if task.key not in known and (found := outcome(task, measurer, finals, database)) is not None:
                 outcomes.append(found)
                 print(summary(found.template, [found]), flush=True)
+                if options.json:
+                    options.json.write_text(json.dumps([dataclasses.asdict(found) for found in outcomes], indent=1) + "\n")
     for template in sorted({found.template for found in outcomes}):
         print(summary(template, [found for found in outcomes if found.template == template]))
     print(summary("all", outcomes))
-    if options.json:
-        options.json.write_text(json.dumps([dataclasses.asdict(found) for found in outcomes], indent=1) + "\n")
 
 
 if __name__ == "__main__":
