@@ -181,9 +181,9 @@ _ERRORS = {"seconds": "time", "vector_instructions": "vectors", "spills": "spill
 def _table(comparison: Comparison) -> Table:
     grid = Table(box=None, pad_edge=False)
     for heading in ("template", "model"):
-        grid.add_column(heading, overflow="fold")
+        grid.add_column(heading, no_wrap=True)
     for heading in ("tasks", "kernels", "pairs in order", "regret of 1", "regret of 8", *(f"error: {name}" for name in _ERRORS.values())):
-        grid.add_column(heading, justify="right")
+        grid.add_column(heading, justify="right", overflow="fold")
     for template in next(iter(comparison.models.values())):
         for name, by_template in comparison.models.items():
             figures = by_template[template]

@@ -70,8 +70,9 @@ class EvolutionarySearcher(Searcher):
 
     def rank(self, candidates: Sequence[Config]) -> list[Config]:
         """Children and strangers in turn, then what the model thinks of the rest."""
-        unknown = set(candidates)
-        children = sorted(self._children() & unknown, key=lambda config: -self._score[config])
+        expected = self._children()
+        # Of equals, the order must not depend on hashes, which differ from process to process.
+        children = sorted((config for config in candidates if config in expected), key=lambda config: (expected[config], str(config)))
         strangers = self._generator.sample(list(candidates), min(len(candidates), 1 + int(_EXPLORED * len(children))))
         rest = sorted(candidates, key=lambda config: -self._score[config])
         mixed: list[Config] = []
@@ -81,13 +82,14 @@ class EvolutionarySearcher(Searcher):
             mixed.append(child)
         return list(dict.fromkeys([*mixed, *rest]))
 
-    def _children(self) -> set[Config]:
+    def _children(self) -> dict[Config, float]:
+        """Each child with the log time to be expected: a parent's measured one, and what the model thinks of the difference."""
         parents = sorted((config for config, seconds in self.measured.items() if math.isfinite(seconds)), key=self.measured.__getitem__)
         parents = parents[:_PARENTS]
-        if not parents:
-            return set()
-        found = set()
-        for _ in range(_CHILDREN):
-            child = self.space.crossed(self._generator.choice(parents), self._generator.choice(parents), self._generator)
-            found.add(self.space.mutated(child, self._generator))
+        found: dict[Config, float] = {}
+        for _ in range(_CHILDREN if parents else 0):
+            parent = self._generator.choice(parents)
+            child = self.space.mutated(self.space.crossed(parent, self._generator.choice(parents), self._generator), self._generator)
+            expected = math.log(self.measured[parent]) + self._score[parent] - self._score[child]
+            found[child] = min(expected, found.get(child, math.inf))
         return found

@@ -141,6 +141,8 @@ class GradientBoostedModel(CostModel):
             model.trusted = {str(name): int(revision) for name, revision in contents["trusted"].items()}
             model.notes = dict(contents["notes"])
             model._features = tuple(features)
+            if any(booster.num_features() != len(features) for booster in (*model._rankers, model._regressor)):
+                raise ValueError(f"its trees know another number of features than the {len(features)} that it names")
         except Exception as error:
             raise CostModelError(f"the cost model {path} is damaged: {error}; train it anew or delete the file") from error
         if not model._rankers:
