@@ -49,7 +49,7 @@ class Found:
     def seconds(self) -> float:
         """Median seconds of a call."""
         timed = self.kernel.time_evaluator("main", tvm.cpu(), number=1, repeat=_REPEATS, min_repeat_ms=20)(*self.arguments)
-        return statistics.median(timed.results)
+        return float(statistics.median(timed.results))
 
 
 def matmul_workload(rows: int, columns: int, depth: int) -> Workload:

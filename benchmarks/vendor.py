@@ -22,9 +22,9 @@ def _conv(node: Node, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor 
     return torch.conv2d(x, weight, bias, attributes["stride"], padding, attributes["dilation"], attributes["groups"])
 
 
-def _attention(node: Node, *operands: torch.Tensor) -> torch.Tensor:
+def _attention(node: Node, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     attributes: Mapping[str, Any] = node.attributes
-    return functional.scaled_dot_product_attention(*operands, is_causal=attributes["is_causal"], scale=attributes["scale"])
+    return functional.scaled_dot_product_attention(q, k, v, is_causal=attributes["is_causal"], scale=attributes["scale"])
 
 
 def _norm(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
@@ -83,7 +83,7 @@ def vendor_seconds(graph: Graph, threads: int, seconds: float = 0.15) -> float:
     with torch.inference_mode():
         run = vendor_call(graph)
         run(), run()
-        times = []
+        times: list[float] = []
         end = time.perf_counter() + seconds
         while time.perf_counter() < end or len(times) < 3:
             begin = time.perf_counter()

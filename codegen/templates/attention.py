@@ -11,9 +11,10 @@ from ..emit.scalar import vectorises
 from ..space import Config, Space
 from ..task import Task
 from ..template import LoweredKernel, Template
-from .attention_blocks import VALUE_VECTORS, BlockedAttention, Tiles
+from .attention_blocks import VALUE_VECTORS, BlockedAttention
 from .attention_problem import AttentionProblem
 from .attention_rows import RowAttention
+from .attention_scores import Tiles
 from .loops import largest_power_of_two, runs_parallel, worth_parallel
 from .region import AnchoredRegion
 
