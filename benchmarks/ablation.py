@@ -1,9 +1,9 @@
 """Searchers compared at equal numbers of trials, on spaces that were measured whole.
 
 ``python -m mlc.benchmarks.ablation DATABASE [--model FILE ...] [--json FILE]`` replays searches over the records of a tuning database (such
-as ``python -m mlc.benchmarks.zero_trials --database`` fills): a searcher that asks for a config gets a time that was measured for it, a
-round's of its own for each of three seeds, so that all searchers meet the same machine. What a search found counts by its median time,
-over that of the best config of the space.
+as ``python -m mlc.benchmarks.zero_trials --database`` fills): a searcher that asks for a config gets the times that were measured for it,
+so that all searchers meet the same machine. What a search found counts by its median time, over that of the best config of the space. The
+three seeds are those of the searchers that draw by chance.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def measured_tasks(database: Database) -> Iterator[Measured]:
             yield Measured(task, space, records)
 
 
-def replay(searcher: Searcher, measured: Measured, seed: int) -> list[float]:
+def replay(searcher: Searcher, measured: Measured) -> list[float]:
     """After each of the numbers of trials, the median time of the config that looks best."""
     found: list[float] = []
     asked = 0
@@ -77,18 +77,16 @@ def replay(searcher: Searcher, measured: Measured, seed: int) -> list[float]:
             if not configs:
                 break
             asked += len(configs)
-            searcher.update([_observed(measured, config, seed) for config in configs])
+            searcher.update([_observed(measured, config) for config in configs])
         assert searcher.best is not None
         found.append(measured.records[searcher.best].median)
     return found
 
 
-def _observed(measured: Measured, config: Config, seed: int) -> Record:
-    """One round's time of a config; a config without record fails."""
-    record = measured.records.get(config)
-    if record is None:
-        return Record(measured.task.key, str(measured.task.target), config, (), "", 0.0, "not measured")
-    return dataclasses.replace(record, times=(record.times[seed % len(record.times)],))
+def _observed(measured: Measured, config: Config) -> Record:
+    """The record of a config; one without fails."""
+    failed = Record(measured.task.key, str(measured.task.target), config, (), "", 0.0, "not measured")
+    return measured.records.get(config, failed)
 
 
 def compare(tasks: Sequence[Measured], makers: Mapping[str, Make]) -> list[Row]:
@@ -98,7 +96,7 @@ def compare(tasks: Sequence[Measured], makers: Mapping[str, Make]) -> list[Row]:
         logs: dict[int, list[float]] = {trials: [] for trials in TRIALS}
         for measured in tasks:
             for seed in SEEDS:
-                for trials, seconds in zip(TRIALS, replay(make(measured.task, measured.space, seed), measured, seed), strict=True):
+                for trials, seconds in zip(TRIALS, replay(make(measured.task, measured.space, seed), measured), strict=True):
                     logs[trials].append(math.log(seconds / measured.best))
         rows.append(Row(name, {trials: math.exp(statistics.fmean(values)) for trials, values in logs.items()}))
     return rows
