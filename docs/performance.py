@@ -69,8 +69,8 @@ GAPS = """## Where the remaining gap is, and why
 - Weights come from memory once in a call. A direct convolution fetches its next panel of them while it computes with this one, which took
   1x1 convolutions of 7x7 pixels from 84 to 95% of one core's peak, 3x3 ones with stride 2 from 74 to 91% up to 86 to 95% (least times,
   one core, weights not in the caches), and ResNet-50 to 1.05x. Blocks of the depth gained nothing further there.
-- Causal attention (12 heads of 64, 128 to 8192 positions): 75 to 82% of the best peak in the best call, 63 to 79% of the peaks of the same
-  rounds in the median (at 256 positions 66% in that run's best call). Tiles that get narrower at the diagonal took 4% off at 128
+- Causal attention (12 heads of 64, 128 to 8192 positions): 75 to 82% of the best peak in the best call of one run (66% at 256 positions),
+  65 to 71% in another an hour and a half later, with the same peak of arithmetic, on the same machine. Tiles that get narrower at the diagonal took 4% off at 128
   positions and 10% at 512; what is left there is the half of each register tile above the diagonal, and exponentials
   (7%). On 64 MB layer_norm moves 33 GB/s, softmax 27, add 37, gelu 22, where the loop of loads reads 28.
 - On shared virtual machines a median is 20 to 30% above the least time, with what other machines do: over all 130 rounds of the tables
