@@ -15,8 +15,8 @@ from .search import Searcher
 _PARENTS = 8
 _CHILDREN = 64
 """Tried for each batch, most of which are known or not allowed."""
-_EXPLORED = 0.2
-"""Share of proposals that are drawn from the whole space."""
+_EXPLORED = 5
+"""Of so many proposals, one is drawn from the whole space."""
 
 
 class AnnealingSearcher(Searcher):
@@ -73,11 +73,11 @@ class EvolutionarySearcher(Searcher):
         expected = self._children()
         # Of equals, the order must not depend on hashes, which differ from process to process.
         children = sorted((config for config in candidates if config in expected), key=lambda config: (expected[config], str(config)))
-        strangers = self._generator.sample(list(candidates), min(len(candidates), 1 + int(_EXPLORED * len(children))))
+        strangers = self._generator.sample(list(candidates), min(len(candidates), 1 + len(children) // _EXPLORED))
         rest = sorted(candidates, key=lambda config: -self._score[config])
         mixed: list[Config] = []
         for place, child in enumerate(children):
-            if strangers and place % int(1 / _EXPLORED) == int(1 / _EXPLORED) - 1:
+            if strangers and place % _EXPLORED == _EXPLORED - 1:
                 mixed.append(strangers.pop())
             mixed.append(child)
         return list(dict.fromkeys([*mixed, *rest]))

@@ -129,13 +129,14 @@ class Space:
         if config.template != self.template:
             return None
         wanted = dict(config.knobs)
+        shared = [(name, values) for name, values in self.choices if name in wanted]
 
         def steps(candidate: Config) -> int:
-            total = 0
-            for name, values in self.choices:
-                if name in wanted:
-                    closest = min(range(len(values)), key=lambda place: abs(values[place] - wanted[name]))
-                    total += abs(values.index(candidate[name]) - closest)
-            return total
+            return sum(abs(_place(values, candidate[name]) - _place(values, wanted[name])) for name, values in shared)
 
-        return min((candidate for candidate in self.configs if all(n in dict(candidate.knobs) for n, _ in self.choices)), key=steps)
+        return min(self.configs, key=steps)
+
+
+def _place(values: Sequence[int], value: int) -> int:
+    """Where among ``values`` the one nearest to ``value`` stands."""
+    return min(range(len(values)), key=lambda place: abs(values[place] - value))
