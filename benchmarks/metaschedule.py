@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import inspect
 import io
 import logging
 import math
 import pathlib
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,13 +98,19 @@ def _function(tensors: Sequence[Any], weight: int | None) -> Any:
     return function if weight is None else function.with_attr("layout_free_buffers", [weight])
 
 
+class _OutOfTime(RuntimeError):
+    """Ends a search from within."""
+
+
 @derived_object
 class _Watch(meta_schedule.measure_callback.PyMeasureCallback):  # type: ignore[misc]
-    """Notes when each batch was measured, and what came of its candidates."""
+    """Notes when each batch was measured, and what came of its candidates; ends the search at the first batch after ``limit`` seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: float) -> None:
         super().__init__()
         self.begin = time.perf_counter()
+        self.limit = limit
+        self.expired = False
         self.seen: list[tuple[float, float, Any]] = []
 
     def apply(self, scheduler: Any, task: int, candidates: Any, builds: Any, runs: Any) -> None:
@@ -110,27 +119,67 @@ class _Watch(meta_schedule.measure_callback.PyMeasureCallback):  # type: ignore[
             failed = run.run_secs is None
             seconds = math.inf if failed else statistics.fmean(float(value) for value in run.run_secs)
             self.seen.append((elapsed, seconds, candidate.sch.mod))
+        if elapsed > self.limit:
+            self.expired = True
+            raise _OutOfTime
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Keeps the end that this brings about from the caller: TVM hands it on as an error of another type."""
+        try:
+            yield
+        except RuntimeError:
+            if not self.expired:
+                raise
 
 
-def search(workload: Workload, target: Target, trials: Sequence[int], seed: int = 0) -> list[Found]:
-    """The best kernels after so many ``trials`` of one search, the most last."""
-    watch = _Watch()
+def import_intrinsics() -> None:
+    """Imports what a search and each of its build workers would import first of all, so that it does not count as search.
+
+    For each of several hundred intrinsics the import looks up the source of every caller, which takes a minute where many modules are
+    loaded, longer than a build may take: none would end in time. It needs the frames alone.
+    """
+
+    def stack() -> list[inspect.FrameInfo]:
+        frames, frame = [], sys._getframe(1)
+        while frame is not None:
+            frames.append(inspect.FrameInfo(frame, frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name, None, None))
+            frame = frame.f_back  # type: ignore[assignment]
+        return frames
+
+    whole = inspect.stack
+    inspect.stack = stack  # type: ignore[assignment]
+    try:
+        importlib.import_module("tvm.s_tir.tensor_intrin")
+    finally:
+        inspect.stack = whole
+
+
+def search(workload: Workload, target: Target, trials: Sequence[int], limit: float = math.inf, seed: int = 0) -> list[Found]:
+    """The best kernels after so many ``trials`` of one search, the most last; fewer where it took longer than ``limit`` seconds."""
+    import_intrinsics()
+    watch = _Watch(limit)
     callbacks = [*meta_schedule.MeasureCallback.create("default"), watch]
     described = tvm.target.Target({"kind": "llvm", "mcpu": target.mcpu, "num-cores": target.threads})
     logging.getLogger("tvm").setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory(prefix="mlc-metaschedule-") as folder, contextlib.redirect_stdout(io.StringIO()):
+    with (
+        tempfile.TemporaryDirectory(prefix="mlc-metaschedule-") as folder,
+        contextlib.redirect_stdout(io.StringIO()),
+        watch.stopped(),
+    ):
         meta_schedule.tune_tir(
             workload.function,
             described,
             str(pathlib.Path(folder)),
             trials[-1],
             num_trials_per_iter=_PER_ITERATION,
+            builder=meta_schedule.builder.LocalBuilder(max_workers=target.threads, initializer=import_intrinsics),
             measure_callbacks=callbacks,
             num_tuning_cores=target.threads,
             seed=seed + 1,
         )
     found = []
-    for count in trials:
+    for count in sorted({min(count, len(watch.seen)) for count in trials}):
         seen = watch.seen[:count]
         elapsed = seen[-1][0]
         module = min(seen, key=lambda measured: measured[1])[2]

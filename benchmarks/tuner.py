@@ -69,11 +69,11 @@ class Row:
         )
 
 
-def compare(workload: Workload, target: Target, trials: int, metaschedule: Sequence[int]) -> Row:
-    """All systems on one workload."""
+def compare(workload: Workload, target: Target, trials: int, metaschedule: Sequence[int], limit: float) -> Row:
+    """All systems on one workload; MetaSchedule's search ends after ``limit`` seconds."""
     case = workload.case
     task = Task(canonicalise(case.graph), case.constants, target, target.threads)
-    found = search(workload, target, metaschedule) if metaschedule else []
+    found = search(workload, target, metaschedule, limit) if metaschedule else []
     tuned, elapsed = _tuned(task, trials)
     space = template_space(task)
     assert space is not None
@@ -126,21 +126,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=32, help="of our search")
     parser.add_argument("--metaschedule", default="64,256", help="trials of MetaSchedule's, with commas between; empty: none")
+    parser.add_argument("--limit", type=float, default=math.inf, help="seconds after which a search of MetaSchedule's ends")
+    parser.add_argument("--only", default="", help="the workloads with this in their names")
     parser.add_argument("--target", default="cpu")
     parser.add_argument("--json", type=pathlib.Path, help="also write the figures to this file")
     options = parser.parse_args()
     counts = [int(count) for count in options.metaschedule.split(",") if count]
     rows = []
-    for workload in workloads():
-        rows.append(compare(workload, Target.parse(options.target), options.trials, counts))
+    for workload in [workload for workload in workloads() if options.only in workload.case.name]:
+        rows.append(compare(workload, Target.parse(options.target), options.trials, counts, options.limit))
         print(rows[-1], flush=True)
         if options.json:
             options.json.write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n")
     print(f"geometric mean: {_mean([row.best_known / row.ours.seconds for row in rows]):.1%} of the best known")
-    for number, count in enumerate(counts):
-        faster = _mean([row.metaschedule[number].seconds / row.ours.seconds for row in rows])
-        quicker = _mean([row.metaschedule[number].elapsed / row.ours.elapsed for row in rows])
-        print(f"MetaSchedule, {count} trials: kernels {faster:.2f}x slower than ours, in {quicker:.1f}x the wall time")
+    for count in counts:
+        pairs = [(row.ours, other) for row in rows for other in row.metaschedule if other.trials == count]
+        if pairs:
+            faster = _mean([theirs.seconds / ours.seconds for ours, theirs in pairs])
+            quicker = _mean([theirs.elapsed / ours.elapsed for ours, theirs in pairs])
+            print(f"MetaSchedule, {count} trials, {len(pairs)} workloads: kernels {faster:.2f}x slower, in {quicker:.1f}x the wall time")
 
 
 if __name__ == "__main__":
