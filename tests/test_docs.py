@@ -25,7 +25,7 @@ def test_named_files_exist(document: str) -> None:
     assert not missing
 
 
-@pytest.mark.parametrize("generator", ["docs/generate.py", "docs/results.py", "docs/performance.py"])
+@pytest.mark.parametrize("generator", ["docs/generate.py", "docs/results.py", "docs/performance.py", "docs/tuning_figures.py"])
 def test_generated_pages_are_up_to_date(generator: str) -> None:
     done = subprocess.run([sys.executable, str(ROOT / generator), "--check"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
