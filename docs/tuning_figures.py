@@ -1,4 +1,4 @@
-"""Writes docs/tuning-figures.md from what cost models and searches left in docs/results/; ``--check`` only says whether it is up to date."""
+"""Writes docs/tuning-figures.md from what cost models and searches left in docs/results/; ``--check`` says whether it is up to date."""
 
 from __future__ import annotations
 
