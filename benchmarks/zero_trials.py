@@ -1,9 +1,9 @@
 """How good the first pick of the shipped ranking is: kernels of tasks that it never saw, against the best that is known for each.
 
-``python -m mlc.benchmarks.zero_trials [--tasks 60] [--seconds 900] [--json FILE]`` measures every config of held-out sampled tasks. The
-best known of a task is the quickest of its whole space and of PyTorch, whose kernels come from vendor libraries. What decides is measured
-once more side by side: the ranking's first pick, its first eight, and the quickest of the first measurement, so that no config wins by the
-luck of one time.
+``python -m mlc.benchmarks.zero_trials [--tasks 60] [--models vit_b16,mamba] [--seconds 900] [--json FILE]`` measures every config of held-out
+sampled tasks, or of the tasks of models, which no training data holds. The best known of a task is the quickest of its whole space and of
+PyTorch, whose kernels come from vendor libraries. What decides is measured once more side by side: the ranking's first pick, its first
+eight, and the quickest of the first measurement, so that no config wins by the luck of one time.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .. import driver
 from ..autotune.database import Database
 from ..autotune.measure import LocalMeasurer, Protocol
 from ..autotune.tuning import template_space
@@ -31,6 +32,8 @@ from ..costmodel import pretrained
 from ..costmodel.dataset import HELD_OUT, split_of
 from ..costmodel.evaluation import pairwise
 from ..costmodel.sampling import sample_tasks
+from ..errors import UnsupportedOpError
+from .models import ZOO
 from .vendor import vendor_seconds
 
 POINTS = 1000
@@ -66,7 +69,7 @@ def outcome(task: Task, measurer: LocalMeasurer, finals: LocalMeasurer, database
     if space is None or len(space) < 2:
         return None
     model = pretrained(task.target)
-    vendor = vendor_seconds(task.graph, task.threads)
+    vendor = _vendor(task)
     configs = list(space.configs) if len(space) <= POINTS else list(dict.fromkeys([space.default, *space.sample(POINTS, seed=0)]))
     every = measurer.measure(task, configs)
     if database is not None:
@@ -79,7 +82,7 @@ def outcome(task: Task, measurer: LocalMeasurer, finals: LocalMeasurer, database
     by_time = sorted(records, key=lambda record: record.median)
     finalists = list(dict.fromkeys([*ranked[:8], *(record.config for record in by_time[:_FINALISTS]), space.default]))
     final = {record.config: record.median for record in finals.measure(task, finalists) if record.times}
-    vendor = min(vendor, vendor_seconds(task.graph, task.threads))
+    vendor = min(vendor, _vendor(task))
     right, pairs = _order(records, space.configs, prediction.score)
     return Outcome(
         template=space.default.template,
@@ -95,6 +98,14 @@ def outcome(task: Task, measurer: LocalMeasurer, finals: LocalMeasurer, database
     )
 
 
+def _vendor(task: Task) -> float:
+    """Seconds in PyTorch; infinity for what has no counterpart there."""
+    try:
+        return vendor_seconds(task.graph, task.threads)
+    except UnsupportedOpError:
+        return math.inf
+
+
 def _order(records: Sequence[Record], configs: Sequence[Config], score: np.ndarray) -> tuple[float, int]:
     places = [configs.index(record.config) for record in records]
     return pairwise(np.asarray([record.median for record in records]), score[places])
@@ -104,6 +115,17 @@ def held_out_tasks(count: int, target: Target) -> Iterator[Task]:
     """``count`` sampled tasks that no shipped model was trained on."""
     sampled = sample_tasks(6 * count, _SEED, target, target.threads)
     return iter([task for task in sampled if split_of(task.key) == HELD_OUT][:count])
+
+
+def model_tasks(names: Sequence[str], target: Target) -> Iterator[Task]:
+    """The different tasks of models of the zoo, in the order of their first calls."""
+    options = driver.check_options(target=target)
+    found: dict[str, Task] = {}
+    for name in names:
+        model, inputs = ZOO[name].full()
+        for kernel in driver.model_tasks(model, inputs, {}, options):
+            found.setdefault(kernel.task.key, kernel.task)
+    return iter(found.values())
 
 
 def slowdown(outcomes: Sequence[Outcome], part: str) -> float:
@@ -125,6 +147,7 @@ def summary(name: str, outcomes: Sequence[Outcome]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", type=int, default=60)
+    parser.add_argument("--models", default="", help="take the tasks of these models of the zoo instead, with commas between")
     parser.add_argument("--seconds", type=float, default=900.0, help="after which no further task is begun")
     parser.add_argument("--target", default="cpu")
     parser.add_argument("--json", type=pathlib.Path, help="also write the figures to this file after each task; tasks in it are kept")
@@ -137,7 +160,9 @@ def main() -> None:
     with contextlib.ExitStack() as opened:
         measurer, finals = (opened.enter_context(LocalMeasurer(protocol=protocol)) for protocol in (quick, careful))
         database = opened.enter_context(Database(options.database)) if options.database else None
-        for task in held_out_tasks(options.tasks, Target.parse(options.target)):
+        target = Target.parse(options.target)
+        names = [name for name in options.models.split(",") if name]
+        for task in model_tasks(names, target) if names else held_out_tasks(options.tasks, target):
             if time.monotonic() > end:
                 break
             if task.key not in known and (found := outcome(task, measurer, finals, database)) is not None:
