@@ -1,9 +1,9 @@
 """How good the first pick of the shipped ranking is: kernels of tasks that it never saw, against the best that is known for each.
 
-``python -m mlc.benchmarks.zero_trials [--tasks 60] [--models vit_b16,mamba] [--seconds 900] [--json FILE]`` measures every config of held-out
-sampled tasks, or of the tasks of models, which no training data holds. The best known of a task is the quickest of its whole space and of
-PyTorch, whose kernels come from vendor libraries. What decides is measured once more side by side: the ranking's first pick, its first
-eight, and the quickest of the first measurement, so that no config wins by the luck of one time.
+``python -m mlc.benchmarks.zero_trials [--tasks 60] [--models vit_b16,mamba] [--seconds 900] [--json FILE]`` measures every config of
+held-out sampled tasks, or of the tasks of models, which no training data holds. The best known of a task is the quickest of its whole
+space and of PyTorch, whose kernels come from vendor libraries. What decides is measured once more side by side: the ranking's first pick,
+its first eight, and the quickest of the first measurement, so that no config wins by the luck of one time.
 """
 
 from __future__ import annotations
