@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from mlc.errors import OptionError
 from mlc.ir import EncodedConstant, Encoding, interpret, load_text, parse, print_graph, save_text, scheme_of
 
 LOWER = [name for name, mode in MODES.items() if mode.weights is not None]
+PAGE = Path(mlc.__file__).parent / "docs" / "precision.md"
 AXES = {nn.Linear: WeightAxes(0, 1), nn.Conv2d: WeightAxes(0, 1), nn.ConvTranspose2d: WeightAxes(1, 0)}
 
 
@@ -208,3 +210,18 @@ def test_torch_compile_takes_one_mode_for_all() -> None:
     with pytest.raises(Exception, match="give one precision for all of it"), torch.inference_mode():
         torch.compile(model, backend="mlc", options={"precision": {"q": "w4"}})(x)
     torch._dynamo.reset()
+
+
+def test_the_table_of_the_documentation_is_that_of_the_modes() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (\w+) \| ([\d.]+) \| ([\d.]+)% \| ([\d.]+)% \|$", PAGE.read_text(), re.MULTILINE)
+    assert [row[0] for row in rows] == LOWER
+    normal = np.random.default_rng(0).standard_normal((512, 4096))
+    heavy = np.random.default_rng(0).standard_t(4, (512, 4096))
+    arrays = [normal.astype(np.float32), heavy.astype(np.float32)]
+    for name, doc, kind, bits, *errors in rows:
+        scheme = scheme_of(MODES[name].weights(WeightAxes(0, 1)))
+        assert (doc, kind) == (MODES[name].doc, scheme.name)
+        assert float(bits) == pytest.approx(scheme.nbytes((512, 4096)) * 8 / (512 * 4096), abs=0.006)
+        for array, stated in zip(arrays, errors, strict=True):
+            error = np.linalg.norm(scheme.decode(scheme.quantise(array)) - array) / np.linalg.norm(array)
+            assert 100 * error == pytest.approx(float(stated), abs=0.1, rel=0.02)
