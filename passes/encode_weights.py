@@ -28,6 +28,7 @@ class EncodeWeights(Pass):
     """
 
     name: ClassVar[str] = "encode-weights"
+    rounds: ClassVar[bool] = True
     mode: str = ""
 
     def apply(self, graph: Graph, ctx: Context) -> Graph:

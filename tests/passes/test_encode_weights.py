@@ -9,10 +9,10 @@ import pytest
 from golden import CONTEXT, check_same
 
 from mlc.codegen.precision import MODES, Precision
-from mlc.errors import OptionError
+from mlc.errors import OptionError, PassError
 from mlc.ir import ArrayConstant, DType, EncodedConstant, Graph, GraphBuilder, Location, TensorType, Value, interpret, print_graph, verify
 from mlc.ir.encodings import Affine, BlockScaled, Grouped, Ternary
-from mlc.passes import EncodeWeights, Horizontal, Pipeline, default_pipeline
+from mlc.passes import Compare, EncodeWeights, Horizontal, Pipeline, default_pipeline
 
 WEIGHTS = np.random.default_rng(0)
 
@@ -138,6 +138,17 @@ def test_the_default_pipeline_encodes_weights_before_it_fuses() -> None:
     assert "as affine(storage=i8, scale=stored, axis=0)" in text and "fusion" in text
     (fusion,) = [node for node in result.nodes if node.op == "fusion" and node.regions[0].inputs[1:]]
     assert not fusion.regions[0].inputs[1].tensor.encoding.is_dense
+
+
+def test_comparing_passes_begins_anew_with_rounded_weights() -> None:
+    graph = layer("linear", (3, 96), 20, 96)
+    Pipeline.parse("simplify,encode-weights{mode=w2},fuse").run(graph, CONTEXT, [Compare()])
+
+    class Broken(EncodeWeights):
+        rounds = False
+
+    with pytest.raises(PassError, match="changed output 0"):
+        Pipeline((Broken("w2"),)).run(graph, CONTEXT, [Compare()])
 
 
 # Which module gets which mode.
