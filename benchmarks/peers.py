@@ -1,4 +1,4 @@
-"""The peers that are no part of PyTorch: ONNX Runtime and OpenVINO. Each is imported only where it is timed."""
+"""ONNX Runtime as a peer, imported only where it is timed; and what exports models to ONNX."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MeasurementError
-from .prepared import Prepared, reason
+from .prepared import Prepared
 
 TRIALS = 5
 """Calls, after one that warms up, by which the quicker way of calling a session is found."""
@@ -59,50 +59,6 @@ def _seconds(prepared: Prepared) -> float:
         prepared.call()
         times.append(time.perf_counter() - begin)
     return min(times)
-
-
-class OpenVino:
-    """OpenVINO's CPU plug-in in fp32, tuned for the latency of one request; the model comes by torch.export, else by ONNX."""
-
-    def prepare(self, model: Callable[..., Any], inputs: Sequence[Any], threads: int) -> Prepared:
-        import openvino
-
-        options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
-        arrays = [value.contiguous().numpy() for value in inputs if isinstance(value, Tensor)]
-        failures = []
-        for convert in (_from_export, _from_onnx):
-            try:
-                compiled = openvino.Core().compile_model(convert(model, inputs), "CPU", options)
-                request = compiled.create_infer_request()
-                for position, array in enumerate(arrays):
-                    request.set_input_tensor(position, openvino.Tensor(array, shared_memory=True))
-                request.infer()  # some models compile, and are refused only here
-                break
-            except Exception as error:  # whatever the converters and the plug-in stumble over
-                failures.append(reason(error))
-        else:
-            raise MeasurementError(f"neither torch.export nor ONNX leads to a model that runs: {'; '.join(failures)}")
-        outputs = range(len(compiled.outputs))
-
-        def call() -> None:
-            request.start_async()
-            request.wait()
-
-        return Prepared(call, lambda _: [torch.from_numpy(request.get_output_tensor(position).data.copy()) for position in outputs])
-
-
-def _from_export(model: Any, inputs: Sequence[Any]) -> Any:
-    import openvino
-
-    with torch.no_grad():
-        return openvino.convert_model(torch.export.export(model, tuple(inputs)))
-
-
-def _from_onnx(model: Any, inputs: Sequence[Any]) -> Any:
-    import openvino
-
-    with tempfile.TemporaryDirectory() as folder:
-        return openvino.convert_model(str(export(model, inputs, pathlib.Path(folder))))
 
 
 def export(model: Callable[..., Any], inputs: Sequence[Any], folder: pathlib.Path) -> pathlib.Path:

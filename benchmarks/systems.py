@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from .peers import OnnxRuntime, OpenVino
+from .openvino_peer import Compression, OpenVino
+from .peers import OnnxRuntime
 from .prepared import Prepared, System
 
 
@@ -60,6 +61,10 @@ SYSTEMS: Mapping[str, Callable[[], System]] = {
     "inductor-tuned": functools.partial(Inductor, tuned=True),
     "onnxruntime": OnnxRuntime,
     "openvino": OpenVino,
+    "openvino-default": functools.partial(OpenVino, hint=None),
+    "openvino-w8": functools.partial(OpenVino, compression=Compression.W8),
+    "openvino-w4": functools.partial(OpenVino, compression=Compression.W4),
+    "openvino-int8": functools.partial(OpenVino, compression=Compression.INT8),
 }
 
 PEERS: Mapping[str, tuple[str, ...]] = {"inductor": ("inductor", "inductor-tuned")}

@@ -37,6 +37,14 @@ def test_peers_compute_what_pytorch_does() -> None:
     assert found.best_peer == min(found.timings, key=lambda system: found.timings[system].median)
 
 
+def test_openvino_in_lower_precision_is_near_pytorch() -> None:
+    peers = ("openvino-w8", "openvino-int8")
+    found = run("mlp_tiny", *peers, "eager")
+    for peer in peers:
+        assert not found.timings[peer].failed
+        assert found.timings[peer].error < 0.1
+
+
 def test_a_peer_that_refuses_a_model_is_reported_and_does_not_count(tmp_path: pathlib.Path) -> None:
     file = tmp_path / "plain.py"
     file.write_text("import torch\ndef make():\n    return torch.relu, (torch.randn(2, 4),)\n")
