@@ -36,6 +36,8 @@ def static_cache(config: Any, max_cache_len: int) -> StaticCache:
 class ByteLayer(StaticLayer):  # type: ignore[misc]
     """The cache of one layer: ``keys`` and ``values`` are int8 [batch, heads, tokens, width], their scales [batch, heads, tokens, 1]."""
 
+    keys: Tensor
+    values: Tensor
     key_scales: Tensor
     value_scales: Tensor
 
