@@ -200,6 +200,8 @@ def _worth_pulling(partition: Partition, group: Group, consumer: Group) -> bool:
     work = sum(not is_free(node) for node in group.nodes)
     for value, node in _crossing(partition, group, consumer):
         for reader, times in _readers(partition, value, node, consumer):
+            if reader.op == "attention" and _decodes(group, value):
+                continue
             if is_contraction(reader) or reader.op == "window_reduce" or reader.op == "scan" or reader.op == "sort":
                 return False
             if reader.op in SCATTERS and heavy:
@@ -208,6 +210,16 @@ def _worth_pulling(partition: Partition, group: Group, consumer: Group) -> bool:
             if times > 1 and (heavy or work > _CHEAP_OPS) and times * work * _elements(value) > 1 << 16:
                 return False
     return True
+
+
+def _decodes(group: Group, value: Value) -> bool:
+    """Whether ``group`` makes ``value`` of one stored in fewer bits by casts and scales: a template that takes it reads those bits."""
+    if any(node.op not in ("cast", "mul") and not is_free(node) for node in group.nodes):
+        return False
+    bits = value.tensor.dtype.bits
+    return any(
+        node.op == "cast" and node.inputs[0].tensor.dtype.bits < bits and _elements(node.output) == _elements(value) for node in group.nodes
+    )
 
 
 def _worth_sharing(partition: Partition, group: Group, consumer: Group) -> bool:

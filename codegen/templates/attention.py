@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import ClassVar
 
 from ...ir import DType, Graph, Value
@@ -19,6 +19,8 @@ from .loops import largest_power_of_two, runs_parallel, worth_parallel
 from .region import AnchoredRegion
 
 _VIEWS = ("reshape", "permute", "broadcast_to", "slice", "relayout")
+_FEW_QUERIES = 8
+"""Queries below which keys and values may be decoded where they are read, since each is read about once."""
 _SCORES = 1 << 16
 """Scores that are kept on the stack at once where there are few queries."""
 
@@ -29,7 +31,8 @@ _TASKS = 4
 
 
 class Attention(Template):
-    """One ``attention``, its keys and values read through views, its result passed to an elementwise epilogue.
+    """One ``attention``, its keys and values read through views, its result passed to an elementwise epilogue. Where there are few queries
+    keys and values may be stored in fewer bits, as integers times scales or as floats of 16 bits (caches of a decoder).
 
     With many queries, vectors hold one score of each of several queries, so that softmax never crosses lanes; keys are read as scalars,
     from wherever they lie. With few queries (decoding), vectors run along a key's elements and rows of scores are kept.
@@ -48,7 +51,9 @@ class Attention(Template):
         if any(value.tensor.dtype is not DType.FLOAT32 for value in (q, k, v, region.anchor.output)):
             return False
         heads_and_widths = (q.tensor.shape[1], q.tensor.shape[3], k.tensor.shape[1], v.tensor.shape[3])
-        if not _is_view(k) or not _is_view(v) or not all(isinstance(dim, int) for dim in heads_and_widths):
+        few = isinstance(q.tensor.shape[2], int) and q.tensor.shape[2] < _FEW_QUERIES
+        read = (*_VIEWS, "cast", "mul") if few else _VIEWS
+        if not _reads(k, read) or not _reads(v, read) or not all(isinstance(dim, int) for dim in heads_and_widths):
             return False
         keys = k.tensor.shape[2]
         return not isinstance(keys, int) or keys <= _SCORES
@@ -121,12 +126,9 @@ def _parts_that_fit(problem: AttentionProblem, task: Task, rows: int, block: int
     return (1, *(parts for parts in (2, 4) if fits(parts)))
 
 
-def _is_view(value: Value) -> bool:
-    while value.node is not None:
-        if value.op not in _VIEWS:
-            return False
-        value = value.node.inputs[0]
-    return True
+def _reads(value: Value, ops: Collection[str]) -> bool:
+    """Whether ``value`` comes from inputs of the region by ``ops`` only."""
+    return value.node is None or (value.op in ops and all(_reads(operand, ops) for operand in value.node.inputs))
 
 
 def _problem(graph: Graph, kernel: Kernel | None) -> AttentionProblem:

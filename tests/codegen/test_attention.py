@@ -13,7 +13,7 @@ from mlc.codegen.target import Target
 from mlc.codegen.task import Task
 from mlc.codegen.template import LoweredKernel
 from mlc.codegen.templates.attention import Attention
-from mlc.ir import DType, Graph, TensorType
+from mlc.ir import DType, Graph, GraphBuilder, TensorType, Value
 
 TEMPLATE = Attention()
 
@@ -143,6 +143,24 @@ def test_narrow_vectors(processor: str) -> None:
     target = Target.parse(f"cpu -mcpu={processor}")
     check(TEMPLATE, plain(1, 2, 19, 30, 24, causal=True), tolerance=4e-6, target=target)
     check(TEMPLATE, plain(1, 2, 1, 30, 24), tolerance=4e-6, target=target)
+
+
+def decoded(queries: int, dtype: DType) -> Graph:
+    """Attention over keys and values that are stored in fewer bits, with a scale for each."""
+    types = [tensor((2, 4, queries, 24)), tensor((2, 2, 37, 24), dtype), tensor((2, 2, 37, 24), dtype), tensor((2, 2, 37, 1))]
+
+    def build(b: GraphBuilder, q: Value, k: Value, v: Value, scales: Value) -> Value:
+        keys, values = (b.call("mul", b.call("cast", x, dtype=DType.FLOAT32), scales) for x in (k, v))
+        return b.call("attention", q, keys, values, scale=0.2)
+
+    return region(types, build)
+
+
+@pytest.mark.parametrize("dtype", [DType.INT8, DType.BFLOAT16, DType.FLOAT16])
+def test_few_queries_read_keys_and_values_in_fewer_bits(dtype: DType) -> None:
+    check(TEMPLATE, decoded(1, dtype), all_configs=True)
+    check(TEMPLATE, decoded(7, dtype), threads=2)
+    assert not TEMPLATE.takes(decoded(8, dtype))
 
 
 def test_keys_that_are_computed_are_not_taken() -> None:
