@@ -11,6 +11,8 @@ from ..space import Config, Space
 from ..task import Task
 from ..template import LoweredKernel, Template
 from .encoded_product import EncodedProduct
+from .encoded_lookup import LookupLowering
+from .encoded_panels import PanelLowering
 from .encoded_registers import RegisterLowering
 
 
@@ -26,10 +28,10 @@ class EncodedMatmul(Template):
         return True
 
     def space(self, task: Task) -> Space:
-        choices = (("rows", (1, 2, 4, 8)), ("vectors", (1, 2, 4, 8)))
-        return Space(self.name, choices, Config.of(self.name, {"rows": 1, "vectors": 4}))
+        choices = (("algorithm", (0, 1, 2)), ("block_depth", (0,64,256,384,1 << 20)), ("rows", (1, 2, 3,4,6, 8)), ("vectors", (1, 2, 4, 8)))
+        return Space(self.name, choices, Config.of(self.name, {"algorithm": 0, "rows": 1, "vectors": 4, "block_depth": 1<<20}))
 
     def lower(self, task: Task, config: Config) -> LoweredKernel:
         if config not in self.space(task):
             raise LoweringError(f"config {config} is not in the space of this task; take one of Template.space(task).configs")
-        return RegisterLowering(task, config).lower()
+        return (RegisterLowering, PanelLowering, LookupLowering)[config["algorithm"]](task, config).lower()

@@ -7,13 +7,12 @@ accounts for the constant zero point of all codes and for inverted bits.
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..emit import Emitter, Expr, index
 from ..space import Config
 from ..task import Task
 from ..template import LoweredKernel
 from ..weight_format import CHUNK, CodeKind
+from ..weight_packing import Arrangement
 from .encoded_codes import arrangement_of
 from .encoded_product import EncodedKernel, EncodedProduct, GroupNumbers
 from .encoded_rows import RowPlan, StagedRows
@@ -25,16 +24,12 @@ _CHAINS = 8
 """Sums at once, at least, so that none waits for its predecessor."""
 
 
-def row_plan(problem: EncodedProduct, panel: int) -> RowPlan:
-    """What this kernel needs of the rows."""
-    return RowPlan(problem.rows, problem.block(panel), digits=problem.format.kind is CodeKind.INTEGER)
-
-
 class RegisterLowering:
     """One kernel in the making; knobs ``rows`` and ``vectors``."""
 
     def __init__(self, task: Task, config: Config) -> None:
         problem = EncodedProduct.of(task)
+        self.target = task.target
         self.plan = self._plan(problem, config["vectors"] * task.target.vector_lanes)
         self.frame = EncodedKernel(task, problem, config["vectors"], self._arrangement(problem), self.plan.size)
         self.emitter, self.vectors = self.frame.emitter, self.frame.vectors
@@ -44,9 +39,10 @@ class RegisterLowering:
         self.parallel = useful_threads(task.target, task.threads, problem.product.flops, problem.product.bytes_moved)
 
     def _plan(self, problem: EncodedProduct, panel: int) -> RowPlan:
-        return row_plan(problem, panel)
+        """What this kernel needs of the rows."""
+        return RowPlan(problem.rows, problem.block(panel), digits=problem.format.kind is CodeKind.INTEGER)
 
-    def _arrangement(self, problem: EncodedProduct) -> Any:
+    def _arrangement(self, problem: EncodedProduct) -> Arrangement:
         return arrangement_of(problem.format)
 
     def lower(self) -> LoweredKernel:
@@ -76,14 +72,14 @@ class RegisterLowering:
 
     def _products(self, start: Expr, row: Expr, rows: int, span: Expr) -> list[list[Expr]]:
         """The sums of the products of a span and what they start from, for each row a vector for each of the panel."""
-        emitter, vectors, block = self.emitter, self.vectors, self.frame.block
+        emitter, block = self.emitter, self.frame.block
         sums = self._opened_sums(rows, row, span)
         with emitter.loop(block.span, name="chunk", start=emitter.bind(emitter.simplify(span * block.span), "first")) as chunk:
             self._chunk(sums, emitter.bind(start + chunk * block.chunk_words, "words"), chunk, row, rows)
-        return [
-            [sum_of(vectors, [sums.load(part, step, vector) for part in range(sums.parts)]) for vector in range(self.frame.count)]
-            for step in range(rows)
-        ]
+        return [[self._total(sums, step, vector, row, span) for vector in range(self.frame.count)] for step in range(rows)]
+
+    def _total(self, sums: Sums, step: int, vector: int, row: Expr, span: Expr) -> Expr:
+        return sum_of(self.vectors, [sums.load(part, step, vector) for part in range(sums.parts)])
 
     def _opened_sums(self, rows: int, row: Expr, span: Expr) -> Sums:
         """As many sums as keep the processor busy; the first of each column starts from what the plan says."""

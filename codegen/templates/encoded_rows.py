@@ -158,12 +158,13 @@ class StagedRows:
         entries = np.arange(1 << plan.subset)
         held = self._held(np.concatenate([entries >> bit & 1 for bit in range(plan.subset)]).astype(np.float32))
         with emitter.loop(plan.block.chunks, name="chunk") as chunk:
+            place = self.table_place(row, chunk)
             for number in range(plan.lookups):
                 table = vectors.constant(0.0)
                 for bit in range(min(plan.subset, CHUNK - number * plan.subset)):
                     activation = vectors.everywhere(self._buffer, start + chunk * CHUNK + (number * plan.subset + bit))
                     table = vectors.fused(activation, vectors.load(held, bit << plan.subset), table)
-                vectors.store(self._buffer, self._table_place(row, chunk, number), table)
+                vectors.store(self._buffer, place + (number << plan.subset), table)
 
     def _held(self, numbers: np.ndarray) -> Any:
         """A buffer on the stack that holds constants."""
@@ -188,13 +189,15 @@ class StagedRows:
         """The sum of a span's activations, in every lane."""
         return self._vectors.everywhere(self._buffer, self.plan.sums_at + row * self.plan.span_stride + span)
 
-    def table(self, row: Expr | int, chunk: Expr, number: int) -> Expr:
-        """The vector that is the table of subset ``number`` of a chunk."""
-        return self._vectors.load(self._buffer, self._table_place(row, chunk, number))
-
-    def _table_place(self, row: Expr | int, chunk: Expr, number: int) -> Expr:
+    def table_place(self, row: Expr, chunk: Expr) -> Expr:
+        """Where the tables of a chunk lie."""
         plan = self.plan
-        return plan.tables_at + row * plan.table_stride + (chunk * plan.lookups + number) * (1 << plan.subset)
+        place = plan.tables_at + row * plan.table_stride + chunk * (plan.lookups << plan.subset)
+        return self._emitter.bind(self._emitter.simplify(place), "tables")
+
+    def table(self, place: Expr, number: int) -> Expr:
+        """The vector that is table ``number`` from ``place`` on."""
+        return self._vectors.load(self._buffer, place + (number << self.plan.subset))
 
     def _digit_place(self, row: Expr | int, k: Expr) -> Expr:
         return self.plan.digits_at + row * self.plan.depth + k
