@@ -1,15 +1,17 @@
 """Encoded weights of matrix products as kernels read them: panels of columns, each one block of memory that is read from start to end.
 
 A block holds the codes of a panel along its depth, :data:`CHUNK` at a time, then the scales of its groups, then their zero points. The
-codes of a chunk are ``bits`` words of 32 bits for each column, in one of four arrangements:
+codes of a chunk are ``bits`` words of 32 bits for each column, in one of these arrangements:
 
 - digits: a word holds as many whole codes as fit, the first one lowest; what is left of the words of a chunk holds the rest of its codes.
   Where codes fill the words, the highest bit is inverted: words are signed to a processor that converts them.
 - indices: the same with the bits as they are.
+- nibbles: 8 columns with 8 codes of 4 bits each are 32 bytes, in which two columns of 4 stand one behind the other in the two halves of a
+  register: byte 16 h + 4 k + c holds codes k and k + 4 of column 4 h + c, the first one in the lower half of the byte.
 - halves: pairs of codes of 8 bits as numbers of 16 bits, the first one lowest.
 - planes: word b holds bit b of every code of the chunk, the first one lowest.
 
-A table of codes stands before the first block.
+A table of codes stands before the first block; with nibbles as byte 0 of all its numbers, then byte 1 and so on, each twice.
 """
 
 from __future__ import annotations
@@ -29,6 +31,9 @@ from .weight_format import CHUNK, CodeKind, WeightFormat, weight_format
 LINE = 16
 """Words of 32 bits in a cache line, to which every part of a block is rounded up."""
 TABLE_WORDS = LINE
+BYTE_TABLE_WORDS = 2 * LINE
+NIBBLE_ENTRIES = 16
+NIBBLE_COLUMNS = 8
 _SPAN = 8
 _ONE = 127
 """The e8m0 code of the scale 1."""
@@ -41,6 +46,7 @@ class Arrangement(enum.Enum):
 
     DIGITS = "digits"
     INDICES = "indices"
+    NIBBLES = "nibbles"
     HALVES = "halves"
     PLANES = "planes"
 
@@ -71,7 +77,9 @@ class PackedWeight(ConstantForm):
 
     def header(self, type: TensorType) -> int:
         """Words before the first block."""
-        return TABLE_WORDS if self.format(type).tabulated else 0
+        if not self.format(type).tabulated:
+            return 0
+        return BYTE_TABLE_WORDS if self.arrangement is Arrangement.NIBBLES else TABLE_WORDS
 
     def words(self, type: TensorType) -> int:
         """Words of a whole weight."""
@@ -157,6 +165,9 @@ class _Packing:
             shape = (1, -1) if self.form.columns_axis == 0 else (-1, 1)
             parts = {CODES: np.arange(entries, dtype=np.uint8).reshape(shape), SCALES: np.full((1, 1), _ONE, np.uint8)}
             numbers = self.constant.scheme.decode(parts).reshape(-1)
+        if self.form.arrangement is Arrangement.NIBBLES:
+            planes = np.resize(numbers, NIBBLE_ENTRIES).astype(np.float32).view(np.uint8).reshape(NIBBLE_ENTRIES, 4).T
+            return np.ascontiguousarray(np.repeat(planes[:, None], 2, axis=1)).reshape(-1).view(np.uint32)
         # Twice, if there is room: an instruction that looks among 16 entries does not mind the bit above an index of 3.
         return np.resize(numbers, TABLE_WORDS).astype(np.float32).view(np.uint32)
 
@@ -233,6 +244,7 @@ def arranged(chunks: np.ndarray, form: WeightFormat, arrangement: Arrangement) -
     arrange = {
         Arrangement.DIGITS: _digits,
         Arrangement.INDICES: _indices,
+        Arrangement.NIBBLES: _nibbles,
         Arrangement.HALVES: _halves,
         Arrangement.PLANES: _planes,
     }[arrangement]
@@ -258,6 +270,14 @@ def _indices(chunks: np.ndarray, form: WeightFormat) -> np.ndarray:
         for word in range(bits):
             words[:, word] |= (rest >> np.uint32(left * word) & np.uint32((1 << left) - 1)) << np.uint32(bits * count)
     return words
+
+
+def _nibbles(chunks: np.ndarray, form: WeightFormat) -> np.ndarray:
+    count, _, panel = chunks.shape
+    # [chunk, step of 8 codes, half of the byte, code, vector, half of the register, column]
+    split = chunks.reshape(count, CHUNK // 8, 2, 4, panel // NIBBLE_COLUMNS, 2, NIBBLE_COLUMNS // 2)
+    both = split[:, :, 0] | split[:, :, 1] << np.uint8(4)
+    return np.ascontiguousarray(both.transpose(0, 1, 3, 4, 2, 5)).reshape(-1).view(np.uint32)
 
 
 def _halves(chunks: np.ndarray, form: WeightFormat) -> np.ndarray:

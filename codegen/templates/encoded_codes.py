@@ -22,9 +22,12 @@ from tvm import tirx
 
 from ..emit import Emitter, Expr, ramp
 from ..target import Target
-from ..weight_format import CHUNK, WeightFormat
-from ..weight_packing import Arrangement, digits_per_word
+from ..weight_format import CHUNK, CodeKind, WeightFormat
+from ..weight_packing import NIBBLE_COLUMNS, NIBBLE_ENTRIES, Arrangement, digits_per_word
 from .vectors import Vectors
+
+_BYTES = 32
+"""Of a vector in which bytes are looked up."""
 
 
 def digit_places(bits: int) -> list[tuple[int, int]]:
@@ -144,6 +147,43 @@ class Indices(_Words):
         return [self._lookup.at(self._word(word, vector), self.form.bits * digit) for vector in range(self.count)]
 
 
+class Nibbles(Codes):
+    """Indices of 4 bits that are looked up byte by byte, 32 bytes at a time: four bytes of 32 numbers are interleaved to these numbers."""
+
+    element = "int8"
+
+    def __init__(self, emitter: Emitter, target: Target, form: WeightFormat, words: Any, count: int) -> None:
+        super().__init__(emitter, target, form, words, count)
+        self._tables = [self.vectors.load(words, place * _BYTES, _BYTES) for place in range(4)]
+
+    def open(self, at: Expr) -> None:
+        self._at = at * 4
+
+    def numbers(self, position: int) -> Sequence[Expr]:
+        vectors = self.vectors
+        step, number = divmod(position, 8)
+        if number == 0:
+            first = self._at + step * self.count * _BYTES
+            self._codes = [vectors.load(self.words, first + vector * _BYTES, _BYTES) for vector in range(self.count)]
+        if number % 4 == 0:
+            self._found = [self._looked_up(codes, 4 * (number // 4)) for codes in self._codes]
+        return [found[number % 4] for found in self._found]
+
+    def _looked_up(self, codes: Expr, place: int) -> list[Expr]:
+        """Four vectors of numbers, for the codes in the half of each byte that begins with bit ``place``."""
+        vectors = self.vectors
+        if place:
+            # There is no shift of bytes: what words bring in from their neighbours is masked away.
+            codes = vectors.reinterpreted(vectors.shifted(vectors.reinterpreted(codes, "int32"), place), "int8")
+        indices = vectors.masked(codes, 15)
+        parts = [vectors.bytes_looked_up(table, indices) for table in self._tables]
+        found = []
+        for upper in (False, True):
+            low, high = (vectors.interleaved(parts[part], parts[part + 1], upper=upper) for part in (0, 2))
+            found += [vectors.reinterpreted(vectors.interleaved(low, high, upper=half), "float32") for half in (False, True)]
+        return found
+
+
 class Halves(Codes):
     """Floats of 8 bits, by way of the floats of 16 bits with the same leading digits; ``numbers`` lack the format's factor."""
 
@@ -198,8 +238,8 @@ def lookup_width(target: Target) -> int:
     return 8 if target.vector_lanes == 8 and "avx2" in target.features else 0
 
 
-def arrangement_of(form: WeightFormat) -> Arrangement:
+def arrangement_of(form: WeightFormat, target: Target) -> Arrangement:
     """How codes lie that are read one by one."""
-    from ..weight_format import CodeKind
-
+    if form.tabulated == NIBBLE_ENTRIES and lookup_width(target) == NIBBLE_COLUMNS:
+        return Arrangement.NIBBLES
     return {CodeKind.INTEGER: Arrangement.DIGITS, CodeKind.INDEX: Arrangement.INDICES, CodeKind.FLOAT: Arrangement.HALVES}[form.kind]

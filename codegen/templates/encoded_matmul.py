@@ -28,7 +28,7 @@ class EncodedMatmul(Template):
         return True
 
     def space(self, task: Task) -> Space:
-        choices = (("algorithm", (0, 1, 2)), ("block_depth", (0,64,256,384,1 << 20)), ("rows", (1, 2, 3,4,6, 8)), ("vectors", (1, 2, 4, 8)))
+        choices = (("algorithm", (0, 1, 2)), ("block_depth", (0,64,256,384,512,1 << 20)), ("rows", (1, 2, 3,4,6, 8,12)), ("vectors", (1, 2, 3,4, 8)))
         return Space(self.name, choices, Config.of(self.name, {"algorithm": 0, "rows": 1, "vectors": 4, "block_depth": 1<<20}))
 
     def lower(self, task: Task, config: Config) -> LoweredKernel:

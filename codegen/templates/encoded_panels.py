@@ -46,7 +46,7 @@ class PanelLowering:
         self.decoded_size = self.block * CHUNK * self.panel
         self.sums_size = problem.rows * self.panel if self.blocks > 1 else 0
         workspace = rows_size + self.parallel * (self.decoded_size + self.sums_size)
-        self.frame = EncodedKernel(task, problem, config["vectors"], arrangement_of(problem.format), workspace)
+        self.frame = EncodedKernel(task, problem, config["vectors"], arrangement_of(problem.format, task.target), workspace)
         self.emitter, self.vectors = self.frame.emitter, self.frame.vectors
         self.groups = GroupNumbers(self.frame)
         kernel = self.frame.kernel

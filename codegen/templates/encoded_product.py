@@ -14,7 +14,7 @@ from ..task import Task
 from ..template import LoweredKernel
 from ..weight_format import WeightFormat, weight_format
 from ..weight_packing import Arrangement, PackedWeight, PanelBlock
-from .encoded_codes import Codes, Digits, Halves, Indices, Plain
+from .encoded_codes import Codes, Digits, Halves, Indices, Nibbles, Plain
 from .matmul_geometry import Product
 from .region import AnchoredRegion, Epilogue, broadcast_row
 from .register_tile import RegisterTile
@@ -103,6 +103,9 @@ class EncodedKernel:
             case Arrangement.INDICES:
                 table = self.kernel.words_as(self.problem.weight, "float32")
                 return Indices(self.emitter, self.target, self.block.format, self.words, self.count, table)
+            case Arrangement.NIBBLES:
+                words = self.kernel.words_as(self.problem.weight, Nibbles.element)
+                return Nibbles(self.emitter, self.target, self.block.format, words, self.count)
         kind = Digits if digits else Plain
         return kind(self.emitter, self.target, self.block.format, self.words, self.count)
 

@@ -43,7 +43,7 @@ class RegisterLowering:
         return RowPlan(problem.rows, problem.block(panel), digits=problem.format.kind is CodeKind.INTEGER)
 
     def _arrangement(self, problem: EncodedProduct) -> Arrangement:
-        return arrangement_of(problem.format)
+        return arrangement_of(problem.format, self.target)
 
     def lower(self) -> LoweredKernel:
         emitter, frame = self.emitter, self.frame
