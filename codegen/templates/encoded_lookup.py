@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from ..emit import Expr
 from ..target import Target
-from ..weight_format import CodeKind
 from ..weight_packing import Arrangement
 from .encoded_codes import lookup_width
 from .encoded_product import EncodedProduct
@@ -23,15 +22,6 @@ from .encoded_rows import RowPlan
 def subset_of(target: Target) -> int:
     """Activations whose subsets number the lanes of a vector; 0 where no instruction looks up among these."""
     return max(lookup_width(target).bit_length() - 1, 0)
-
-
-def can_look_up(problem: EncodedProduct, target: Target) -> bool:
-    """Whether codes are sums of bits, and the target looks up."""
-    return problem.format.kind is CodeKind.INTEGER and problem.format.bits <= MOST_BITS and subset_of(target) > 0
-
-
-MOST_BITS = 4
-"""Planes above which looking up takes longer by far."""
 
 
 class LookupLowering(RegisterLowering):
