@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .codegen.precision import FP32_THROUGHOUT, Precision
 from .codegen.target import Kind, Target
 from .codegen.task import Numerics
 from .collection import collection_paused
@@ -42,7 +43,7 @@ def compile(
     example_kwargs: Mapping[str, Any] | None = None,
     dynamic_shapes: Any = None,
     target: str | Target = "cpu",
-    precision: str = "fp32",
+    precision: str | Mapping[str, str] = "fp32",
     tolerance: float | None = None,
     calibration: Any = None,
     sparsity: str | None = "auto",
@@ -64,18 +65,23 @@ def compile(
     ``database`` is a tuning database (see :func:`tune`) or JSON lines exported from one, ``threads`` bounds the threads of a call
     (default: all cores of the target). ``progress`` is told (kernels done, kernels in all, label).
 
-    ``precision``, ``tolerance``, ``calibration``, ``sparsity`` and ``memory_budget`` have only their defaults in this version.
+    ``precision`` is a mode in which weights are stored, such as ``"w8"``, ``"w4"`` or ``"mxfp4"`` (``docs/precision.md`` lists them), or a
+    dict from module path to mode (as text: ``"decoder=w4,decoder.head=w8"``): a path stands for the module and what is inside it, ``*`` in
+    it for any characters, and the longest that fits a layer wins. Layers that none fits are computed in fp32.
+
+    ``tolerance``, ``calibration``, ``sparsity`` and ``memory_budget`` have only their defaults in this version.
 
     Raises OptionError and TargetError (arguments), ExportError (the model), and if ``strict`` UnsupportedOpError (the model), LoweringError
     and BuildError (code generation).
     """
-    _require_default("precision", precision, "fp32", "compute in fp32")
     _require_default("tolerance", tolerance, None, "leave it out: fp32 programs are always within PyTorch's own rounding")
-    _require_default("calibration", calibration, None, "leave it out: fp32 programs need none")
+    _require_default("calibration", calibration, None, "leave it out: no mode needs any")
     _require_default("memory_budget", memory_budget, None, "leave it out")
     if sparsity not in ("auto", None):
         _require_default("sparsity", sparsity, "auto", "leave it out: weights are computed with as dense ones")
-    options = check_options(target=target, threads=threads, nonfinite=nonfinite, database=database, strict=strict, progress=progress)
+    options = check_options(
+        target=target, threads=threads, nonfinite=nonfinite, database=database, strict=strict, progress=progress, precision=precision
+    )
     name = getattr(model, "__name__", type(model).__name__)
 
     initial: dict[str, Constant] = {}
@@ -106,11 +112,12 @@ def tune(
     rpc: str | None = None,
     rpc_key: str | None = None,
     cost_model: str | os.PathLike[str] | None = None,
+    precision: str | Mapping[str, str] = "fp32",
 ) -> TuningResult:
     """Measures kernel configs of ``model`` and records them in ``database``, for ``compile(..., database=...)`` to use.
 
     ``trials`` is how many configs are measured per kernel on average, ``seconds`` bounds the whole job. Ctrl-C ends it early; what
-    was measured is kept, and repeating the call goes on from there.
+    was measured is kept, and repeating the call goes on from there. ``precision`` is that of the compilation to come.
 
     Kernels are measured on this machine, or on machines of ``target``: the nodes of a Ray cluster (``cluster="ray"`` or
     ``"ray=ADDRESS"``), or the devices that an RPC tracker knows (``rpc="HOST:PORT"``) under ``rpc_key``. Raises DeviceUnavailableError
@@ -131,6 +138,7 @@ def tune(
         rpc_key=rpc_key,
         cost_model=cost_model,
         progress=progress,
+        precision=precision,
     )
 
 
@@ -149,6 +157,7 @@ def tune_models(
     rpc_key: str | None = None,
     cost_model: str | os.PathLike[str] | None = None,
     progress: Callable[[TuningProgress], None] | None = None,
+    precision: str | Mapping[str, str] = "fp32",
 ) -> TuningResult:
     """:func:`tune` for several models in one job, each with its example inputs and keyword arguments.
 
@@ -158,7 +167,7 @@ def tune_models(
     from .autotune.places import measurer_at
     from .costmodel import load_cost_model
 
-    options = check_options(target=target, threads=threads, nonfinite=nonfinite)
+    options = check_options(target=target, threads=threads, nonfinite=nonfinite, precision=precision)
     if options.target.kind is not Kind.CPU:
         raise OptionError(
             f"kernels for '{options.target}' cannot be measured by this version of mlc, only those for 'cpu'; compile without tuning: "
@@ -186,11 +195,15 @@ def estimate(
     example_kwargs: Mapping[str, Any] | None = None,
     target: str | Target = "cpu",
     threads: int | None = None,
+    precision: str | Mapping[str, str] = "fp32",
 ) -> Estimate:
-    """The roofline of ``model``: the least time that ``target`` needs for each operation, and what bounds it. Compiles nothing."""
+    """The roofline of ``model``: the least time that ``target`` needs for each operation, and what bounds it. Compiles nothing.
+
+    Weights of lower ``precision`` count with the bytes of their codes and scales.
+    """
     from .costmodel import estimate as estimate_graph
 
-    options = check_options(target=target, threads=threads)
+    options = check_options(target=target, threads=threads, precision=precision)
     lowered = lower_model(model, _as_tuple(example_inputs), dict(example_kwargs or {}), options)
     return estimate_graph(lowered.graph, options.target, options.threads)
 
@@ -206,6 +219,7 @@ class Options:
     target: Target
     threads: int
     numerics: Numerics = Numerics.FAST
+    precision: Precision = FP32_THROUGHOUT
     database: Path | None = None
     strict: bool = False
     pipeline: Pipeline | None = None
@@ -238,13 +252,16 @@ def compile_program(
     ``initial`` holds the first contents of the model's states as its first program has them, and is completed with those of this program:
     when a further one is compiled, a call may have changed them.
 
-    Raises ExportError, and with ``options.strict`` UnsupportedOpError (the model), LoweringError or BuildError (code generation) or
-    PassError (a fault of mlc).
+    Raises OptionError (a precision for a module that there is not), ExportError, and with ``options.strict`` UnsupportedOpError (the
+    model), LoweringError or BuildError (code generation) or PassError (a fault of mlc).
     """
     with collection_paused():
         from .frontend import export_model
+        from .frontend.location import module_paths
 
-        return compile_exported(export_model(model, args, kwargs, dynamic_shapes), options, name=name, initial=initial)
+        exported = export_model(model, args, kwargs, dynamic_shapes)
+        options.precision.check_modules(module_paths(exported.program.graph))
+        return compile_exported(exported, options, name=name, initial=initial)
 
 
 def compile_exported(exported: Exported, options: Options, *, name: str = "model", initial: dict[str, Constant] | None = None) -> Callee:
@@ -338,6 +355,7 @@ def pass_context(options: Options) -> Context:
         target=options.target,
         threads=options.threads,
         numerics=options.numerics,
+        precision=options.precision,
         cost=CostOracle(options.target, options.threads, numerics=options.numerics),
         evaluator=interpret,
         takes=functools.partial(template_takes, kind=options.target.kind),
@@ -359,6 +377,7 @@ def check_options(
     database: str | os.PathLike[str] | None = None,
     strict: bool = False,
     progress: Progress | None = None,
+    precision: str | Mapping[str, str] = "fp32",
 ) -> Options:
     """The options of a compilation; OptionError or TargetError for a value that makes no sense."""
     facts = target if isinstance(target, Target) else Target.parse(target)
@@ -368,7 +387,15 @@ def check_options(
         numerics = Numerics(nonfinite)
     except ValueError:
         raise OptionError(f"nonfinite={nonfinite!r} is unknown; use 'fast' or 'strict'") from None
-    return Options(facts, threads or facts.threads, numerics, Path(database) if database is not None else None, strict, progress=progress)
+    return Options(
+        facts,
+        threads or facts.threads,
+        numerics,
+        Precision.of(precision),
+        Path(database) if database is not None else None,
+        strict,
+        progress=progress,
+    )
 
 
 def _require_default(name: str, value: Any, default: Any, remedy: str) -> None:
