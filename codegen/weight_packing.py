@@ -300,4 +300,3 @@ def plane_codes(unsigned: np.ndarray, form: WeightFormat) -> np.ndarray:
     if form.storage == "ternary":
         return np.array([2, 0, 1, 0], np.uint8)[unsigned]
     return (unsigned.astype(np.int16) + form.least).astype(np.uint8)
-

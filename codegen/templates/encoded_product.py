@@ -178,4 +178,3 @@ class GroupNumbers:
         place = (start + frame.block.zeros_at) * (4 // self._zero_bytes) + (group * frame.count + vector) * frame.lanes
         held = vectors.load(self._zeros, frame.emitter.simplify(place))
         return held if self._zero_bytes == 4 else vectors.converted(vectors.widened(held))
-
