@@ -26,7 +26,7 @@ from ..errors import LoweringError
 from ..ir import Constant, EncodedConstant, TensorType
 from ..ir.encodings.scheme import CODES, SCALES
 from .constant_layout import ConstantForm, register_form
-from .weight_format import CHUNK, CodeKind, WeightFormat, weight_format
+from .weight_format import CHUNK, WeightFormat, weight_format
 
 LINE = 16
 """Words of 32 bits in a cache line, to which every part of a block is rounded up."""

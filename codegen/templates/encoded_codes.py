@@ -18,9 +18,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from tvm import tirx
 
-from ..emit import Emitter, Expr, ramp
+from ..emit import Emitter, Expr
 from ..target import Target
 from ..weight_format import CHUNK, CodeKind, WeightFormat
 from ..weight_packing import NIBBLE_COLUMNS, NIBBLE_ENTRIES, Arrangement, digits_per_word

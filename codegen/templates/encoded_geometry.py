@@ -1,7 +1,7 @@
 """Kernels of encoded weights as schedules: which there are to choose from, and what each costs.
 
-The costs of instructions are cycles for a vector, fitted to measurements of single kernels on one core of a Zen 3 whose weights lie in a cache;
-``benchmarks/encoded.py`` repeats the comparison of the ways to compute a product.
+The costs of instructions are cycles for a vector, fitted to measurements of single kernels on one core of a Zen 3 whose weights lie in a
+cache; ``benchmarks/encoded.py`` repeats the comparison of the ways to compute a product.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _MOST_ROWS = 8
 _PANEL_SHARE = 0.5
 """Of the second-level cache, for a block of decoded numbers."""
 
-_DECODE = {CodeKind.INTEGER: 0.55, CodeKind.FLOAT: 1.65, CodeKind.INDEX: 1.65}
+_DECODE = {CodeKind.INTEGER: 0.75, CodeKind.FLOAT: 1.9, CodeKind.INDEX: 1.9}
 """A vector of numbers from codes: integers as digits."""
-_DECODE_PLAINLY = 0.85
+_DECODE_PLAINLY = 0.65
 """What is added where numbers are the reference's, scaled and stored."""
-_MULTIPLY_ADD = 0.45
-_BROADCAST = 0.25
+_MULTIPLY_ADD = 0.15
+_BROADCAST = 0.4
 _SHIFT = 0.27
 _LOOK_UP = 0.93
 """A permutation and an addition."""
@@ -49,6 +49,8 @@ _SPILL = 0.05
 """By how much each register beyond those there are slows a kernel down."""
 _STAGE = 0.5
 """An activation as a digit."""
+_TABULATE = 0.6
+"""An activation's share of the tables."""
 _HIDDEN = 0.05
 """Of arithmetic, what memory does not hide: among equals, the kernel that computes least is best."""
 
@@ -163,5 +165,5 @@ class Geometry:
             return 0.0
         size = self.problem.rows * self._steps()
         share = self.parallel if self.problem.rows > 1 else 1
-        tables = (_MULTIPLY_ADD + _BROADCAST) * self.target.vector_lanes / 8 if algorithm is Algorithm.LOOKUP else 0.0
+        tables = _TABULATE * self.target.vector_lanes / 8 if algorithm is Algorithm.LOOKUP else 0.0
         return size * (_STAGE + tables) / share
