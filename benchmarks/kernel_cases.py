@@ -23,8 +23,8 @@ class Case:
     """One kernel: a region, and which of its inputs are weights.
 
     ``arithmetic`` is what to count instead of the graph's own FLOPs. With ``streamed`` weights each call reads others, so that they come
-    from memory as those of a whole model do. Not ``checkable`` is what a float64 interpretation has no memory for. ``known`` are inputs that
-    are not random numbers, by position.
+    from memory as those of a whole model do. Not ``checkable`` is what a float64 interpretation has no memory for. ``known`` are, by
+    position, inputs that are not random numbers.
     """
 
     name: str

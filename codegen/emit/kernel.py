@@ -56,9 +56,9 @@ class Kernel:
     """A kernel under construction for the region ``graph``.
 
     Parameters are the graph's inputs, its outputs, a workspace of ``workspace_bytes`` if that is not zero, then the value of each
-    symbol of the graph. ``layouts`` says of inputs that are stored otherwise than their type says (packed constants) how, ``words`` of those
-    that are stored in a form of the kernel's own how many words of 32 bits there are: their buffers are of int32. Outputs in ``streamed``
-    (of fp32) are stored past the caches. Emit statements through ``emitter``, then take :meth:`finish`.
+    symbol of the graph. ``layouts`` says of inputs that are stored otherwise than their type says (packed constants) how, ``words`` of
+    those that are stored in a form of the kernel's own how many words of 32 bits there are: their buffers are of int32. Outputs in
+    ``streamed`` (of fp32) are stored past the caches. Emit statements through ``emitter``, then take :meth:`finish`.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""Products of few rows with an encoded weight by looking up sums of activations, instead of multiplying (Wei et al., "T-MAC: CPU Renaissance
-via Table Lookup for Low-Bit LLM Deployment on Edge", 2024; Mo et al., "LUT Tensor Core", 2025).
+"""Products of few rows with an encoded weight by looking up sums of activations, instead of multiplying (Wei et al., "T-MAC: CPU
+Renaissance via Table Lookup for Low-Bit LLM Deployment on Edge", 2024; Mo et al., "LUT Tensor Core", 2025).
 
-The bits of codes lie in planes. Some neighbouring bits of a plane number a subset of as many activations, whose sum stands in a table that is
-computed once for all columns; a vector register holds the table, and one instruction looks up the sums for as many columns as it has lanes.
+The bits of codes lie in planes. Some neighbouring bits of a plane number a subset of as many activations, whose sum stands in a table that
+is computed once for all columns; a vector register holds the table, and one instruction looks up sums for as many columns as it has lanes.
 The sums of each plane are multiplied by what its bit is worth at the end of a span, which for ternary numbers is 1 and -1. Tables are of
 fp32 and hold all subsets: with sums that are rounded no differently than those of products, the result is as good as theirs. Tables of half
 the size, of sums and differences, need a bit for the sign and three more instructions for it, which take longer than the lookups saved.

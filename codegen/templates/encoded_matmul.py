@@ -1,4 +1,4 @@
-"""Matrix products and linear layers whose constant weight is stored as codes: matvecs of decoders, and everything else with such a weight."""
+"""Matrix products and linear layers whose constant weight is stored as codes: matvecs of decoders, and all else with such a weight."""
 
 from __future__ import annotations
 

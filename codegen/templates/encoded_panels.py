@@ -1,8 +1,8 @@
 """Products of many rows with an encoded weight: a block of a panel becomes numbers once, in the workspace, for all rows.
 
 Each thread takes some panels of columns. It decodes a block of the depth of a panel, walks over all rows with it in register tiles, as
-:mod:`.matmul` does with a dense panel, and goes on to the next block; the tiles are added up in the workspace. The decoded numbers are those
-of the encoding's reference, to the last bit, so that infinities and NaN among the activations do what they would with a dense weight.
+:mod:`.matmul` does with a dense panel, and goes on to the next block; the tiles are added up in the workspace. The decoded numbers are
+those of the encoding's reference, to the last bit, so that infinities and NaN among the activations do what they would with a dense weight.
 """
 
 from __future__ import annotations
