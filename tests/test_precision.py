@@ -135,6 +135,31 @@ def test_dicts_reach_modules_by_pattern() -> None:
         mlc.compile(model, example_inputs=(torch.randn(3, 64),), precision={"blocks": "w4"})
 
 
+def test_embeddings_are_stored_in_8_bits_beside_a_tied_layer() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(1200, 64)
+            self.norm = nn.LayerNorm(64)
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return nn.functional.linear(self.norm(self.embedding(tokens)), self.embedding.weight)
+
+    model, tokens = Tied().eval(), torch.randint(0, 1200, (2, 5))
+    fast = mlc.compile(model, example_inputs=(tokens,), precision="w8", strict=True)
+    program = fast.report().programs[0]
+    assert {kernel.precision.strip("()") for kernel in program.kernels} == {"w8"}
+    reference = copy.deepcopy(model)
+    weight = reference.embedding.weight.detach().numpy()
+    scheme = scheme_of(MODES["w8"].weights(WeightAxes(0, 1)))
+    reference.embedding.weight.data = torch.from_numpy(scheme.decode(scheme.quantise(weight)))
+    with torch.inference_mode():
+        wanted = reference.double()(tokens)
+        assert float((fast(tokens) - wanted).norm() / wanted.norm()) < 2e-6
+    plain = mlc.compile(model, example_inputs=(tokens,), precision={"embedding": "fp32"}, strict=True)
+    assert {kernel.precision for kernel in plain.report().programs[0].kernels} == {""}
+
+
 def test_words_of_later_versions_are_refused_by_name() -> None:
     model, x = built(Block)
     for word in ("bf16", "auto"):
