@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..codegen.template import Template
 from ..codegen.templates.conv import ConvTemplate
 from ..codegen.templates.depthwise import DepthwiseTemplate
 from ..codegen.templates.matmul import MatmulTemplate
 from ..codegen.templates.registry import template_for
-from ..ir import DType, Graph, GraphBuilder, Layout, TensorType, graph_cost
+from ..ir import Constant, DType, Graph, GraphBuilder, Layout, TensorType, graph_cost
 
 _NHWC = Layout((0, 2, 3, 1))
 _ROWS, _WIDTH = 16384, 1024
@@ -23,7 +23,8 @@ class Case:
     """One kernel: a region, and which of its inputs are weights.
 
     ``arithmetic`` is what to count instead of the graph's own FLOPs. With ``streamed`` weights each call reads others, so that they come
-    from memory as those of a whole model do. Not ``checkable`` is what a float64 interpretation has no memory for.
+    from memory as those of a whole model do. Not ``checkable`` is what a float64 interpretation has no memory for. ``known`` are, by
+    position, inputs that are not random numbers.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Case:
     arithmetic: int | None = None
     streamed: bool = False
     checkable: bool = True
+    known: Mapping[int, Constant] = field(default_factory=dict)
 
     @property
     def flops(self) -> int:

@@ -27,7 +27,7 @@ from ..codegen.constant_layout import stored
 from ..codegen.space import Config
 from ..codegen.target import Target
 from ..codegen.task import Task
-from ..ir import constant_of, interpret
+from ..ir import Constant, TensorType, constant_of, interpret
 from .kernel_cases import Case, groups
 from .machine import Machine, Peaks, measure, peaks
 
@@ -72,7 +72,7 @@ def bound(case: Case, peaks: Peaks, cache: int) -> tuple[float, bool]:
 class Bench:
     """A compiled kernel with random operands."""
 
-    def __init__(self, case: Case, target: Target, config: Config | None = None, cache: int = 0) -> None:
+    def __init__(self, case: Case, target: Target, config: Config | None = None, cache: int = 0, stream: int = STREAM) -> None:
         self.case = case
         self.task = Task(case.graph, case.constants, target, target.threads)
         self.config = config or case.template.space(self.task).default
@@ -82,14 +82,14 @@ class Bench:
         self._folder = tempfile.TemporaryDirectory(prefix="mlc-bench-")
         self._function = self._load(kernel.symbol, kernel.object, kernel.workspace_bytes)
         generator = np.random.default_rng(0)
-        self._inputs = [generator.standard_normal(value.tensor.static_shape, np.float32) for value in case.graph.inputs]
+        inputs = [case.known.get(position) or _random(value.tensor, generator) for position, value in enumerate(case.graph.inputs)]
+        self._inputs = [constant.array() for constant in inputs]
         layouts = [kernel.constant_layouts.get(position, value.tensor.layout) for position, value in enumerate(case.graph.inputs)]
-        inputs = zip(case.graph.inputs, self._inputs, layouts, strict=True)
-        placed = [_aligned(stored(constant_of(array, value.tensor), layout)) for value, array, layout in inputs]
+        placed = [_aligned(stored(constant, layout)) for constant, layout in zip(inputs, layouts, strict=True)]
         self._outputs = [_aligned(np.full(value.tensor.physical_shape, np.nan, np.float32)) for value in case.graph.outputs]
         workspace = [_aligned(np.empty(kernel.workspace_bytes // 4, np.float32))] if kernel.workspace_bytes else []
-        weights = sum(placed[position].nbytes for position in case.constants)
-        copies = 1 + math.ceil(STREAM * cache / weights) if case.streamed else 1
+        self.weights = sum(placed[position].nbytes for position in case.constants)
+        copies = 1 + math.ceil(stream * cache / self.weights) if case.streamed else 1
         self._sets = [[*placed, *self._outputs, *workspace]]
         for _ in range(copies - 1):
             others = [_aligned(array) if position in case.constants else array for position, array in enumerate(placed)]
@@ -131,10 +131,14 @@ class Bench:
         return worst
 
 
+def _random(type: TensorType, generator: np.random.Generator) -> Constant:
+    return constant_of(generator.standard_normal(type.static_shape, np.float32), type)
+
+
 def _aligned(array: np.ndarray) -> np.ndarray:
     raw = np.empty(array.nbytes + 64, np.uint8)
     start = -raw.ctypes.data % 64
-    copy = raw[start : start + array.nbytes].view(np.float32).reshape(array.shape)
+    copy = raw[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy
 

@@ -11,10 +11,10 @@ from tvm.ir import PointerType, PrimType
 
 from ...errors import LoweringError
 from ...ir import Dim, DType, Graph, Layout, TensorType, Value, product
-from ..constant_layout import ConstantLayout
+from ..winograd import WinogradWeight
 from . import halves
 from .access import layout_offset
-from .emitter import Emitter, Expr, truth_as
+from .emitter import INDEX, Emitter, Expr, truth_as
 from .extent import extent_of, is_dim, size_parameter
 from .streaming import stream_store, with_stream_stores
 
@@ -56,7 +56,8 @@ class Kernel:
     """A kernel under construction for the region ``graph``.
 
     Parameters are the graph's inputs, its outputs, a workspace of ``workspace_bytes`` if that is not zero, then the value of each
-    symbol of the graph. ``layouts`` says of inputs that are stored otherwise than their type says (packed constants) how. Outputs in
+    symbol of the graph. ``layouts`` says of inputs that are stored otherwise than their type says (packed constants) how, ``words`` of
+    those that are stored in a form of the kernel's own how many words of 32 bits there are: their buffers are of int32. Outputs in
     ``streamed`` (of fp32) are stored past the caches. Emit statements through ``emitter``, then take :meth:`finish`.
     """
 
@@ -65,7 +66,8 @@ class Kernel:
         graph: Graph,
         *,
         workspace_bytes: Dim = 0,
-        layouts: Mapping[int, ConstantLayout] | None = None,
+        layouts: Mapping[int, Layout | WinogradWeight] | None = None,
+        words: Mapping[int, int] | None = None,
         streamed: Collection[int] = (),
     ) -> None:
         self.graph = graph
@@ -77,11 +79,16 @@ class Kernel:
         self._declarations: list[Any] = []
         self._layouts = dict(layouts or {})
         self.inputs: dict[Value, Any] = {}
-        self._input_layouts: dict[Value, ConstantLayout] = {}
+        self._input_layouts: dict[Value, Layout | WinogradWeight] = {}
+        self._pointers: dict[Value, Any] = {}
         for position, value in enumerate(graph.inputs):
-            layout = self._layouts.get(position, value.tensor.layout)
-            self._input_layouts[value] = layout
-            self.inputs[value] = self._parameter(f"in{position}", value.tensor, layout)
+            if words is not None and position in words:
+                self.inputs[value] = self._buffer(f"in{position}", words[position], INDEX)
+            else:
+                layout = self._layouts.get(position, value.tensor.layout)
+                self._input_layouts[value] = layout
+                self.inputs[value] = self._parameter(f"in{position}", value.tensor, layout)
+            self._pointers[value] = self._parameters[-1]
         self.outputs: list[Any] = [self._parameter(f"out{position}", value.tensor) for position, value in enumerate(graph.outputs)]
         self.workspace_bytes = workspace_bytes
         self._workspace = None
@@ -91,7 +98,9 @@ class Kernel:
     def load(self, value: Value, indices: Sequence[Expr]) -> Expr:
         """The element of a graph input at logical ``indices``, in its compute dtype."""
         type = value.tensor
-        layout = self._input_layouts[value]
+        layout = self._input_layouts.get(value)
+        if layout is None:
+            raise LoweringError(f"%{value.name} is stored in a form of the kernel's own, of which it reads no single elements")
         if not isinstance(layout, Layout):
             raise LoweringError(f"%{value.name} is stored as {layout}, which has no elements of its own")
         offset = layout_offset(layout, type.shape, indices)
@@ -118,6 +127,15 @@ class Kernel:
             raise LoweringError(f"{nbytes} bytes at {byte_offset} do not fit a workspace of {self.workspace_bytes} bytes")
         return self._view(self._workspace, "float32", extent_of(byte_offset) // 4, count, dtype, name)
 
+    def words_as(self, value: Value, dtype: str) -> Any:
+        """The buffer over an input of int32 words as elements of another ``dtype``."""
+        words = self.inputs[value]
+        count = int(words.shape[0]) * 4 // np.dtype(dtype).itemsize
+        buffer = tirx.decl_buffer((count,), dtype, name=self.emitter.fresh("words"), data_alignment=64)
+        address = tirx.reinterpret(PointerType(PrimType(dtype)), self._pointers[value])
+        self._declarations.append(tirx.DeclBuffer(buffer, data=address))
+        return buffer
+
     def finish(self) -> Any:
         """The TIR function: returns 0 after the emitted statements."""
         body = [*self._declarations, with_stream_stores(self.emitter.finish(), self._stream_widths), tirx.Return(tirx.IntImm("int32", 0))]
@@ -129,12 +147,15 @@ class Kernel:
         self._parameters.append(pointer)
         return pointer
 
-    def _parameter(self, name: str, type: TensorType, layout: ConstantLayout | None = None) -> Any:
+    def _parameter(self, name: str, type: TensorType, layout: Layout | WinogradWeight | None = None) -> Any:
         count = product((layout or type.layout).physical_shape(type.shape))
         # Symbolic ones are looked at when the program is called.
         if not is_dim(count) and count >= MOST_ELEMENTS:
             raise LoweringError(f"{type} has {count} elements; kernels address less than 2**31")
-        dtype = storage_dtype(type.dtype)
+        return self._buffer(name, count, storage_dtype(type.dtype))
+
+    def _buffer(self, name: str, count: Dim, dtype: str) -> Any:
+        """A buffer of ``count`` elements over a parameter of its own."""
         pointer = self._pointer(f"{name}_pointer", dtype)
         extent = extent_of(count) if is_dim(count) else max(count, 1)
         buffer = tirx.decl_buffer((extent,), dtype, name=name, data_alignment=64)

@@ -43,7 +43,9 @@ _GPU = (
     ("..gpu.updates", "GpuPut"),
     ("..gpu.elementwise", "GpuElementwise"),
 )
-_FAMILIES = {Kind.CPU: _LOOPS, Kind.CORTEX_M: _LOOPS, Kind.CUDA: _GPU}
+# Words are read as other numbers, which the C of microcontrollers has no form for.
+_CPU = (("encoded_matmul", "EncodedMatmul"), *_LOOPS)
+_FAMILIES = {Kind.CPU: _CPU, Kind.CORTEX_M: _LOOPS, Kind.CUDA: _GPU}
 
 
 @functools.cache

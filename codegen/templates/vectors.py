@@ -20,8 +20,8 @@ class Vectors:
         self._fused = "fma" in target.features
         self._dtype = f"float32x{self.lanes}" if self.lanes > 1 else "float32"
 
-    def load(self, buffer: Any, offset: Expr | int) -> Expr:
-        return self._bound(tirx.BufferLoad(buffer, [ramp(offset, self.lanes)]))
+    def load(self, buffer: Any, offset: Expr | int, lanes: int | None = None) -> Expr:
+        return self._bound(tirx.BufferLoad(buffer, [ramp(offset, lanes or self.lanes)]))
 
     def store(self, buffer: Any, offset: Expr | int, value: Expr) -> None:
         self._emitter.emit(tirx.BufferStore(buffer, value, [ramp(offset, self.lanes)]))
@@ -44,10 +44,111 @@ class Vectors:
             return self._bound(self.constant(factor) * a + b)
         return self._bound(tirx.call_llvm_pure_intrin(self._dtype, "llvm.fma", self.constant(factor), a, b))
 
+    def fused(self, a: Expr, b: Expr, c: Expr) -> Expr:
+        """``a * b + c``, rounded once where the target can."""
+        if not self._fused:
+            return self._bound(a * b + c)
+        return self._bound(tirx.call_llvm_pure_intrin(self._dtype, "llvm.fma", a, b, c))
+
+    def times(self, a: Expr, b: Expr) -> Expr:
+        return self._bound(a * b)
+
+    def everywhere(self, buffer: Any, offset: Expr | int) -> Expr:
+        """One element of ``buffer`` in every lane."""
+        return spread(self._bound(self._emitter.load(buffer, offset)), self.lanes)
+
+    def across(self, a: Expr) -> Expr:
+        """The sum of the lanes, one number."""
+        if self.lanes == 1:
+            return a
+        return self._bound(tirx.call_llvm_pure_intrin("float32", "llvm.vector.reduce.fadd", tirx.const(0.0, "float32"), a))
+
+    def masked(self, a: Expr, mask: int) -> Expr:
+        """The bits of integers ``a`` that are set in ``mask``."""
+        return self._bound(tirx.bitwise_and(a, _everywhere(mask, a)))
+
+    def shifted(self, a: Expr, places: int) -> Expr:
+        """Integers shifted to the right (the sign moves in), by negative ``places`` to the left."""
+        if places == 0:
+            return a
+        count = _everywhere(abs(places), a)
+        return self._bound(tirx.shift_right(a, count) if places > 0 else tirx.shift_left(a, count))
+
+    def united(self, a: Expr, b: Expr) -> Expr:
+        """The bits of ``a`` or ``b``."""
+        return self._bound(tirx.bitwise_or(a, b))
+
+    def flipped(self, a: Expr, mask: int) -> Expr:
+        """Integers with the bits of ``mask`` inverted."""
+        return self._bound(tirx.bitwise_xor(a, _everywhere(mask, a)))
+
+    def converted(self, a: Expr) -> Expr:
+        """Integers or halves as fp32."""
+        return self._bound(tirx.Cast(self._dtype, a))
+
+    def widened(self, a: Expr) -> Expr:
+        """Unsigned integers as int32."""
+        return self._bound(tirx.Cast(f"int32x{self.lanes}" if self.lanes > 1 else "int32", a))
+
+    def reinterpreted(self, a: Expr, element: str) -> Expr:
+        """The same bits as elements of another dtype."""
+        lanes = _lanes(a) * _bits(_element(a)) // _bits(element)
+        return self._bound(tirx.reinterpret(f"{element}x{lanes}" if lanes > 1 else element, a))
+
+    def where_negative(self, integers: Expr, then: Expr, otherwise: Expr) -> Expr:
+        return self._bound(tirx.Select(tirx.LT(integers, _everywhere(0, integers)), then, otherwise))
+
+    def permuted(self, table: Expr, indices: Expr) -> Expr:
+        """For each lane the lane of ``table`` that the low bits of ``indices`` number: one instruction, of 8 or 16 lanes."""
+        if self.lanes == 16:
+            return self._bound(tirx.call_llvm_pure_intrin(self._dtype, "llvm.x86.avx512.permvar.sf.512", table, indices))
+        return self._bound(tirx.call_llvm_pure_intrin(self._dtype, "llvm.x86.avx2.permps", table, indices))
+
+    def bytes_looked_up(self, table: Expr, indices: Expr) -> Expr:
+        """For each of 32 bytes the one that the low 4 bits of ``indices`` number, of the 16 in its half of ``table``; none has its high bit
+        set."""
+        return self._bound(tirx.call_llvm_pure_intrin("int8x32", "llvm.x86.avx2.pshuf.b", table, indices))
+
+    def interleaved(self, low: Expr, high: Expr, *, upper: bool) -> Expr:
+        """Of two vectors of integers in 32 bytes those of twice the width, whose low and high parts they are: from the lower halves of each
+        16 bytes, or from the upper ones."""
+        element = _element(low)
+        count = 32 // (int(element.removeprefix("int")) // 8)
+        part = count // 2
+        order = []
+        for half in range(2):
+            for position in range(part // 2):
+                place = half * part + position + (part // 2 if upper else 0)
+                order += [place, count + place]
+        mixed = self._bound(tirx.Shuffle([low, high], [tirx.IntImm("int32", place) for place in order]))
+        return self._bound(tirx.reinterpret({"int8": "int16x16", "int16": "int32x8"}[element], mixed))
+
+    def gathered(self, buffer: Any, indices: Expr) -> Expr:
+        """The elements of ``buffer`` that the lanes of ``indices`` number."""
+        return self._bound(tirx.BufferLoad(buffer, [indices]))
+
     def _bound(self, value: Expr) -> Expr:
         variable = tirx.Var(self._emitter.fresh("v"), value.ty)
         self._emitter.emit(tirx.Bind(variable, value))
         return variable
+
+
+def _everywhere(number: int, like: Expr) -> Expr:
+    """``number`` in as many lanes, of the same dtype, as ``like`` has."""
+    return spread(tirx.const(number, _element(like)), _lanes(like))
+
+
+def _lanes(value: Expr) -> int:
+    return int(value.ty.lanes) if hasattr(value.ty, "lanes") else int(str(value.ty.dtype).partition("x")[2] or 1)
+
+
+def _bits(element: str) -> int:
+    return int(element.lstrip("bfloatuin"))
+
+
+def _element(value: Expr) -> str:
+    """The dtype of one lane."""
+    return str(value.ty.dtype).partition("x")[0]
 
 
 def sum_of(vectors: Vectors, values: Sequence[Expr]) -> Expr:

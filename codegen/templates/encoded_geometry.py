@@ -1,0 +1,169 @@
+"""Kernels of encoded weights as schedules: which there are to choose from, and what each costs.
+
+The costs of instructions are cycles for a vector, fitted to measurements of single kernels on one core of a Zen 3 whose weights lie in a
+cache; ``benchmarks/encoded.py`` repeats the comparison of the ways to compute a product.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from ..target import Target
+from ..task import Numerics, Task
+from ..weight_format import CHUNK, CodeKind
+from .encoded_codes import lookup_width
+from .encoded_product import EncodedProduct
+from .tiling import EvenSplit, distinct_splits, fits_registers, panel_candidates, tile_cycles, useful_threads
+
+
+class Algorithm(enum.IntEnum):
+    """How codes meet activations; the value of the knob ``algorithm``."""
+
+    REGISTERS = 0
+    PANELS = 1
+    LOOKUP = 2
+
+
+MOST_PLANES = 4
+"""Bits of a code above which looking up takes longer by far."""
+_MOST_ROWS = 8
+"""Of a tile whose codes become numbers in registers."""
+_PANEL_SHARE = 0.5
+"""Of the second-level cache, for a block of decoded numbers."""
+
+_DECODE = {CodeKind.INTEGER: 0.75, CodeKind.FLOAT: 1.9, CodeKind.INDEX: 1.9}
+"""A vector of numbers from codes: integers as digits."""
+_DECODE_PLAINLY = 0.65
+"""What is added where numbers are the reference's, scaled and stored."""
+_MULTIPLY_ADD = 0.15
+_BROADCAST = 0.4
+_SHIFT = 0.27
+_LOOK_UP = 0.93
+"""A permutation and an addition."""
+_FINISH = 1.5
+"""The scale of a group, for each row."""
+_SPILL = 0.05
+"""By how much each register beyond those there are slows a kernel down."""
+_STAGE = 0.5
+"""An activation as a digit."""
+_TABULATE = 0.6
+"""An activation's share of the tables."""
+_HIDDEN = 0.05
+"""Of arithmetic, what memory does not hide: among equals, the kernel that computes least is best."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A product on a target with ``parallel`` threads."""
+
+    problem: EncodedProduct
+    target: Target
+    parallel: int
+    strict: bool
+
+    @staticmethod
+    def of(task: Task) -> Geometry:
+        problem = EncodedProduct.of(task)
+        product = problem.product
+        parallel = useful_threads(task.target, task.threads, product.flops, product.bytes_moved)
+        return Geometry(problem, task.target, parallel, task.numerics is Numerics.STRICT)
+
+    @property
+    def can_look_up(self) -> bool:
+        """Whether codes are sums of few bits, and the target looks up."""
+        form = self.problem.format
+        return form.kind is CodeKind.INTEGER and form.bits <= MOST_PLANES and lookup_width(self.target) > 0
+
+    def points(self, algorithm: Algorithm) -> Iterator[dict[str, int]]:
+        """The knobs of an algorithm's kernels.
+
+        Digits and sums of subsets turn an infinite activation into NaN: with strict numerics there are panels only.
+        """
+        lanes, columns, rows = self.target.vector_lanes, self.problem.product.columns, self.problem.rows
+        if algorithm is Algorithm.PANELS:
+            for tile_rows in distinct_splits(rows, max(1, self.target.vector_registers // 2)):
+                for vectors in panel_candidates(self.target, columns, rows):
+                    if fits_registers(self.target, tile_rows, vectors):
+                        for depth in self._block_depths(vectors * lanes):
+                            yield self._point(algorithm, depth, tile_rows, vectors)
+        elif not self.strict and (algorithm is Algorithm.REGISTERS or self.can_look_up):
+            whole = self.problem.block(lanes).chunks * CHUNK
+            for tile_rows in distinct_splits(rows, _MOST_ROWS):
+                for vectors in (1, 2, 4):
+                    if vectors <= max(-(-columns // lanes), 1) and self._registers(algorithm, tile_rows, vectors) <= 2 * self._available:
+                        yield self._point(algorithm, whole, tile_rows, vectors)
+
+    @staticmethod
+    def _point(algorithm: Algorithm, depth: int, rows: int, vectors: int) -> dict[str, int]:
+        return {"algorithm": int(algorithm), "block_depth": depth, "rows": rows, "vectors": vectors}
+
+    def _block_depths(self, panel: int) -> tuple[int, ...]:
+        """The whole depth, padded, or as many groups as a share of the second-level cache holds, if it does not hold them all."""
+        block = self.problem.block(panel)
+        most = int(_PANEL_SHARE * self.target.l2_bytes) // (4 * panel * CHUNK * block.span)
+        if most >= block.spans or not self.target.l2_bytes:
+            return (block.chunks * CHUNK,)
+        return (EvenSplit(block.spans, max(most, 1)).largest * block.span * CHUNK,)
+
+    @property
+    def _available(self) -> int:
+        return self.target.vector_registers
+
+    def _registers(self, algorithm: Algorithm, rows: int, vectors: int) -> int:
+        """Vector registers that the sums and the words of a tile take, and what is between them."""
+        if algorithm is Algorithm.LOOKUP:
+            return self.problem.format.bits * vectors * (rows + 1) + 2
+        return rows * vectors * max(-(-8 // (rows * vectors)), 1) + vectors + 3
+
+    def cycles(self, knobs: Mapping[str, int]) -> float:
+        """Estimated cycles of the slowest thread."""
+        algorithm = Algorithm(knobs["algorithm"])
+        vectors = knobs["vectors"]
+        block = self.problem.block(vectors * self.target.vector_lanes)
+        panels = -(-self.problem.product.columns // block.panel)
+        busiest = -(-panels // self.parallel)
+        split = EvenSplit(self.problem.rows, knobs["rows"])
+        if algorithm is Algorithm.PANELS:
+            arithmetic = self._decode_cycles(vectors) + sum(run.count * self._tile_cycles(run.size, knobs, split) for run in split.runs)
+        else:
+            arithmetic = sum(run.count * self._row_cycles(algorithm, run.size, vectors) for run in split.runs)
+        arithmetic *= busiest
+        bandwidth = self.target.memory_bandwidth / self.parallel / self.target.frequency
+        memory = busiest * block.words * 4 / bandwidth
+        return max(arithmetic, memory) + _HIDDEN * arithmetic + self._stage_cycles(algorithm)
+
+    def _steps(self) -> int:
+        """Vectors of weights in a column of vectors."""
+        return self.problem.block(self.target.vector_lanes).chunks * CHUNK
+
+    def _row_cycles(self, algorithm: Algorithm, rows: int, vectors: int) -> float:
+        """A tile of few rows against a panel."""
+        form, depth = self.problem.format, self._steps()
+        if algorithm is Algorithm.LOOKUP:
+            lookups = math.ceil(CHUNK / (lookup_width(self.target).bit_length() - 1)) / CHUNK
+            step = vectors * form.bits * lookups * (_SHIFT + _LOOK_UP * rows)
+        else:
+            step = vectors * (_DECODE[form.kind] + _MULTIPLY_ADD * rows) + _BROADCAST * rows
+        beyond = max(self._registers(algorithm, rows, vectors) - (self._available - 2), 0)
+        finish = _FINISH * rows * vectors * self.problem.block(vectors * self.target.vector_lanes).spans
+        return depth * step * (1 + _SPILL * beyond) + finish
+
+    def _decode_cycles(self, vectors: int) -> float:
+        return self._steps() * vectors * (_DECODE[self.problem.format.kind] + _DECODE_PLAINLY)
+
+    def _tile_cycles(self, rows: int, knobs: Mapping[str, int], split: EvenSplit) -> float:
+        depth = self._steps()
+        blocks = -(-depth // knobs["block_depth"])
+        return blocks * tile_cycles(self.target, rows, knobs["vectors"], depth / blocks, split.tiles + 1)
+
+    def _stage_cycles(self, algorithm: Algorithm) -> float:
+        """Of the activations, which every thread waits for."""
+        if algorithm is Algorithm.PANELS:
+            return 0.0
+        size = self.problem.rows * self._steps()
+        share = self.parallel if self.problem.rows > 1 else 1
+        tables = _TABULATE * self.target.vector_lanes / 8 if algorithm is Algorithm.LOOKUP else 0.0
+        return size * (_STAGE + tables) / share
