@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from ..ir import Layout
+from .widened import WidenedBytes
 from .winograd import WinogradWeight
 
-ConstantLayout: TypeAlias = Layout | WinogradWeight
+ConstantLayout: TypeAlias = Layout | WinogradWeight | WidenedBytes
 """Gives ``pack(array)`` of a logical array and ``physical_shape(shape)``; equal ones store equal constants alike."""
 
 
@@ -18,9 +19,19 @@ def constant_layouts_document(layouts: Mapping[int, ConstantLayout]) -> list[lis
     for position, layout in layouts.items():
         if isinstance(layout, WinogradWeight):
             document.append([position, "winograd", layout.outputs, layout.panel])
+        elif isinstance(layout, WidenedBytes):
+            document.append([position, "widened", *_layout_document(layout.layout)])
         else:
-            document.append([position, list(layout.order), [list(block) for block in layout.blocks]])
+            document.append([position, *_layout_document(layout)])
     return document
+
+
+def _layout_document(layout: Layout) -> list[Any]:
+    return [list(layout.order), [list(block) for block in layout.blocks]]
+
+
+def _layout_of(order: list[int], blocks: list[tuple[int, int]]) -> Layout:
+    return Layout(tuple(order), tuple((axis, size) for axis, size in blocks))
 
 
 def constant_layouts_of(document: list[list[Any]]) -> dict[int, ConstantLayout]:
@@ -30,7 +41,8 @@ def constant_layouts_of(document: list[list[Any]]) -> dict[int, ConstantLayout]:
         if kind == "winograd":
             outputs, panel = rest
             layouts[position] = WinogradWeight(int(outputs), int(panel))
+        elif kind == "widened":
+            layouts[position] = WidenedBytes(_layout_of(*rest))
         else:
-            (blocks,) = rest
-            layouts[position] = Layout(tuple(kind), tuple((axis, size) for axis, size in blocks))
+            layouts[position] = _layout_of(kind, *rest)
     return layouts
