@@ -15,14 +15,15 @@ from tvm import tirx
 from ...ir import DType
 from ..emit import Expr, ramp, spread
 from ..target import Target
-from .wide_instructions import DOT_BF16, DOT_BYTES, LlvmFunction, pair_products
+from .wide_instructions import DOT_BF16, DOT_BYTES, LlvmFunction, pair_products, sum_name, sum_text
 
 
 class Arithmetic(ABC):
     """Multiplies a word of ``a`` in all lanes with a vector of words of ``b``, and adds the products to sums.
 
     ``a_dtype`` is the TIR dtype of the elements of ``a`` as a tile reads them, ``b_dtype`` that of ``b`` where the kernel lays it out
-    itself, ``b_bytes`` how many a word of ``b`` takes in memory, ``temporaries`` the registers that a multiply-add needs besides its operands.
+    itself, ``b_bytes`` how many a word of ``b`` takes in memory, ``temporaries`` the registers that a multiply-add needs beside its
+    operands.
     """
 
     per_word: ClassVar[int] = 1
@@ -150,6 +151,8 @@ class PairsOfInt16(Arithmetic):
 
     def __init__(self, target: Target, stored: DType, *, narrow: bool) -> None:
         super().__init__(target)
+        # LLVM makes one instruction of both steps where there is one.
+        self._adds_apart = "avx2" in target.features and "avx512_vnni" not in target.features
         self.narrow = narrow
         self.b_dtype = stored.numpy.name if narrow else "int16"
         self.b_bytes = 2 if narrow else 4
@@ -165,7 +168,14 @@ class PairsOfInt16(Arithmetic):
 
     def multiply_add(self, word: Expr, column: Expr, total: Expr) -> Expr:
         factor = tirx.reinterpret(self._vector("int16", 2), spread(word, self.lanes))
-        return total + pair_products(self.lanes, factor, column)
+        products = pair_products(self.lanes, factor, column)
+        if not self._adds_apart:
+            return total + products
+        return tirx.call_pure_extern(self._vector("int32"), sum_name(self.lanes), total, products)
+
+    @property
+    def functions(self) -> Mapping[str, str]:
+        return {sum_name(self.lanes): sum_text(self.lanes)} if self._adds_apart else {}
 
 
 class WidenedBytes(Arithmetic):

@@ -19,7 +19,6 @@ from . import arithmetic
 from .arithmetic import Arithmetic, Fp32, PairsOfInt16
 from .region import AnchoredRegion
 
-
 _FEW_ROWS = 8
 """With so few rows, reading weights takes longer than multiplying them: bytes are then stored as bytes."""
 

@@ -1,7 +1,8 @@
 """The innermost computation of contractions: a tile of accumulators that stays in vector registers.
 
 ``rows`` output rows (matrix rows, pixels) by ``vectors`` vectors of output columns (channels) accumulate
-``a[row, r] * b[r, column]`` over a nest of reduction loops, in the words of an :class:`Arithmetic`. Words of ``a`` are broadcast, ``b`` is read in whole vectors from
+``a[row, r] * b[r, column]`` over a nest of reduction loops, in the words of an
+:class:`Arithmetic`. Words of ``a`` are broadcast, ``b`` is read in whole vectors from
 packed panels (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008).
 """
 

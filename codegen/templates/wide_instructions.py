@@ -1,7 +1,7 @@
 """Instructions that multiply several narrow numbers and add them up, by way of LLVM.
 
-TIR's vectors do not fit the operands that LLVM's functions for them take (and bfloat16 it turns into integers first), so that small functions
-over vectors of 32-bit words, which the code generator inlines, stand between.
+TIR's vectors do not fit the operands that LLVM's functions for them take (and bfloat16 it turns into integers first), so that small
+functions over vectors of 32-bit words, which the code generator inlines, stand between.
 """
 
 from __future__ import annotations
@@ -47,6 +47,24 @@ DOT_BYTES = LlvmFunction("llvm.x86.avx512.vpdpbusd", "i32", "i8", 4)
 """Of AVX512-VNNI and AVX-VNNI alike: LLVM picks the encoding that the target has."""
 
 _PAIR_PRODUCTS = {4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}
+
+
+def sum_name(lanes: int) -> str:
+    """What code calls the function of :func:`sum_text`."""
+    return f"mlc_add_{lanes}"
+
+
+def sum_text(lanes: int) -> str:
+    """A function that adds vectors of ``lanes`` 32-bit integers by one instruction (of AVX2 or AVX-512) in the place where it is called.
+
+    An addition that LLVM understands it reorders with those of other steps of a reduction, and then runs out of registers.
+    """
+    vector = f"<{lanes} x i32>"
+    return (
+        f"define internal {vector} @{sum_name(lanes)}({vector} %x, {vector} %y) alwaysinline nounwind readnone {{\n"
+        f'  %r = call {vector} asm "vpaddd $2, $1, $0", "=v,v,v"({vector} %x, {vector} %y)\n'
+        f"  ret {vector} %r\n}}\n"
+    )
 
 
 def pair_products(lanes: int, x: Expr, y: Expr) -> Expr:
