@@ -11,7 +11,7 @@ from tvm.ir import PointerType, PrimType
 
 from ...errors import LoweringError
 from ...ir import Dim, DType, Graph, Layout, TensorType, Value, product
-from ..constant_layout import ConstantLayout
+from ..constant_layout import DenseLayout
 from . import halves
 from .access import layout_offset
 from .emitter import Emitter, Expr, truth_as
@@ -71,7 +71,7 @@ class Kernel:
         graph: Graph,
         *,
         workspace_bytes: Dim = 0,
-        layouts: Mapping[int, ConstantLayout] | None = None,
+        layouts: Mapping[int, DenseLayout] | None = None,
         streamed: Collection[int] = (),
     ) -> None:
         self.graph = graph
@@ -84,7 +84,7 @@ class Kernel:
         self._declarations: list[Any] = []
         self._layouts = dict(layouts or {})
         self.inputs: dict[Value, Any] = {}
-        self._input_layouts: dict[Value, ConstantLayout] = {}
+        self._input_layouts: dict[Value, DenseLayout] = {}
         for position, value in enumerate(graph.inputs):
             layout = self._layouts.get(position, value.tensor.layout)
             self._input_layouts[value] = layout
@@ -141,7 +141,7 @@ class Kernel:
         self._parameters.append(pointer)
         return pointer
 
-    def _parameter(self, name: str, type: TensorType, layout: ConstantLayout | None = None) -> Any:
+    def _parameter(self, name: str, type: TensorType, layout: DenseLayout | None = None) -> Any:
         count = product((layout or type.layout).physical_shape(type.shape))
         # Symbolic ones are looked at when the program is called.
         if not is_dim(count) and count >= MOST_ELEMENTS:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from tvm import tirx
 
 from ...ir import DType, Graph, Layout, Node, Value
-from ..constant_layout import ConstantLayout
+from ..constant_layout import DenseLayout
 from ..emit import Expr
 from ..emit.halves import HALVES, stored
 from ..emit.math import Bind
@@ -73,7 +73,7 @@ def _of_bytes(target: Target, anchor: Node, *, narrow: bool) -> Arithmetic:
     return arithmetic.WidenedBytes(target, weight)
 
 
-def weight_layout(layout: Layout, form: Arithmetic) -> ConstantLayout:
+def weight_layout(layout: Layout, form: Arithmetic) -> DenseLayout:
     """How a constant weight in panels of ``layout`` is stored for an arithmetic."""
     return WidenedLayout(layout) if isinstance(form, PairsOfInt16) and not form.narrow else layout
 
