@@ -9,6 +9,7 @@ from typing import ClassVar, Protocol, TypeVar
 
 import numpy as np
 
+from ..codegen.precision import FP32_THROUGHOUT, Precision
 from ..codegen.target import Target
 from ..codegen.task import Numerics, Task
 from ..ir import Graph
@@ -58,6 +59,8 @@ class Context:
     cost: CostOracle | None = None
     evaluator: Evaluator | None = None
     takes: Callable[[Graph], bool] = template_takes
+    precision: Precision = FP32_THROUGHOUT
+    calibration: Sequence[Sequence[np.ndarray]] = ()
     budget: RewriteBudget = field(default_factory=RewriteBudget)
     nested: bool = False
 

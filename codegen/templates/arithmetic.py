@@ -198,19 +198,3 @@ class WidenedBytes(Arithmetic):
 
 def _call(function: LlvmFunction, lanes: int, dtype: str, *operands: Expr) -> Expr:
     return tirx.call_pure_extern(dtype, function.name(lanes), *operands)
-
-
-def multiplies_bytes(target: Target) -> bool:
-    """Whether the target has instructions for products of bytes on its widest vectors."""
-    return ("avx512_vnni" in target.features and target.vector_bytes == 64) or ("avx_vnni" in target.features and target.vector_bytes == 32)
-
-
-def multiplies_bf16(target: Target) -> bool:
-    """Whether the target has instructions for products of bfloat16."""
-    return "avx512_bf16" in target.features and target.vector_bytes == 64
-
-
-def multiplies_int16(target: Target) -> bool:
-    """Whether the target has instructions for products of pairs of 16-bit integers on its widest vectors."""
-    needed = {16: "sse2", 32: "avx2", 64: "avx512bw"}
-    return needed.get(target.vector_bytes, "") in target.features

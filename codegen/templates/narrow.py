@@ -12,6 +12,7 @@ from ..emit import Expr
 from ..emit.halves import HALVES, stored
 from ..emit.math import Bind
 from ..emit.scalar import vectorises
+from ..instruction_sets import multiplies_bf16, multiplies_bytes, multiplies_int16
 from ..target import Target
 from ..task import Task
 from ..widened import WidenedBytes as WidenedLayout
@@ -59,16 +60,16 @@ def narrow_arithmetic(task: Task, region: AnchoredRegion, rows: int) -> Arithmet
     if anchor.output.tensor.dtype is DType.INT32:
         return _of_bytes(target, anchor, narrow=constant and rows <= _FEW_ROWS)
     half = weight.tensor.dtype
-    if sums_wide(anchor) and half is DType.BFLOAT16 and arithmetic.multiplies_bf16(target):
+    if sums_wide(anchor) and half is DType.BFLOAT16 and multiplies_bf16(target):
         return arithmetic.PairsOfBf16(target)
     return arithmetic.WidenedHalves(target, half) if constant else Fp32(target)
 
 
 def _of_bytes(target: Target, anchor: Node, *, narrow: bool) -> Arithmetic:
     x, weight = (value.tensor.dtype for value in anchor.inputs[:2])
-    if x is DType.UINT8 and weight is DType.INT8 and arithmetic.multiplies_bytes(target):
+    if x is DType.UINT8 and weight is DType.INT8 and multiplies_bytes(target):
         return arithmetic.QuadsOfBytes(target)
-    if arithmetic.multiplies_int16(target):
+    if multiplies_int16(target):
         return PairsOfInt16(target, weight, narrow=narrow)
     return arithmetic.WidenedBytes(target, weight)
 
