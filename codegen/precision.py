@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import TypeAlias
 
 from ..errors import OptionError
-from ..ir import Encoding, TensorType
+from ..ir import DType, Encoding, Graph, TensorType, Trait, lookup
 from ..ir.encodings import Affine, BlockScaled, Codebook, Grouped, Ternary
 
 
@@ -38,6 +38,9 @@ class Compute(enum.Enum):
     BF16 = "bf16"
     FP16 = "fp16"
     INT8 = "int8"
+
+
+_HALVES = {DType.BFLOAT16: Compute.BF16, DType.FLOAT16: Compute.FP16}
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,19 @@ def mode_label(given: Iterable[TensorType], read: Iterable[TensorType]) -> str:
             word = _mode_of(type.encoding)
             words.append(word if as_read.encoding == type.encoding else f"({word})")
     return " ".join(dict.fromkeys(words))
+
+
+def narrow_label(region: Graph) -> str:
+    """What a report says of a kernel that computes ``region`` with narrow operands: the mode of its contraction, '' where it has none."""
+    for node in region.nodes:
+        if lookup(node.op).has(Trait.CONTRACTION) and node.attributes.get("dtype") is DType.INT32:
+            return Compute.INT8.value
+        if lookup(node.op).has(Trait.CONTRACTION):
+            weight = node.inputs[1]
+            stored = weight.node.inputs[0] if weight.node is not None and weight.op == "cast" else weight
+            if stored.tensor.dtype in _HALVES:
+                return _HALVES[stored.tensor.dtype].value
+    return ""
 
 
 def _mode_of(encoding: Encoding) -> str:

@@ -50,7 +50,9 @@ class Context:
     """What passes may ask: facts, predictions, and what templates can take.
 
     ``takes`` says whether some template compiles a region as one kernel. ``cost`` and ``evaluator`` may be absent; passes then
-    use heuristics. ``nested`` says that the graph is a region of control flow: its outputs may be inputs, constants, or a value twice.
+    use heuristics. ``precision`` says which module gets which mode, ``calibration`` holds samples of the graph's inputs, by which
+    activations are quantised. ``nested`` says that the graph is a region of control flow: its outputs may be inputs, constants, or a value
+    twice.
     """
 
     target: Target

@@ -30,7 +30,10 @@ class NarrowOperands(Pass):
     ``bf16``: operands are rounded to bfloat16 where the target multiplies that; elsewhere, and in ``fp16``, the weights of layers over few
     rows are stored so and widened, which is all that is gained. ``int8``: weights are rounded to 8 bits with a scale for each output,
     activations to the range that they have in the context's calibration; without one, to the range of each row (of each image), found
-    when the program runs. The mode is that of a node's module, or ``mode`` where that is given.
+    when the program runs. Layers that are better left alone stay in fp32: images of few channels, depthwise and short sums, and where
+    the target multiplies no bytes, what minimal filtering speeds up more.
+
+    The mode is that of a node's module, or ``mode`` where that is given.
     """
 
     name: ClassVar[str] = "narrow-operands"
@@ -70,7 +73,7 @@ def _compute(node: Node, precision: Precision, ctx: Context) -> Compute:
         return Compute.FP32
     compute = precision.mode(node.location.module).compute
     if compute is Compute.INT8:
-        return compute if can_quantise(node) else Compute.FP32
+        return compute if can_quantise(node, ctx) else Compute.FP32
     if compute is Compute.BF16 and multiplies_bf16(ctx.target):
         return compute
     return compute if compute in _HALF and node.op == "linear" and _rows(node) <= _FEW_ROWS else Compute.FP32

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..codegen.instruction_sets import multiplies_bytes
+from ..costmodel.workload import is_minimal_filtering
 from ..ir import ArrayConstant, Constant, DType, Node, Rewriter, Value, scheme_of
 from ..ir.encodings import Affine
+from .base import Context
 from .calibration import CODES, Range
 from .derive import derive
 
@@ -18,8 +21,11 @@ _CENTRE = 128
 _WEIGHTS = Affine("i8", 0)
 
 
-def can_quantise(node: Node) -> bool:
-    """Whether a ``linear`` or ``conv`` with a constant weight has what the kernels for bytes want, and a finite weight."""
+def can_quantise(node: Node, ctx: Context) -> bool:
+    """Whether a ``linear`` or ``conv`` with a constant weight has what the kernels for bytes want, and a finite weight.
+
+    Not where minimal filtering in fp32 saves more products than the target's instructions for bytes.
+    """
     weight = node.inputs[1].constant
     assert weight is not None
     shape = weight.type.static_shape
@@ -29,7 +35,7 @@ def can_quantise(node: Node) -> bool:
     if node.op == "conv":
         groups = node.attributes["groups"]
         few = shape[1] < _LEAST_CHANNELS or (groups != 1 and shape[1] % _LEAST_CHANNELS != 0)
-        if few or len(shape) > 4:
+        if few or len(shape) > 4 or (ctx.fast and is_minimal_filtering(node) and not multiplies_bytes(ctx.target)):
             return False
     return bool(np.isfinite(weight.array()).all())
 
