@@ -92,7 +92,8 @@ class Grouped(Scheme):
             codes = integer_codes(groups, wide, zeros, low, high)
             if self.code_bits == 8:
                 return codes, scales, zeros
-            error = np.square((codes - zeros) * wide - groups).sum(axis=1, keepdims=True, dtype=np.float64)
+            with np.errstate(over="ignore"):
+                error = np.square((codes - zeros) * wide - groups).sum(axis=1, keepdims=True, dtype=np.float64)
             if best is None:
                 best, least = (codes, scales, zeros), error
                 continue
