@@ -37,6 +37,7 @@ class NarrowOperands(Pass):
     """
 
     name: ClassVar[str] = "narrow-operands"
+    rounds: ClassVar[bool] = True
     mode: str = ""
 
     def apply(self, graph: Graph, ctx: Context) -> Graph:
