@@ -77,13 +77,13 @@ def _compute(node: Node, precision: Precision, ctx: Context) -> Compute:
         return compute if can_quantise(node, ctx) else Compute.FP32
     if compute is Compute.BF16 and multiplies_bf16(ctx.target):
         return compute
-    return compute if compute in _HALF and node.op == "linear" and _rows(node) <= _FEW_ROWS else Compute.FP32
+    return compute if compute in _HALF and node.op == "linear" and has_few_rows(node) else Compute.FP32
 
 
-def _rows(node: Node) -> float:
-    """Rows of a linear layer; no end of them where their number is symbolic."""
-    shape = node.inputs[0].tensor.shape[:-1]
-    return math.prod(dim for dim in shape if isinstance(dim, int)) if all(isinstance(dim, int) for dim in shape) else math.inf
+def has_few_rows(layer: Node) -> bool:
+    """Whether a linear layer has so few rows that reading its weight takes longer than multiplying; not where their number is symbolic."""
+    rows = math.prod(layer.inputs[0].tensor.shape[:-1])
+    return isinstance(rows, int) and rows <= _FEW_ROWS
 
 
 def _halved(rewriter: Rewriter, node: Node, half: DType, ctx: Context) -> Value:
