@@ -12,7 +12,9 @@ from .fold_constants import FoldConstants
 from .fuse import Fuse, kernel_count
 from .horizontal import Horizontal
 from .instruments import Compare, Dump, Instrument, Time, Verify, Watch, random_inputs, relative_difference
+from .keep_halves import KeepHalves
 from .layout import AssignLayouts
+from .narrow_operands import NarrowOperands
 from .pipeline import Pipeline
 from .raise_composites import RaiseComposites
 from .simplify import Simplify
@@ -38,7 +40,9 @@ __all__ = [
     "Fuse",
     "Horizontal",
     "Instrument",
+    "KeepHalves",
     "LeadSlices",
+    "NarrowOperands",
     "Pass",
     "Pipeline",
     "RaiseComposites",

@@ -10,8 +10,8 @@ _PREPARE = (
     "common-subexpressions"
 )
 _LOWER = (
-    "control-flow,widen-halves,batch-layers,horizontal,decompose,simplify,common-subexpressions,encode-weights,lead-slices,layout,fuse,"
-    "dead-code"
+    "control-flow,widen-halves,batch-layers,horizontal,decompose,simplify,common-subexpressions,encode-weights,narrow-operands,keep-halves,"
+    "common-subexpressions,lead-slices,layout,fuse,dead-code"
 )
 
 

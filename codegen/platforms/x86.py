@@ -39,6 +39,7 @@ _ICELAKE = (
     *("adx", "avx512ifma", "avx512vbmi", "avx512_vbmi2", "avx512_vnni", "avx512_bitalg", "avx512_vpopcntdq"),
     *("gfni", "vaes", "vpclmulqdq", "sha_ni", "rdpid"),
 )
+_ALDERLAKE = (*_V3, "adx", "gfni", "vaes", "vpclmulqdq", "sha_ni", "rdpid", "avx_vnni")
 _ZEN = (*_V3, "adx", "sse4a", "sha_ni")
 _ZEN3 = (*_ZEN, "vaes", "vpclmulqdq", "rdpid")
 _ZEN4 = (*_ICELAKE, "sse4a", "avx512_bf16")
@@ -58,6 +59,7 @@ PROCESSORS: tuple[Processor, ...] = (
     Processor("icelake-server", INTEL, _ICELAKE, 64, 32, 2, 48 * KIB, 1280 * KIB, 32 * MIB, 2.9e9, 40e9),
     Processor("cascadelake", INTEL, (*_V4, "adx", "avx512_vnni"), 64, 32, 2, 32 * KIB, MIB, 24 * MIB, 2.6e9, 35e9),
     Processor("skylake-avx512", INTEL, (*_V4, "adx"), 64, 32, 2, 32 * KIB, MIB, 24 * MIB, 2.5e9, 35e9),
+    Processor("alderlake", INTEL, _ALDERLAKE, 32, 16, 2, 48 * KIB, 1280 * KIB, 24 * MIB, 4.0e9, 50e9),
     Processor("skylake", INTEL, (*_V3, "adx"), 32, 16, 2, 32 * KIB, 256 * KIB, 8 * MIB, 3.4e9, 25e9),
     Processor("haswell", INTEL, _V3, 32, 16, 2, 32 * KIB, 256 * KIB, 8 * MIB, 3.0e9, 20e9),
     Processor("x86-64-v4", "", _V4, 64, 32, 1, 32 * KIB, MIB, 16 * MIB, 2.8e9, 30e9),

@@ -16,6 +16,7 @@ from ..space import Config
 from ..task import Task
 from ..template import LoweredKernel
 from ..weight_format import CHUNK
+from .arithmetic import Fp32
 from .encoded_codes import arrangement_of
 from .encoded_product import EncodedKernel, EncodedProduct, GroupNumbers
 from .register_tile import ReductionLoop, RegisterTile, merge_loops
@@ -124,7 +125,7 @@ class PanelLowering:
 
     def _tile(self, number: Expr, first: Expr, row: Expr, rows: int, depth: int, *, is_last: bool) -> None:
         emitter = self.emitter
-        tile = RegisterTile(emitter, self.frame.target, rows, self.frame.count)
+        tile = RegisterTile(emitter, Fp32(self.frame.target), rows, self.frame.count)
         a_at = emitter.bind(emitter.simplify(row * self.stride + first * CHUNK), "a_at")
         sums_at = emitter.bind(emitter.simplify(self.sums_at + row * self.panel), "sums_at") if self.blocks > 1 else None
         if sums_at is not None:

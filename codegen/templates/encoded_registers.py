@@ -13,6 +13,7 @@ from ..task import Task
 from ..template import LoweredKernel
 from ..weight_format import CHUNK, CodeKind
 from ..weight_packing import Arrangement
+from .arithmetic import Fp32
 from .encoded_codes import arrangement_of
 from .encoded_product import EncodedKernel, EncodedProduct, GroupNumbers
 from .encoded_rows import RowPlan, StagedRows
@@ -65,7 +66,7 @@ class RegisterLowering:
 
     def _tile(self, number: Expr, start: Expr, row: Expr, rows: int) -> None:
         emitter, block = self.emitter, self.frame.block
-        tile = RegisterTile(emitter, self.frame.target, rows, self.frame.count)
+        tile = RegisterTile(emitter, Fp32(self.frame.target), rows, self.frame.count)
         with emitter.loop(block.spans, name="span") as span:
             self._add(tile, self._products(start, row, rows, span), start, row, span)
         if block.format.group is None:

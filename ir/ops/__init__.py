@@ -1,6 +1,7 @@
 """The operations of the IR, each defined once; importing this package registers them all."""
 
 from . import (
+    attention,
     bitcast,
     contraction,
     control,
@@ -8,6 +9,7 @@ from . import (
     grouped,
     indexing,
     movement,
+    quantisation,
     reduction,
     scatter,
     special,
@@ -26,6 +28,7 @@ __all__ = [
     "Cost",
     "Op",
     "Trait",
+    "attention",
     "bitcast",
     "contraction",
     "control",
@@ -34,6 +37,7 @@ __all__ = [
     "indexing",
     "lookup",
     "movement",
+    "quantisation",
     "reduction",
     "register",
     "registry",

@@ -55,7 +55,8 @@ def test_closest_processor_needs_its_features() -> None:
     everything = frozenset(PROCESSORS[0].features)
     assert closest("AuthenticAMD", everything).mcpu == "znver5"
     assert closest("AuthenticAMD", everything - {"avx512_vp2intersect"}).mcpu == "znver4"
-    assert closest("GenuineIntel", everything - {"avx512f"}).mcpu == "skylake"
+    assert closest("GenuineIntel", everything - {"avx512f"}).mcpu == "alderlake"
+    assert closest("GenuineIntel", everything - {"avx512f", "avx_vnni"}).mcpu == "skylake"
     assert closest("", frozenset()).mcpu == "x86-64"
 
 

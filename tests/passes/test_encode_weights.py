@@ -60,7 +60,7 @@ def test_scales_lie_along_outputs_and_groups_along_what_is_summed(graph: Graph, 
     assert encodings(EncodeWeights("ternary").apply(graph, CONTEXT)) == [str(Ternary(output).encoding)]
 
 
-@pytest.mark.parametrize("mode", [name for name in MODES if name != "fp32"])
+@pytest.mark.parametrize("mode", [name for name, mode in MODES.items() if mode.weights is not None])
 def test_the_graph_computes_with_the_decoded_weights(mode: str) -> None:
     graph = layer("linear", (3, 96), 20, 96)
     result = Pipeline.parse(f"encode-weights{{mode={mode}}}").run(graph, CONTEXT)
@@ -196,7 +196,7 @@ def test_the_longest_pattern_wins(module: str, mode: str) -> None:
 
 def test_precisions_that_make_no_sense() -> None:
     for given, message in [
-        ("w5", "'w5' is unknown; use one of 'fp32', 'w8'"),
+        ("w5", "'w5' is unknown; use one of 'fp32', 'bf16'"),
         ("auto", "'auto' is not supported by this version"),
         ({"head": "w5"}, "'w5' is unknown"),
         ({"head": 4}, "4 is unknown"),
