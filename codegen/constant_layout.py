@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -47,6 +48,8 @@ DenseLayout: TypeAlias = Layout | WinogradWeight | WidenedBytes
 ConstantLayout: TypeAlias = DenseLayout | ConstantForm
 
 _FORMS: dict[str, type[ConstantForm]] = {}
+_DEFINED_IN = {"panels": "weight_packing"}
+"""The modules of forms that a file may name before anything else has imported them, as in a process that measures kernels."""
 _FormType = TypeVar("_FormType", bound=type[ConstantForm])
 
 
@@ -104,6 +107,8 @@ def constant_layouts_of(document: list[list[Any]]) -> dict[int, ConstantLayout]:
         elif kind == "widened":
             layouts[position] = WidenedBytes(_layout_of(*rest))
         elif isinstance(kind, str):
+            if kind in _DEFINED_IN:
+                importlib.import_module(f".{_DEFINED_IN[kind]}", __package__)
             if kind not in _FORMS:
                 raise ValueError(f"no constant form is called '{kind}' (known: {', '.join(_FORMS) or 'none'})")
             layouts[position] = _FORMS[kind].of(rest)

@@ -34,8 +34,8 @@ class WeightFormat:
     least one there is. Of the other kinds, ``zero`` is 0, and ``u`` stands for the number that its bits or the table say.
 
     ``group``: how many weights along the depth share a scale; None: all of a column. ``scale``: how it is stored, f32, f16, bf16 or e8m0.
-    ``zero`` is a number, or None where one is stored with each scale, as ``zero_storage``: u8 or f32. ``planes`` are what the bits of a
-    code are worth, lowest first, where it is a sum of bits: ``u - zero`` if ``planes_zero`` is 0.
+    ``zero`` is a number, or None where one is stored with each scale, as ``zero_storage``: u8 or f32. ``factor`` is a power of two.
+    ``least`` is the least code of integers, ``storage`` what floats, ternary numbers and floats of 4 bits are called.
     """
 
     kind: CodeKind
@@ -50,20 +50,10 @@ class WeightFormat:
 
     @property
     def planes(self) -> tuple[int, ...]:
-        """What each bit of a signed code adds to it, lowest first, as :func:`~.weight_packing.plane_codes` arranges them; of integers."""
+        """What each bit of an integer adds to it, lowest first (:func:`~.weight_packing.plane_codes`): together, the code."""
         if self.storage == "ternary":
             return (1, -1)
         return (*(1 << bit for bit in range(self.bits - 1)), -(1 << (self.bits - 1)) if self.least else 1 << (self.bits - 1))
-
-    @property
-    def planes_zero(self) -> int | None:
-        """What is subtracted from the sum of the planes; None where it is stored, less :attr:`planes_offset`."""
-        return None if self.zero is None else self.zero + self.planes_offset
-
-    @property
-    def planes_offset(self) -> int:
-        """The sum of the planes is ``u`` plus this."""
-        return self.least
 
     @property
     def tabulated(self) -> int:

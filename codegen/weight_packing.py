@@ -139,7 +139,7 @@ class _Packing:
         """The ``u`` of every code, uint8."""
         storage = dict(self.constant.type.encoding.parameters).get("storage")
         if storage in ("e2m3", "e3m2"):
-            return _widened(str(storage))[codes]
+            return np.take(_widened(str(storage)), codes)
         return (codes.astype(np.int16) - self.format.least).astype(np.uint8)
 
     def _scales(self) -> np.ndarray:
@@ -231,7 +231,7 @@ def _widened(storage: str) -> np.ndarray:
 
     narrow = np.dtype(getattr(ml_dtypes, f"float6_{storage}fn"))
     numbers = np.arange(64, dtype=np.uint8).view(narrow).astype(np.float32)
-    return numbers.astype(ml_dtypes.float8_e4m3fn).view(np.uint8)
+    return np.asarray(numbers.astype(ml_dtypes.float8_e4m3fn).view(np.uint8))
 
 
 def digits_per_word(bits: int) -> int:
@@ -298,5 +298,5 @@ def plane_codes(unsigned: np.ndarray, form: WeightFormat) -> np.ndarray:
     """The codes whose bits are the planes of ``form``, of which ``unsigned`` are the ``u``: two's complement, or for ternary numbers a bit
     for +1 and one for -1."""
     if form.storage == "ternary":
-        return np.array([2, 0, 1, 0], np.uint8)[unsigned]
+        return np.take(np.array([2, 0, 1, 0], np.uint8), unsigned)
     return (unsigned.astype(np.int16) + form.least).astype(np.uint8)

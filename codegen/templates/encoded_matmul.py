@@ -19,7 +19,11 @@ from .encoded_registers import RegisterLowering
 _KNOBS = ("algorithm", "block_depth", "rows", "vectors")
 _CHOSEN = 6
 """Schedules kept of each algorithm."""
-_LOWERINGS = {Algorithm.REGISTERS: RegisterLowering, Algorithm.PANELS: PanelLowering, Algorithm.LOOKUP: LookupLowering}
+_LOWERINGS: Mapping[Algorithm, type[RegisterLowering | PanelLowering]] = {
+    Algorithm.REGISTERS: RegisterLowering,
+    Algorithm.PANELS: PanelLowering,
+    Algorithm.LOOKUP: LookupLowering,
+}
 
 
 class EncodedMatmul(Template):

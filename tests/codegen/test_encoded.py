@@ -74,10 +74,10 @@ def test_programs_compute_with_decoded_numbers(scheme: Scheme) -> None:
 
 def test_the_task_is_that_of_the_dense_model_where_nobody_reads_codes() -> None:
     dense = layers(weight(40, 70))
-    encoded = layers(encode(weight(40, 70), Grouped("i4", 32, 1).encoding))
+    encoded = layers(encode(weight(40, 70), BlockScaled("e4m3", 1, 8).encoding))
     assert [kernel.task for kernel in tasks_of(encoded, HOST)] == [kernel.task for kernel in tasks_of(dense, HOST)]
     (call,) = assembled(encoded).program.calls
-    assert call.precision == "(grouped)"
+    assert call.precision == "(block_scaled)"
     assert [call.precision for call in assembled(dense).program.calls] == [""]
 
 
