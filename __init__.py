@@ -26,6 +26,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from .compression import compress
     from .driver import compile, estimate, tune, tune_models
     from .module import CompiledModel
     from .runtime import LoadedModel, load
@@ -36,6 +37,7 @@ _HOMES = {
     "CompiledModel": ".module",
     "LoadedModel": ".runtime",
     "compile": ".driver",
+    "compress": ".compression",
     "estimate": ".driver",
     "load": ".runtime",
     "tune": ".driver",
@@ -60,6 +62,7 @@ __all__ = [
     "UnsupportedOpError",
     "__version__",
     "compile",
+    "compress",
     "estimate",
     "load",
     "tune",
