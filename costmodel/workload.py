@@ -211,7 +211,7 @@ def _anchor(graph: Graph, computing: Sequence[Node]) -> Anchor:
 
 def _kind(node: Node) -> AnchorKind:
     op = lookup(node.op)
-    if node.op in ("matmul", "linear", "grouped_matmul"):
+    if node.op in ("matmul", "linear", "grouped_matmul", "monarch"):
         return AnchorKind.MATMUL
     if node.op in ("conv", "conv_transpose"):
         groups = node.attributes["groups"]
@@ -237,6 +237,10 @@ def _describe(node: Node, kind: AnchorKind) -> Anchor:
         depth = node.inputs[0].tensor.static_shape[-1]
         if node.op == "linear":
             return Anchor(kind, 1, math.prod(shape[:-1]), shape[-1], depth)
+        if node.op == "monarch":
+            # The dense product with the same arithmetic for each result.
+            stored = sum(value.tensor.elements for value in node.inputs[1:])
+            return Anchor(kind, 1, math.prod(shape[:-1]), shape[-1], max(stored // shape[-1], 1))
         return Anchor(kind, math.prod(shape[:-2]), shape[-2], shape[-1], depth)
     if kind in (AnchorKind.CONV, AnchorKind.DEPTHWISE):
         weight = node.inputs[1].tensor.static_shape

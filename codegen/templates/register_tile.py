@@ -65,10 +65,11 @@ def merge_loops(nest: Sequence[ReductionLoop]) -> tuple[ReductionLoop, ...]:
 class RegisterTile:
     """Accumulators of ``rows`` x ``vectors`` vectors, all zero at first."""
 
-    def __init__(self, emitter: Emitter, target: Target, rows: int, vectors: int) -> None:
+    def __init__(self, emitter: Emitter, target: Target, rows: int, vectors: int, lanes: int | None = None) -> None:
+        """``lanes`` of a vector: the target's, or fewer."""
         self.rows = rows
         self.vectors = vectors
-        self.lanes = target.vector_lanes
+        self.lanes = lanes or target.vector_lanes
         self._emitter = emitter
         self._fused = "fma" in target.features
         self._dtype = f"float32x{self.lanes}" if self.lanes > 1 else "float32"
@@ -188,8 +189,7 @@ class RegisterTile:
         for vector in range(self.vectors):
             columns.append(self._bound(tirx.BufferLoad(b, [self._ramp(b_offset + vector * self.lanes)]), "b"))
         for row, offset in enumerate(row_offsets):
-            scalar = self._bound(tirx.BufferLoad(a, [a_offset + offset]), "a")
-            factor = spread(scalar, self.lanes)
+            factor = self._factor(a, a_offset + offset)
             for vector, column in enumerate(columns):
                 place = self._ramp((row * self.vectors + vector) * self.lanes)
                 total = tirx.BufferLoad(self.accumulators, [place])
@@ -198,6 +198,10 @@ class RegisterTile:
                 else:
                     total = total + factor * column
                 self._emitter.emit(tirx.BufferStore(self.accumulators, total, [place]))
+
+    def _factor(self, a: Any, offset: Expr) -> Expr:
+        """What all columns of a row are multiplied with in one step: the element of ``a``, in every lane."""
+        return spread(self._bound(tirx.BufferLoad(a, [offset]), "a"), self.lanes)
 
     def _bound(self, value: Expr, name: str) -> Expr:
         variable = tirx.Var(self._emitter.fresh(name), value.ty)

@@ -15,6 +15,7 @@ from ..template import Template
 _LOOPS = (
     ("matmul", "MatmulTemplate"),
     ("grouped_matmul", "GroupedMatmul"),
+    ("monarch", "Monarch"),
     ("conv", "ConvTemplate"),
     ("depthwise", "DepthwiseTemplate"),
     ("conv_transpose", "ConvTransposeTemplate"),

@@ -13,6 +13,7 @@ from . import (
     special,
     state,
     structure,
+    structured,
     update,
     window,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "special",
     "state",
     "structure",
+    "structured",
     "update",
     "window",
 ]
