@@ -21,29 +21,39 @@ class Clock:
     cold: bool
 
     def dense(self, rows: int, depth: int, columns: int) -> float:
-        return self._product(1, rows, depth, columns)
+        return _seconds(self, "linear", ((rows, depth), (columns, depth)))
 
     def low_rank(self, rows: int, depth: int, columns: int, rank: int) -> float:
-        return self._product(1, rows, depth, rank) + self._product(1, rows, rank, columns)
+        return self.dense(rows, depth, rank) + self.dense(rows, rank, columns)
 
     def monarch(self, rows: int, depth: int, columns: int, blocks: int, groups: int, rank: int) -> float:
-        first = self._product(blocks, rows, depth // blocks, groups * rank)
-        return first + self._product(groups, rows, blocks * rank, columns // groups)
-
-    def _product(self, batch: int, rows: int, depth: int, columns: int) -> float:
-        return _product_seconds(self, batch, rows, depth, columns)
+        shapes = ((rows, depth), (blocks, depth // blocks, rank, groups), (blocks, rank, columns // groups, groups))
+        return _seconds(self, "monarch", shapes)
 
 
 @lru_cache(maxsize=4096)
-def _product_seconds(clock: Clock, batch: int, rows: int, depth: int, columns: int) -> float:
-    """Seconds of ``batch`` products whose second operands are constant, as one kernel."""
-    builder = GraphBuilder("product")
-    a, b = TensorType(DType.FLOAT32, (batch, rows, depth)), TensorType(DType.FLOAT32, (batch, depth, columns))
-    graph = builder.finish([builder.call("matmul", builder.input(a), builder.input(b))])
-    task = Task(canonicalise(graph), frozenset({1}), clock.target, clock.threads)
-    rates = Rates.sustained(clock.target, clock.threads)
-    bound = roofs(workload(task.graph, task.constant_inputs), rates, cold_bytes=b.nbytes if clock.cold else 0).seconds
+def _seconds(clock: Clock, op: str, shapes: tuple[tuple[int, ...], ...]) -> float:
+    """Seconds of one operation whose operands but the first are constant, or of those that it decomposes to if no template takes it."""
+    builder = GraphBuilder(op)
+    types = [TensorType(DType.FLOAT32, shape) for shape in shapes]
+    graph = builder.finish([builder.call(op, *map(builder.input, types))])
+    task = Task(canonicalise(graph), frozenset(range(1, len(types))), clock.target, clock.threads)
     template = template_for(task.graph, clock.target.kind)
+    if template is None and op == "monarch":
+        return _of_two_products(clock, *shapes)
+    rates = Rates.sustained(clock.target, clock.threads)
+    cold = sum(type.nbytes for type in types[1:]) if clock.cold else 0
+    bound = roofs(workload(task.graph, task.constant_inputs), rates, cold_bytes=cold).seconds
     cycles = template.estimated_cycles(task, [template.space(task).default]) if template is not None else None
     reckoned = cycles[0] / clock.target.frequency if cycles is not None else 0.0
     return max(bound, reckoned) + LAUNCH_SECONDS
+
+
+def _of_two_products(clock: Clock, x: tuple[int, ...], first: tuple[int, ...], second: tuple[int, ...]) -> float:
+    """Of a Monarch product as two batched ones. Each of them also copies what it reads, whose order it does not like."""
+    rows, (blocks, depth, rank, groups), width = x[0], first, second[2]
+    pieces = blocks * rank * groups
+    copied = 2 * DType.FLOAT32.nbytes * rows * (blocks * depth + pieces) / Rates.sustained(clock.target, 1).l2
+    right = _seconds(clock, "matmul", ((blocks, rows, depth), (blocks, depth, rank * groups)))
+    left = _seconds(clock, "matmul", ((groups, rows, blocks * rank), (groups, blocks * rank, width)))
+    return right + left + copied

@@ -1,8 +1,8 @@
 """Monarch products on the CPU: both block-diagonal factors in one kernel, what lies between them in a workspace that caches hold.
 
-The intermediate has its groups innermost. The first factor is then a matrix product for each block; in the second, vectors run along the
-groups, so that each lane is a matrix of its own, nothing is transposed, and results are stored in whole vectors. A thread takes some
-rows through both factors, in blocks whose intermediate fits the second-level cache; where there are too few rows for that, threads
+In the intermediate, a vector of groups is innermost. The first factor is then a matrix product for each block; in the second, vectors run
+along the groups, so that each lane is a matrix of its own, nothing is transposed, and results are stored in whole vectors. A thread takes
+some rows through both factors, in blocks whose intermediate fits the second-level cache; where there are too few rows for that, threads
 share the blocks of the first factor, then the groups of the second.
 """
 
@@ -289,11 +289,26 @@ class _Lowering:
         # Tiles of the second run are shorter by one row.
         return tile * large.size - tirx.Max(tile - large.count, index(0))
 
+    @property
+    def _row_stride(self) -> int:
+        """Between the rows of a vector of groups, whose pieces follow each other: a tile of them lies in one piece, so that its rows do not
+        compete for the same sets of the cache."""
+        return self.problem.inner * self.problem.lanes
+
+    @property
+    def _bundle_stride(self) -> int:
+        """Between vectors of groups."""
+        return (self._rows_of_chunk if self.by_rows else self.problem.rows) * self._row_stride
+
+    def _piece_at(self, rows: _Rows, row: Expr, bundle: Expr) -> Expr:
+        """Where the pieces of a row for a vector of groups start."""
+        return rows.base + bundle * self._bundle_stride + (row - rows.first) * self._row_stride
+
     def _first_factor(self, rows: _Rows, panel: Expr) -> None:
         """The products of all tiles of ``rows`` with one panel of the first factor, into the intermediate."""
         emitter, problem = self.emitter, self.problem
-        across = problem.rank * (problem.groups // self.panel)
-        block = emitter.bind(emitter.simplify(panel // across), "block")
+        bundles = problem.groups // self.panel
+        block = emitter.bind(emitter.simplify(panel // (problem.rank * bundles)), "block")
         factor_at = emitter.bind(panel * (problem.depth * self.panel), "factor_at")
         nest = merge_loops([ReductionLoop(problem.depth, 1, self.panel)])
         for run in self.split.runs:
@@ -302,34 +317,35 @@ class _Lowering:
                 x_at = emitter.bind(row * problem.depth_in_all + block * problem.depth, "x_at")
                 offsets = [step * problem.depth_in_all for step in range(run.size)]
                 tile.accumulate(self.x, x_at, offsets, self.first, factor_at, nest, _UNROLL)
-                place = rows.base + (row - rows.first) * problem.pieces + panel * self.panel
-                tile.spill(self.pieces, emitter.bind(emitter.simplify(place), "piece_at"), problem.pieces)
+                step = emitter.simplify(panel // bundles)
+                bundle = emitter.simplify(panel % bundles) * self.vectors
+                place = self._piece_at(rows, row, bundle) + step * problem.lanes
+                tile.spill(self.pieces, emitter.bind(emitter.simplify(place), "piece_at"), self._row_stride, self._bundle_stride)
 
     def _second_factor(self, rows: _Rows, bundle: Expr) -> None:
-        """The results of all tiles of ``rows`` in one vector of groups."""
-        emitter, problem = self.emitter, self.problem
-        bunches, rest = divmod(problem.width, self.results)
-        with emitter.loop(bunches, name="bunch") as bunch:
-            self._bunch(rows, bundle, bunch, self.results)
-        if rest:
-            self._bunch(rows, bundle, index(bunches), rest)
+        """The results of all tiles of ``rows`` in one vector of groups, tile by tile, whose pieces stay in the first-level cache."""
+        emitter = self.emitter
+        bunches, rest = divmod(self.problem.width, self.results)
+        for run in self.split.runs:
+            with self.split.loop(emitter, run, rows.low, rows.high) as row:
+                with emitter.loop(bunches, name="bunch") as bunch:
+                    self._bunch(rows, row, run.size, bundle, bunch, self.results)
+                if rest:
+                    self._bunch(rows, row, run.size, bundle, index(bunches), rest)
 
-    def _bunch(self, rows: _Rows, bundle: Expr, bunch: Expr, results: int) -> None:
-        """The ``results`` of each group from number ``bunch * self.results`` on."""
+    def _bunch(self, rows: _Rows, row: Expr, count: int, bundle: Expr, bunch: Expr, results: int) -> None:
+        """Of ``count`` rows, the ``results`` of each group from number ``bunch * self.results`` on."""
         emitter, problem, lanes = self.emitter, self.problem, self.problem.lanes
         step = self.results * lanes
         bunches = -(-problem.width // self.results)
-        factor_at = emitter.bind((bundle * bunches + bunch) * (problem.inner * step), "factor_at")
-        nest = merge_loops([ReductionLoop(problem.inner, problem.groups, step)])
-        for run in self.split.runs:
-            with self.split.loop(emitter, run, rows.low, rows.high) as row:
-                tile = _GroupTile(emitter, self.target, run.size, results, lanes)
-                place = rows.base + (row - rows.first) * problem.pieces + bundle * lanes
-                offsets = [number * problem.pieces for number in range(run.size)]
-                tile.accumulate(
-                    self.pieces, emitter.bind(emitter.simplify(place), "piece_at"), offsets, self.second, factor_at, nest, _UNROLL
-                )
-                self._store(tile, row, bundle, bunch)
+        with emitter.scope():
+            factor_at = emitter.bind((bundle * bunches + bunch) * (problem.inner * step), "factor_at")
+            piece_at = emitter.bind(emitter.simplify(self._piece_at(rows, row, bundle)), "piece_at")
+            tile = _GroupTile(emitter, self.target, count, results, lanes)
+            offsets = [number * self._row_stride for number in range(count)]
+            nest = merge_loops([ReductionLoop(problem.inner, lanes, step)])
+            tile.accumulate(self.pieces, piece_at, offsets, self.second, factor_at, nest, _UNROLL)
+            self._store(tile, row, bundle, bunch)
 
     def _store(self, tile: RegisterTile, row: Expr, bundle: Expr, bunch: Expr) -> None:
         """The tile's results, in loops where the epilogue is long."""
