@@ -9,7 +9,10 @@ _PREPARE = (
     "widen-halves,fold-constants,control-flow,simplify,common-subexpressions,raise-composites,fold-constants,simplify,fold-batch-norm,"
     "common-subexpressions"
 )
-_LOWER = "control-flow,widen-halves,batch-layers,horizontal,decompose,simplify,common-subexpressions,lead-slices,layout,fuse,dead-code"
+_LOWER = (
+    "control-flow,widen-halves,batch-layers,horizontal,decompose,simplify,common-subexpressions,encode-weights,lead-slices,layout,fuse,"
+    "dead-code"
+)
 
 
 def default_pipeline(target: Target) -> Pipeline:
