@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .calibration import FlatSamples, Samples, digest, flat_samples, require_like, samples_of
 from .codegen.precision import FP32_THROUGHOUT, Precision
 from .codegen.target import Kind, Target
 from .codegen.task import Numerics
 from .collection import collection_paused
 from .errors import OptionError
-from .ir import Constant, Graph, interpret
+from .evaluation import HostEvaluator
+from .ir import Constant, Graph
 from .ir.program import Signature
 from .module import CompiledModel, own_forward
 from .program_cache import find_program, is_cacheable, keep_program, program_key
@@ -65,22 +67,32 @@ def compile(
     ``database`` is a tuning database (see :func:`tune`) or JSON lines exported from one, ``threads`` bounds the threads of a call
     (default: all cores of the target). ``progress`` is told (kernels done, kernels in all, label).
 
-    ``precision`` is a mode in which weights are stored, such as ``"w8"``, ``"w4"`` or ``"mxfp4"`` (``docs/precision.md`` lists them), or a
-    dict from module path to mode (as text: ``"decoder=w4,decoder.head=w8"``): a path stands for the module and what is inside it, ``*`` in
-    it for any characters, and the longest that fits a layer wins. Layers that none fits are computed in fp32.
+    ``precision`` is a mode in which weights are stored, such as ``"w8"``, ``"w4"`` or ``"mxfp4"``, or in which layers compute: ``"bf16"``,
+    ``"fp16"`` or ``"int8"`` (``docs/precision.md`` lists them), or a dict from module path to mode (as text:
+    ``"decoder=w4,decoder.head=w8"``): a path stands for the module and what is inside it, ``*`` in it for any characters, and the longest
+    that fits a layer wins. Layers that none fits are computed in fp32.
 
-    ``tolerance``, ``calibration``, ``sparsity`` and ``memory_budget`` have only their defaults in this version.
+    ``calibration`` is a list of a few samples like ``example_inputs``, by which ``"int8"`` judges the range of each activation; without it,
+    ranges are found anew in every call, which takes time.
+
+    ``tolerance``, ``sparsity`` and ``memory_budget`` have only their defaults in this version.
 
     Raises OptionError and TargetError (arguments), ExportError (the model), and if ``strict`` UnsupportedOpError (the model), LoweringError
     and BuildError (code generation).
     """
     _require_default("tolerance", tolerance, None, "leave it out: fp32 programs are always within PyTorch's own rounding")
-    _require_default("calibration", calibration, None, "leave it out: no mode needs any")
     _require_default("memory_budget", memory_budget, None, "leave it out")
     if sparsity not in ("auto", None):
         _require_default("sparsity", sparsity, "auto", "leave it out: weights are computed with as dense ones")
     options = check_options(
-        target=target, threads=threads, nonfinite=nonfinite, database=database, strict=strict, progress=progress, precision=precision
+        target=target,
+        threads=threads,
+        nonfinite=nonfinite,
+        database=database,
+        strict=strict,
+        progress=progress,
+        precision=precision,
+        calibration=calibration,
     )
     name = getattr(model, "__name__", type(model).__name__)
 
@@ -213,6 +225,7 @@ class Options:
     threads: int
     numerics: Numerics = Numerics.FAST
     precision: Precision = FP32_THROUGHOUT
+    calibration: Samples = ()
     database: Path | None = None
     strict: bool = False
     pipeline: Pipeline | None = None
@@ -254,6 +267,7 @@ def compile_program(
 
         exported = export_model(model, args, kwargs, dynamic_shapes)
         options.precision.check_modules(module_paths(exported.program.graph))
+        require_like(options.calibration, args, dynamic=dynamic_shapes is not None)
         return compile_exported(exported, options, name=name, initial=initial)
 
 
@@ -268,8 +282,10 @@ def compile_exported(exported: Exported, options: Options, *, name: str = "model
             if state.name not in known or known[state.name].type != state.initial.type:
                 known[state.name] = state.initial
         key = None
+        samples = flat_samples(options.calibration, exported, imported)
         if is_cacheable(options):
-            key = program_key(imported, [(state.name, known[state.name]) for state in imported.states], options, name)
+            states = [(state.name, known[state.name]) for state in imported.states]
+            key = program_key(imported, states, options, name, calibration=digest(samples))
             if (found := find_program(key)) is not None:
                 if options.progress is not None:
                     kernels = len({call.symbol for call in found[0].calls})
@@ -277,7 +293,7 @@ def compile_exported(exported: Exported, options: Options, *, name: str = "model
                 return executable_for(*found)
         from .codegen.assembly import assemble
 
-        lowered = lower_imported(imported, options)
+        lowered = lower_imported(imported, options, samples)
         assembled = assemble(
             lowered.graph,
             options.target,
@@ -315,12 +331,12 @@ def lower_model(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], opti
     return lower_imported(import_model(model, args, kwargs, dynamic_shapes=dynamic_shapes), options)
 
 
-def lower_imported(imported: Imported, options: Options) -> Lowered:
-    """An imported graph after every pass."""
+def lower_imported(imported: Imported, options: Options, samples: FlatSamples = ()) -> Lowered:
+    """An imported graph after every pass. ``samples`` are the calibration's, of the graph's inputs."""
     from .passes import default_pipeline
 
     pipeline = options.pipeline or default_pipeline(options.target)
-    graph = pipeline.run(imported.graph, pass_context(options), options.instruments)
+    graph = pipeline.run(imported.graph, pass_context(options, samples), options.instruments)
     return Lowered(graph, imported.signature, imported.states)
 
 
@@ -338,7 +354,7 @@ def model_tasks(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], opti
     return [kernel for part in made.made.values() for kernel in part] if isinstance(made, Division) else made
 
 
-def pass_context(options: Options) -> Context:
+def pass_context(options: Options, samples: FlatSamples = ()) -> Context:
     """What passes may ask about this compilation."""
     from .costmodel import CostOracle
     from .passes import Context
@@ -349,8 +365,9 @@ def pass_context(options: Options) -> Context:
         threads=options.threads,
         numerics=options.numerics,
         precision=options.precision,
+        calibration=samples,
         cost=CostOracle(options.target, options.threads, numerics=options.numerics),
-        evaluator=interpret,
+        evaluator=HostEvaluator(),
         takes=functools.partial(template_takes, kind=options.target.kind),
     )
 
@@ -371,6 +388,7 @@ def check_options(
     strict: bool = False,
     progress: Progress | None = None,
     precision: str | Mapping[str, str] = "fp32",
+    calibration: Any = None,
 ) -> Options:
     """The options of a compilation; OptionError or TargetError for a value that makes no sense."""
     facts = target if isinstance(target, Target) else Target.parse(target)
@@ -385,6 +403,7 @@ def check_options(
         threads or facts.threads,
         numerics,
         Precision.of(precision),
+        samples_of(calibration),
         Path(database) if database is not None else None,
         strict,
         progress=progress,

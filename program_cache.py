@@ -64,8 +64,8 @@ def is_cacheable(options: Options) -> bool:
     return options.target.kind is Kind.CPU and not own
 
 
-def program_key(imported: Imported, states: Iterable[tuple[str, Constant]], options: Options, name: str) -> str:
-    """The hash of everything that a program is made from."""
+def program_key(imported: Imported, states: Iterable[tuple[str, Constant]], options: Options, name: str, *, calibration: str = "") -> str:
+    """The hash of everything that a program is made from; ``calibration`` that of its samples."""
     parts = [
         _software(),
         repr(options.target),
@@ -73,6 +73,7 @@ def program_key(imported: Imported, states: Iterable[tuple[str, Constant]], opti
         str(options.threads),
         options.numerics.value,
         str(options.precision),
+        calibration,
         name,
         repr(imported.signature),
         repr([(state, constant.digest, str(constant.type)) for state, constant in states]),

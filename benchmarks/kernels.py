@@ -26,7 +26,7 @@ from ..codegen.build import PACKAGE, compile_kernel, link_library
 from ..codegen.space import Config
 from ..codegen.target import Target
 from ..codegen.task import Task
-from ..ir import interpret
+from ..ir import TensorType, interpret
 from .kernel_cases import Case, groups
 from .machine import Machine, Peaks, measure, peaks
 
@@ -81,10 +81,10 @@ class Bench:
         self._folder = tempfile.TemporaryDirectory(prefix="mlc-bench-")
         self._function = self._load(kernel.symbol, kernel.object, kernel.workspace_bytes)
         generator = np.random.default_rng(0)
-        self._inputs = [generator.standard_normal(value.tensor.static_shape, np.float32) for value in case.graph.inputs]
+        self.inputs = [_random(value.tensor, generator) for value in case.graph.inputs]
         layouts = [kernel.constant_layouts.get(position, value.tensor.layout) for position, value in enumerate(case.graph.inputs)]
-        stored = [_aligned(layout.pack(array)) for layout, array in zip(layouts, self._inputs, strict=True)]
-        self._outputs = [_aligned(np.full(value.tensor.physical_shape, np.nan, np.float32)) for value in case.graph.outputs]
+        stored = [_aligned(layout.pack(array)) for layout, array in zip(layouts, self.inputs, strict=True)]
+        self._outputs = [_aligned(_poisoned(value.tensor)) for value in case.graph.outputs]
         workspace = [_aligned(np.empty(kernel.workspace_bytes // 4, np.float32))] if kernel.workspace_bytes else []
         weights = sum(stored[position].nbytes for position in case.constants)
         copies = 1 + math.ceil(STREAM * cache / weights) if case.streamed else 1
@@ -119,22 +119,36 @@ class Bench:
             raise RuntimeError(f"kernel {self.case.name} failed with code {code}")
         return list(seconds)
 
+    def results(self) -> list[np.ndarray]:
+        """The outputs of the last call, in logical order."""
+        outputs = zip(self.case.graph.outputs, self._outputs, strict=True)
+        return [value.tensor.layout.unpack(got, value.tensor.static_shape) for value, got in outputs]
+
     def error(self) -> float:
         """Norm-wise relative error of the last call against float64."""
-        worst = 0.0
-        expected = interpret(self.case.graph, self._inputs, wide=True)
-        for value, got, want in zip(self.case.graph.outputs, self._outputs, expected, strict=True):
-            logical = value.tensor.layout.unpack(got, value.tensor.static_shape)
-            worst = max(worst, float(np.linalg.norm(logical - want) / np.linalg.norm(want)))
-        return worst
+        expected = interpret(self.case.graph, self.inputs, wide=True)
+        return max(float(np.linalg.norm(got - want) / np.linalg.norm(want)) for got, want in zip(self.results(), expected, strict=True))
 
 
 def _aligned(array: np.ndarray) -> np.ndarray:
     raw = np.empty(array.nbytes + 64, np.uint8)
     start = -raw.ctypes.data % 64
-    copy = raw[start : start + array.nbytes].view(np.float32).reshape(array.shape)
+    copy = raw[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy
+
+
+def _random(type: TensorType, generator: np.random.Generator) -> np.ndarray:
+    """Any numbers of a byte; integers of 32 bits that do not drown such; floats of about one."""
+    if type.dtype.is_integer:
+        limits = np.iinfo(type.dtype.numpy if type.dtype.nbytes == 1 else np.int16)
+        return generator.integers(limits.min, limits.max, type.static_shape, endpoint=True).astype(type.dtype.numpy)
+    return generator.standard_normal(type.static_shape, np.float32).astype(type.dtype.numpy)
+
+
+def _poisoned(type: TensorType) -> np.ndarray:
+    """NaN, or -1 in whatever integers."""
+    return np.full(math.prod(type.physical_shape) * type.dtype.nbytes, 0xFF, np.uint8).view(type.dtype.numpy).reshape(type.physical_shape)
 
 
 def time_group(

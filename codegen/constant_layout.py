@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self, TypeAlias, TypeVar
 import numpy as np
 
 from ..ir import Constant, Layout
+from .widened import WidenedBytes
 from .winograd import WinogradWeight
 
 
@@ -40,8 +41,10 @@ class ConstantForm(ABC):
         """The inverse of :meth:`document`; ValueError or TypeError for anything else."""
 
 
-ConstantLayout: TypeAlias = Layout | WinogradWeight | ConstantForm
-"""A :class:`Layout` or :class:`WinogradWeight` stores the dense array: ``pack(array)``, of ``physical_shape(shape)``."""
+DenseLayout: TypeAlias = Layout | WinogradWeight | WidenedBytes
+"""Stores the dense array: ``pack(array)``, of ``physical_shape(shape)`` elements of its dtype."""
+
+ConstantLayout: TypeAlias = DenseLayout | ConstantForm
 
 _FORMS: dict[str, type[ConstantForm]] = {}
 _FormType = TypeVar("_FormType", bound=type[ConstantForm])
@@ -74,11 +77,21 @@ def constant_layouts_document(layouts: Mapping[int, ConstantLayout]) -> list[lis
         match layout:
             case WinogradWeight():
                 document.append([position, "winograd", layout.outputs, layout.panel])
+            case WidenedBytes():
+                document.append([position, "widened", *_layout_document(layout.layout)])
             case ConstantForm():
                 document.append([position, layout.kind, *layout.document()])
             case Layout():
-                document.append([position, list(layout.order), [list(block) for block in layout.blocks]])
+                document.append([position, *_layout_document(layout)])
     return document
+
+
+def _layout_document(layout: Layout) -> list[Any]:
+    return [list(layout.order), [list(block) for block in layout.blocks]]
+
+
+def _layout_of(order: list[int], blocks: list[tuple[int, int]]) -> Layout:
+    return Layout(tuple(order), tuple((axis, size) for axis, size in blocks))
 
 
 def constant_layouts_of(document: list[list[Any]]) -> dict[int, ConstantLayout]:
@@ -88,11 +101,12 @@ def constant_layouts_of(document: list[list[Any]]) -> dict[int, ConstantLayout]:
         if kind == "winograd":
             outputs, panel = rest
             layouts[position] = WinogradWeight(int(outputs), int(panel))
+        elif kind == "widened":
+            layouts[position] = WidenedBytes(_layout_of(*rest))
         elif isinstance(kind, str):
             if kind not in _FORMS:
                 raise ValueError(f"no constant form is called '{kind}' (known: {', '.join(_FORMS) or 'none'})")
             layouts[position] = _FORMS[kind].of(rest)
         else:
-            (blocks,) = rest
-            layouts[position] = Layout(tuple(kind), tuple((axis, size) for axis, size in blocks))
+            layouts[position] = _layout_of(kind, *rest)
     return layouts

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import difflib
+import enum
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TypeAlias
 
 from ..errors import OptionError
-from ..ir import Encoding, TensorType
+from ..ir import DType, Encoding, Graph, TensorType, Trait, lookup
 from ..ir.encodings import Affine, BlockScaled, Codebook, Grouped, Ternary
 
 
@@ -30,13 +31,26 @@ GROUP = 64
 """Elements along the reduced axis that share a scale, in modes with groups."""
 
 
+class Compute(enum.Enum):
+    """What the operands of matrix products and convolutions are multiplied in."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
+_HALVES = {DType.BFLOAT16: Compute.BF16, DType.FLOAT16: Compute.FP16}
+
+
 @dataclass(frozen=True)
 class Mode:
-    """A precision mode. ``weights`` says how a weight is encoded (None: densely); the kernels compute in float32."""
+    """A precision mode. ``weights`` says how a weight is encoded (None: densely), ``compute`` what layers compute in."""
 
     name: str
     doc: str
     weights: StoreWeight | None = None
+    compute: Compute = Compute.FP32
 
 
 def _grouped(bits: int) -> StoreWeight:
@@ -55,6 +69,9 @@ MODES: Mapping[str, Mode] = {
     mode.name: mode
     for mode in (
         Mode("fp32", "weights as they are, computed in float32"),
+        Mode("bf16", "bfloat16 operands, or weights where the processor lacks them; sums in float32", compute=Compute.BF16),
+        Mode("fp16", "weights of layers over few rows in float16; computed in float32", compute=Compute.FP16),
+        Mode("int8", "8-bit weights, a scale for each output, times 8-bit activations; sums in int32", compute=Compute.INT8),
         Mode("w8", "8-bit integers, a scale for each output", lambda axes: Affine("i8", axes.output).encoding),
         Mode("w4", f"4-bit integers, a scale for {GROUP}", _grouped(4)),
         Mode("w3", f"3-bit integers, a scale for {GROUP}", _grouped(3)),
@@ -69,7 +86,7 @@ MODES: Mapping[str, Mode] = {
 }
 """Every mode by name."""
 
-NOT_YET: frozenset[str] = frozenset({"bf16", "fp16", "int8", "auto"})
+NOT_YET: frozenset[str] = frozenset({"auto"})
 """Modes that a later version will have."""
 
 FP32 = MODES["fp32"]
@@ -158,6 +175,19 @@ def mode_label(given: Iterable[TensorType], read: Iterable[TensorType]) -> str:
             word = _mode_of(type.encoding)
             words.append(word if as_read.encoding == type.encoding else f"({word})")
     return " ".join(dict.fromkeys(words))
+
+
+def narrow_label(region: Graph) -> str:
+    """What a report says of a kernel that computes ``region`` with narrow operands: the mode of its contraction, '' where it has none."""
+    for node in region.nodes:
+        if lookup(node.op).has(Trait.CONTRACTION) and node.attributes.get("dtype") is DType.INT32:
+            return Compute.INT8.value
+        if lookup(node.op).has(Trait.CONTRACTION):
+            weight = node.inputs[1]
+            stored = weight.node.inputs[0] if weight.node is not None and weight.op == "cast" else weight
+            if stored.tensor.dtype in _HALVES:
+                return _HALVES[stored.tensor.dtype].value
+    return ""
 
 
 def _mode_of(encoding: Encoding) -> str:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, replace
 
+from ..codegen.instruction_sets import multiplies_bf16, multiplies_bytes, multiplies_int16
 from ..codegen.target import Target
 from ..codegen.task import Task
-from .workload import Workload, least_operations, workload
+from ..ir import DType, Node
+from .workload import Workload, least_operations, operations, sums_wide, workload
 
 # A target's frequency and bandwidth are typical sustained figures. A processor may clock higher, and a server's memory channels
 # may give far more than the table's desktop-like figure, so a bound needs room above them.
@@ -27,6 +29,10 @@ L3_BYTES_PER_CYCLE = 32
 """Per core, at most."""
 
 SUSTAINED_L3_SHARE = 0.5
+_WIDENED_HALVES = 2.1
+_PAIRS = 2.75
+_WIDENED_BYTES = 5.0
+"""See :func:`narrow_slowdown`: halves are widened to fp32, bytes multiplied as pairs of 16-bit integers, or one by one."""
 LAUNCH_SECONDS = 1e-6
 """Cost of calling a kernel and of starting its parallel loop, for estimates."""
 
@@ -146,4 +152,17 @@ def lower_bound(task: Task) -> Roofline:
 
 def roofline(task: Task) -> Roofline:
     """What a good kernel for ``task`` takes when its data is as warm as it can be."""
-    return roofs(workload(task.graph, task.constant_inputs), Rates.sustained(task.target, task.threads), launch=LAUNCH_SECONDS)
+    work = workload(task.graph, task.constant_inputs)
+    extra = sum(operations(node) * (narrow_slowdown(node, task.target) - 1) for node in task.graph.nodes if sums_wide(node))
+    work = replace(work, operations=work.operations + extra)
+    return roofs(work, Rates.sustained(task.target, task.threads), launch=LAUNCH_SECONDS)
+
+
+def narrow_slowdown(node: Node, target: Target) -> float:
+    """How many times as long as its operands' width says a contraction of narrow operands takes for want of instructions (measured)."""
+    if node.inputs[0].tensor.dtype in (DType.BFLOAT16, DType.FLOAT16):
+        bf16 = node.inputs[0].tensor.dtype is DType.BFLOAT16 and multiplies_bf16(target)
+        return 1.0 if bf16 else _WIDENED_HALVES
+    if multiplies_bytes(target):
+        return 1.0
+    return _PAIRS if multiplies_int16(target) else _WIDENED_BYTES

@@ -107,10 +107,18 @@ def operations(node: Node) -> float:
     flops: float = lookup(node.op).flops(inputs, node.attributes, outputs)
     if node.op in ("conv", "window_reduce") and outputs[0].elements:
         flops *= _share_of_real_taps(node, inputs, outputs[0])
+    if sums_wide(node):
+        # The instructions for narrow operands do the sums as well.
+        return flops * max(type.dtype.nbytes for type in inputs[:2]) / 4
     widest = max((type.dtype for type in (*inputs, *outputs)), key=lambda dtype: dtype.nbytes, default=None)
     if widest is not None and widest.kind is not Kind.FLOAT and widest.nbytes < 4:
         flops *= widest.nbytes / 4
     return flops
+
+
+def sums_wide(node: Node) -> bool:
+    """Whether ``node`` is a contraction of narrow operands that is summed in 32 bits."""
+    return lookup(node.op).has(Trait.CONTRACTION) and node.attributes.get("dtype") is not None
 
 
 @lru_cache(maxsize=512)
@@ -121,13 +129,14 @@ def least_operations(graph: Graph) -> float:
     for node in graph.nodes:
         if node.op == "constant" or lookup(node.op).has(Trait.VIEW):
             continue
-        share = min(products_share(outputs) for outputs in OUTPUTS) if _is_minimal_filtering(node) else 1.0
+        share = min(products_share(outputs) for outputs in OUTPUTS) if is_minimal_filtering(node) else 1.0
         total += share * operations(node)
     return total
 
 
-def _is_minimal_filtering(node: Node) -> bool:
-    if node.op != "conv" or node.attributes["groups"] != 1:
+def is_minimal_filtering(node: Node) -> bool:
+    """Whether ``node`` is a convolution in fp32 that can be computed with fewer products (Winograd 1980)."""
+    if node.op != "conv" or node.attributes["groups"] != 1 or node.attributes["dtype"] is not None:
         return False
     window = node.inputs[1].tensor.static_shape[2:]
     return window == (WINDOW, WINDOW) and _integers(node, "stride") == (1, 1) == _integers(node, "dilation")

@@ -13,6 +13,7 @@ from .fuse import Fuse, kernel_count
 from .horizontal import Horizontal
 from .instruments import Compare, Dump, Instrument, Time, Verify, Watch, random_inputs, relative_difference
 from .layout import AssignLayouts
+from .narrow_operands import NarrowOperands
 from .pipeline import Pipeline
 from .raise_composites import RaiseComposites
 from .simplify import Simplify
@@ -39,6 +40,7 @@ __all__ = [
     "Horizontal",
     "Instrument",
     "LeadSlices",
+    "NarrowOperands",
     "Pass",
     "Pipeline",
     "RaiseComposites",

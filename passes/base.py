@@ -50,8 +50,9 @@ class Context:
     """What passes may ask: facts, predictions, and what templates can take.
 
     ``takes`` says whether some template compiles a region as one kernel. ``cost`` and ``evaluator`` may be absent; passes then
-    use heuristics. ``precision`` says which module gets which mode. ``nested`` says that the graph is a region of control flow: its outputs
-    may be inputs, constants, or a value twice.
+    use heuristics. ``precision`` says which module gets which mode, ``calibration`` holds samples of the graph's inputs, by which
+    activations are quantised. ``nested`` says that the graph is a region of control flow: its outputs may be inputs, constants, or a value
+    twice.
     """
 
     target: Target
@@ -61,6 +62,7 @@ class Context:
     evaluator: Evaluator | None = None
     takes: Callable[[Graph], bool] = template_takes
     precision: Precision = FP32_THROUGHOUT
+    calibration: Sequence[Sequence[np.ndarray]] = ()
     budget: RewriteBudget = field(default_factory=RewriteBudget)
     nested: bool = False
 

@@ -10,7 +10,7 @@ _PREPARE = (
     "common-subexpressions"
 )
 _LOWER = (
-    "control-flow,widen-halves,batch-layers,horizontal,decompose,simplify,common-subexpressions,encode-weights,lead-slices,layout,fuse,"
+    "control-flow,widen-halves,batch-layers,horizontal,decompose,simplify,common-subexpressions,encode-weights,narrow-operands,common-subexpressions,lead-slices,layout,fuse,"
     "dead-code"
 )
 

@@ -50,7 +50,7 @@ def into_producer(rewriter: LocalRewriter, node: Node) -> Replacement:
     inner = product.node
     if inner is None or inner.op not in ("conv", "conv_transpose", "linear") or not rewriter.is_single_use(product):
         return None
-    if inner.op == "linear" and product.tensor.rank != 2:
+    if (inner.op == "linear" and product.tensor.rank != 2) or inner.attributes.get("dtype") is not None:
         return None
     parameters = _scale_and_shift(node)
     weight = inner.inputs[1].constant

@@ -50,7 +50,7 @@ class Horizontal(Pass):
     def _groups(self, graph: Graph, ctx: Context) -> list[list[Node]]:
         readers: dict[tuple[Value, Mode], list[Node]] = {}
         for node in graph.nodes:
-            if node.op == "linear" and all(value.constant is not None for value in node.inputs[1:]) and _reads_in_place(graph, node):
+            if _is_plain_linear(node) and all(value.constant is not None for value in node.inputs[1:]) and _reads_in_place(graph, node):
                 readers.setdefault((node.inputs[0], ctx.precision.mode(node.location.module)), []).append(node)
         return [nodes for nodes in readers.values() if len(nodes) > 1 and self._pays(nodes, ctx)]
 
@@ -90,6 +90,11 @@ def _layer(x: TensorType, features: int, ctx: Context) -> Task:
     operands = [builder.input(x), builder.input(weight), builder.input(TensorType(x.dtype, (features,)))]
     region = builder.finish([builder.call("linear", *operands)])
     return Task(canonicalise(region), frozenset({1, 2}), ctx.target, ctx.threads, ctx.numerics)
+
+
+def _is_plain_linear(node: Node) -> bool:
+    """A linear layer that sums in the dtype of its operands."""
+    return node.op == "linear" and node.attributes["dtype"] is None
 
 
 def _constant(value: Value) -> Constant:

@@ -18,9 +18,9 @@ def matmul_by_matrix(rewriter: LocalRewriter, node: Node) -> Replacement:
         return None
     constant = b.constant
     if constant is not None:
-        return rewriter.emit("linear", a, rewriter.constant(derive("permute", constant, order=(1, 0))))
+        return rewriter.emit("linear", a, rewriter.constant(derive("permute", constant, order=(1, 0))), dtype=node.attributes["dtype"])
     if b.node is not None and b.node.op == "permute":
-        return rewriter.emit("linear", a, b.node.inputs[0])
+        return rewriter.emit("linear", a, b.node.inputs[0], dtype=node.attributes["dtype"])
     return None
 
 
@@ -35,7 +35,7 @@ def matmul_broadcasts(rewriter: LocalRewriter, node: Node) -> Replacement:
         if source.tensor.shape[-2:] != value.tensor.shape[-2:]:
             continue
         operands = [*node.inputs[:position], source, *node.inputs[position + 1 :]]
-        result = rewriter.emit("matmul", *operands)
+        result = rewriter.emit("matmul", *operands, dtype=node.attributes["dtype"])
         if result.tensor.shape == shape:
             return result
     return None
@@ -83,13 +83,15 @@ def linear_between_reshapes(rewriter: LocalRewriter, node: Node) -> Replacement:
         return None
     x = inner.inputs[0]
     rows = rewriter.emit("reshape", x, shape=(*shape[:-1], x.tensor.shape[-1]))
-    return rewriter.emit_node("linear", [rows, *inner.inputs[1:]], {}, None, inner.location)
+    return rewriter.emit_node("linear", [rows, *inner.inputs[1:]], inner.attributes, None, inner.location)
 
 
 def pad_of_conv(rewriter: LocalRewriter, node: Node) -> Replacement:
-    """conv(pad(x, 0)) -> conv with that padding."""
+    """conv(pad(x, 0)) -> conv with that padding; of quantised operands, where the zero point is what padding is filled with."""
     inner = node.inputs[0].node
-    if inner is None or inner.op != "pad" or uniform(node.inputs[0]) is not None or inner.attributes["value"] != 0:
+    if inner is None or inner.op != "pad" or uniform(node.inputs[0]) is not None:
+        return None
+    if inner.attributes["value"] != node.attributes["filling"]:
         return None
     pads = cast("tuple[tuple[int, int], ...]", inner.attributes["pads"])
     if pads[0] != (0, 0) or pads[1] != (0, 0):

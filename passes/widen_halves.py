@@ -19,7 +19,8 @@ _KEPT = MOVEMENT | {"cast", "relayout"}
 class WidenHalves(Pass):
     """Operations other than elementwise ones and data movement get fp32 operands, and their results are rounded to the dtype they had.
 
-    Templates need know 16-bit floats only where they load and store; weights become fp32 constants.
+    Templates need know 16-bit floats only where they load and store; weights become fp32 constants. Contractions that say in which dtype
+    they sum stay as they are.
     """
 
     name: ClassVar[str] = "widen-halves"
@@ -55,4 +56,5 @@ def _stays(node: Node) -> bool:
     definition = lookup(node.op)
     moves = definition.has(Trait.ELEMENTWISE) or definition.has(Trait.VIEW) or node.op in _KEPT or is_source(node)
     keeps = definition.has(Trait.STATE) or definition.has(Trait.CONTROL) or bool(node.regions)
-    return moves or keeps or node.attributes.get("reduction") == "assign" or node.op == "put"
+    sums_wide = definition.has(Trait.CONTRACTION) and node.attributes.get("dtype") is not None
+    return moves or keeps or sums_wide or node.attributes.get("reduction") == "assign" or node.op == "put"

@@ -4,7 +4,7 @@ from .access import flatten, layout_offset, physical_offset, unflatten
 from .emitter import INDEX, PARALLEL, SERIAL, UNROLLED, VECTORIZED, Emitter, Expr, index, ramp, spread
 from .evaluate import Evaluator, Substitute, pulls
 from .extent import extent_of, is_dim
-from .kernel import Kernel, compute_dtype, computes, from_storage, storage_dtype, to_storage
+from .kernel import Kernel, bytes_of, compute_dtype, computes, from_storage, storage_dtype, to_storage
 
 __all__ = [
     "INDEX",
@@ -17,6 +17,7 @@ __all__ = [
     "Expr",
     "Kernel",
     "Substitute",
+    "bytes_of",
     "compute_dtype",
     "computes",
     "extent_of",

@@ -11,12 +11,13 @@ from tvm.ir import PointerType, PrimType
 
 from ...errors import LoweringError
 from ...ir import Dim, DType, Graph, Layout, TensorType, Value, product
-from ..constant_layout import ConstantLayout
+from ..constant_layout import DenseLayout
 from . import halves
 from .access import layout_offset
 from .emitter import Emitter, Expr, truth_as
 from .extent import extent_of, is_dim, size_parameter
-from .streaming import stream_store, with_stream_stores
+from .llvm_functions import with_functions
+from .streaming import stream_functions, stream_store
 
 _STORAGE = {
     DType.BOOL: "uint8",
@@ -47,6 +48,11 @@ def compute_dtype(dtype: DType) -> str:
     return "bool" if dtype is DType.BOOL else storage_dtype(halves.arithmetic(dtype))
 
 
+def bytes_of(dtype: str) -> int:
+    """Bytes of an element of a TIR dtype that is no vector."""
+    return np.dtype(dtype).itemsize
+
+
 def computes(dtype: DType) -> bool:
     """Whether kernels can compute with ``dtype``."""
     return dtype in _STORAGE
@@ -65,19 +71,20 @@ class Kernel:
         graph: Graph,
         *,
         workspace_bytes: Dim = 0,
-        layouts: Mapping[int, ConstantLayout] | None = None,
+        layouts: Mapping[int, DenseLayout] | None = None,
         streamed: Collection[int] = (),
     ) -> None:
         self.graph = graph
         self._streamed = frozenset(streamed)
         self._stream_widths: set[int] = set()
+        self._functions: dict[str, str] = {}
         self.emitter = Emitter()
         self.emitter.declare_symbols(graph.symbols)
         self._parameters: list[Any] = []
         self._declarations: list[Any] = []
         self._layouts = dict(layouts or {})
         self.inputs: dict[Value, Any] = {}
-        self._input_layouts: dict[Value, ConstantLayout] = {}
+        self._input_layouts: dict[Value, DenseLayout] = {}
         for position, value in enumerate(graph.inputs):
             layout = self._layouts.get(position, value.tensor.layout)
             self._input_layouts[value] = layout
@@ -112,15 +119,20 @@ class Kernel:
 
         LoweringError when it does not fit.
         """
-        nbytes = count * np.dtype(dtype).itemsize
+        nbytes = count * bytes_of(dtype)
         fits = is_dim(self.workspace_bytes) or (byte_offset + nbytes <= self.workspace_bytes and byte_offset % 64 == 0)
         if self._workspace is None or not fits:
             raise LoweringError(f"{nbytes} bytes at {byte_offset} do not fit a workspace of {self.workspace_bytes} bytes")
         return self._view(self._workspace, "float32", extent_of(byte_offset) // 4, count, dtype, name)
 
+    def declare_functions(self, functions: Mapping[str, str]) -> None:
+        """Adds functions, by name, that the kernel calls: definitions in LLVM's language."""
+        self._functions.update(functions)
+
     def finish(self) -> Any:
         """The TIR function: returns 0 after the emitted statements."""
-        body = [*self._declarations, with_stream_stores(self.emitter.finish(), self._stream_widths), tirx.Return(tirx.IntImm("int32", 0))]
+        functions = {**self._functions, **stream_functions(self._stream_widths)}
+        body = [*self._declarations, with_functions(self.emitter.finish(), functions), tirx.Return(tirx.IntImm("int32", 0))]
         sizes = [size_parameter(name) for name in self.graph.symbols]
         return tirx.PrimFunc([*self._parameters, *sizes], tirx.SeqStmt(body), ret_type=PrimType("int32"))
 
@@ -129,7 +141,7 @@ class Kernel:
         self._parameters.append(pointer)
         return pointer
 
-    def _parameter(self, name: str, type: TensorType, layout: ConstantLayout | None = None) -> Any:
+    def _parameter(self, name: str, type: TensorType, layout: DenseLayout | None = None) -> Any:
         count = product((layout or type.layout).physical_shape(type.shape))
         # Symbolic ones are looked at when the program is called.
         if not is_dim(count) and count >= MOST_ELEMENTS:

@@ -17,6 +17,7 @@ from .conversions import bitcast, cast, constant, differs
 from .emitter import Emitter, Expr, truth_as
 from .kernel import compute_dtype, computes
 from .math import Bind, select
+from .quantisation import quantised
 from .special import SPECIAL, Wide
 
 Rule = Callable[[Bind, Sequence[Expr], Mapping[str, Any], DType], Expr]
@@ -354,6 +355,7 @@ RULES: dict[str, Rule] = {
     **BIT_RULES,
     **{name: _in_fp64(function) for name, function in SPECIAL.items()},
     "where": lambda bind, x, attributes, dtype: select(x[0], x[1], x[2]),
+    "quantise": lambda bind, x, attributes, dtype: quantised(bind, x[0], x[1], attributes["zero_point"], attributes["dtype"]),
 }
 
 

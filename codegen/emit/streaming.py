@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from tvm import tirx
-from tvm.ir import StringImm
 
 from .emitter import Expr, index, ramp
 
@@ -22,12 +21,9 @@ def stream_store(buffer: Any, first: Expr, line: Any, lanes: int) -> Any:
     return tirx.Evaluate(tirx.call_extern("void", _name(lanes), place, tirx.BufferLoad(line, [ramp(index(0), lanes)])))
 
 
-def with_stream_stores(body: Any, widths: Iterable[int]) -> Any:
-    """``body`` together with the functions for :func:`stream_store` of these numbers of lanes."""
-    functions = "".join(_function(lanes) for lanes in sorted(widths))
-    if not functions:
-        return body
-    return tirx.AttrStmt(index(0), "pragma_import_llvm", StringImm(functions + "!0 = !{i32 1}\n"), body)
+def stream_functions(widths: Iterable[int]) -> dict[str, str]:
+    """The functions for :func:`stream_store` of these numbers of lanes, by name."""
+    return {_name(lanes): _function(lanes) for lanes in widths}
 
 
 def _name(lanes: int) -> str:

@@ -1,4 +1,4 @@
-"""Contractions that no faster template takes, in plain loops: fp64 and integers, and convolutions over three or more axes.
+"""Contractions that no faster template takes, in plain loops: fp64, wide or grouped integers, convolutions over three or more axes.
 
 Some neighbouring results along the innermost axis in memory are vectors of accumulators; the reduction is a nest of serial loops
 around one multiply-add of each. Nothing is blocked for caches: this is for rare operations, which must be right above all.
@@ -16,7 +16,7 @@ from tvm import tirx
 from ...ir import Dim, DType, Graph, Layout, Node, Value
 from ..emit import SERIAL, VECTORIZED, Emitter, Expr, Kernel, compute_dtype, index
 from ..emit.attributes import attributes_of
-from ..emit.conversions import constant
+from ..emit.conversions import cast, constant
 from ..emit.math import select
 from ..emit.scalar import vectorises
 from ..space import Config, Space
@@ -52,7 +52,12 @@ class Contraction(Template):
         if images and not all(isinstance(dim, int) for dim in (*anchor.inputs[0].tensor.shape[1:2], *anchor.inputs[1].tensor.shape)):
             return False
         volumes = images and anchor.output.tensor.rank - 2 > _PLANAR_AXES
-        return volumes or anchor.output.tensor.dtype is not DType.FLOAT32 or _has_symbolic_kernel(anchor)
+        return (
+            volumes
+            or anchor.attributes.get("dtype") is not None
+            or anchor.output.tensor.dtype is not DType.FLOAT32
+            or _has_symbolic_kernel(anchor)
+        )
 
     def space(self, task: Task) -> Space:
         width = max(task.target.vector_bytes // max(_region(task).anchor.output.tensor.dtype.nbytes, 4), 1)
@@ -97,6 +102,7 @@ class _Lowering:
         self.dtype: DType = self.node.output.tensor.dtype
         self.shape = self.node.output.tensor.shape
         self.groups = int(attributes_of(self.node)["groups"]) if self.is_conv else 1
+        self.filling = int(attributes_of(self.node).get("filling", 0))
         self.layouts = self._weight_layout(task)
         self.kernel = Kernel(self.region.graph, layouts=self.layouts)
         self.emitter: Emitter = self.kernel.emitter
@@ -178,8 +184,11 @@ class _Lowering:
                 stack.enter_context(emitter.when(inside))
             lane = stack.enter_context(emitter.loop(self.lanes, self.kind, "lane"))
             term = self._term(self._place(positions, start, lane), steps)
-            product = tirx.Mul(evaluator.value_at(self.x, term.x), evaluator.value_at(self.weight, term.weight))
-            if term.masked is not None:
+            x, weight = (self._element(*operand) for operand in ((self.x, term.x), (self.weight, term.weight)))
+            if term.masked is not None and self.filling:
+                x = select(term.masked, x, constant(self.filling, self.dtype))
+            product = tirx.Mul(x, weight)
+            if term.masked is not None and not self.filling:
                 product = select(term.masked, emitter.bind(product), constant(0, self.dtype))
             emitter.store(sums, tirx.Add(emitter.load(sums, lane), product), lane)
         with emitter.loop(self.lanes, self.kind, "lane") as lane:
@@ -190,6 +199,11 @@ class _Lowering:
                 element = tirx.Add(element, evaluator.value_at(self.node.inputs[2], [channel]))
             indices = [self._channel(place) if self.is_conv and axis == 1 else self._at(place, axis) for axis in range(len(self.shape))]
             self.epilogue.store(indices, emitter.bind(element))
+
+    def _element(self, operand: Value, indices: Sequence[Expr]) -> Expr:
+        """An element of an operand, in the dtype of the sums."""
+        value = self.epilogue.evaluator.value_at(operand, indices)
+        return self.emitter.bind(cast(self.emitter.bind, value, operand.tensor.dtype, self.dtype))
 
     def _at(self, place: Mapping[int, Expr], axis: int) -> Expr:
         return place.get(axis, index(0))
@@ -228,7 +242,7 @@ class _Lowering:
         ):
             result = self._at(place, axis)
             extent = self.x.tensor.shape[axis]
-            conditions = masked if axis in self.inner.axes else inside
+            conditions = masked if axis in self.inner.axes or self.filling else inside
             if self.node.op == "conv":
                 position = self.emitter.simplify(result * stride + offset * dilation - low)
             else:

@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
 
 from ...errors import LoweringError
 from ...ir import Dim, Graph
-from ..emit import Emitter, Expr, Kernel, index, unflatten
+from ..emit import Emitter, Expr, Kernel, bytes_of, index, unflatten
+from ..emit.math import select
 from ..space import Config, Space
 from ..target import Target
 from ..task import Task
 from ..template import LoweredKernel, Template
+from .arithmetic import Arithmetic, Fp32
 from .conv_geometry import Convolution, Pixels, PixelTiles
+from .narrow import as_stored, narrow_arithmetic, narrow_region, packed_input, stored_weight, weight_layout
 from .region import AnchoredRegion, Epilogue, only_batch_is_symbolic
 from .register_tile import Ahead, RegisterTile
 from .staging import clear_row, copy_row, loop_kind
@@ -43,12 +47,24 @@ from .winograd_geometry import WinogradTiles
 from .winograd_geometry import applies as winograd_applies
 from .winograd_geometry import candidates as winograd_candidates
 
-_FLOAT = 4
+_WORD = 4
 _ALIGNMENT = 64
 _KNOBS = ("pixels", "row_groups", "vectors")
 """Those that a direct schedule is reckoned by."""
+_MOST_PER_WORD = 4
+"""Elements in a word at most: groups of channels that are no multiple of it could share a word."""
 _CHOSEN = 8
 """Register tiles kept for each way of sharing the rows, so that spaces have a few dozen points."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a task is made of: its region, how operands are multiplied, and the geometry."""
+
+    region: AnchoredRegion
+    arithmetic: Arithmetic
+    conv: Convolution
+    pixels: Pixels
 
 
 class ConvTemplate(Template):
@@ -63,19 +79,39 @@ class ConvTemplate(Template):
     revision = 3
 
     def takes(self, graph: Graph) -> bool:
-        region = AnchoredRegion.find(graph, ("conv",), symbolic=True)
+        region = self.find(graph)
         if region is None or region.anchor.output.tensor.rank not in (3, 4):
             return False
         if not only_batch_is_symbolic(*region.anchor.inputs[:1], region.anchor.output):
             return False
         return not Convolution(region.anchor).is_depthwise
 
+    def find(self, graph: Graph) -> AnchoredRegion | None:
+        """The region that ``graph`` is, if its operands are of this template's dtypes."""
+        return AnchoredRegion.find(graph, ("conv",), symbolic=True)
+
+    def arithmetic(self, task: Task, region: AnchoredRegion) -> Arithmetic:
+        """How the task's operands are multiplied."""
+        return Fp32(task.target)
+
+    def problem(self, task: Task) -> Problem:
+        """What a task is made of."""
+        region = self.find(task.graph)
+        if region is None:
+            raise LoweringError(f"the {self.name} template does not take this region; ask takes() first")
+        arithmetic = self.arithmetic(task, region)
+        conv = Convolution(region.anchor, arithmetic.per_word)
+        return Problem(region, arithmetic, conv, Pixels.of(region, conv, task.target, arithmetic.a_dtype))
+
+    def filters(self, task: Task, problem: Problem) -> bool:
+        """Whether Winograd's algorithm may be used."""
+        return winograd_applies(task, problem.conv, packed_input(task, problem.region, problem.region.anchor.inputs[1]) is not None)
+
     def space(self, task: Task) -> Space:
         task = task.representative
-        region = _region(task)
-        conv = Convolution(region.anchor)
+        problem = self.problem(task)
+        conv, pixels = problem.conv, problem.pixels
         target = task.target
-        pixels = Pixels.of(region, conv, target)
         parallel = useful_threads(target, task.threads, conv.flops, conv.bytes_moved)
         tilings: dict[PixelTiles, int] = {}
         for most in range(1, max(1, target.vector_registers // 2) + 1):
@@ -86,10 +122,10 @@ class ConvTemplate(Template):
             for tiles, most in tilings.items()
             for group in divisors(parallel)
             for vectors in panel_candidates(target, conv.outputs, tiles.largest)
-            if fits_registers(target, tiles.largest, vectors) and group <= tiles.shared.tiles
+            if fits_registers(target, tiles.largest, vectors, problem.arithmetic.temporaries) and group <= tiles.shared.tiles
         ]
         costs = [(predicted_cycles(conv, pixels, target, parallel, point), point) for point in points]
-        if winograd_applies(task, conv, packed_weight(task, region) is not None):
+        if self.filters(task, problem):
             costs += winograd_candidates(conv, target, parallel, {"unroll": 4})
         ranked = [point for _, point in sorted(costs, key=lambda pair: pair[0])]
         best = [ranked[0]]
@@ -106,9 +142,8 @@ class ConvTemplate(Template):
 
     def estimated_cycles(self, task: Task, configs: Sequence[Config]) -> Sequence[float]:
         task = task.representative
-        region = _region(task)
-        conv, target = Convolution(region.anchor), task.target
-        pixels = Pixels.of(region, conv, target)
+        problem, target = self.problem(task), task.target
+        conv, pixels = problem.conv, problem.pixels
         parallel = useful_threads(target, task.threads, conv.flops, conv.bytes_moved)
 
         def cycles(config: Config) -> float:
@@ -122,32 +157,41 @@ class ConvTemplate(Template):
     def lower(self, task: Task, config: Config) -> LoweredKernel:
         if config not in self.space(task):
             raise LoweringError(f"config {config} is not in the space of this task; take one of Template.space(task).configs")
+        problem = self.problem(task)
         if config["winograd"]:
-            region = _region(task)
-            conv = Convolution(region.anchor)
-            parallel = useful_threads(task.target, task.threads, conv.flops, conv.bytes_moved)
-            return WinogradLowering(task, region, config, parallel).lower()
-        return _Lowering(task, config).lower()
+            parallel = useful_threads(task.target, task.threads, problem.conv.flops, problem.conv.bytes_moved)
+            return WinogradLowering(task, problem.region, config, parallel).lower()
+        return _Lowering(task, config, problem).lower()
+
+
+class NarrowConv(ConvTemplate):
+    """Regions around one ``conv`` over 8-bit integers or 16-bit floats, summed in 32 bits: tiled as those of fp32 are."""
+
+    name = "narrow_conv"
+    revision = 1
+
+    def takes(self, graph: Graph) -> bool:
+        region = self.find(graph)
+        if region is None or not super().takes(graph):
+            return False
+        conv = Convolution(region.anchor)
+        return conv.groups == 1 or conv.channels % _MOST_PER_WORD == 0
+
+    def find(self, graph: Graph) -> AnchoredRegion | None:
+        return narrow_region(graph, ("conv",))
+
+    def arithmetic(self, task: Task, region: AnchoredRegion) -> Arithmetic:
+        representative = self.find(task.representative.graph)
+        assert representative is not None
+        conv = Convolution(representative.anchor)
+        return narrow_arithmetic(task, region, int(conv.batch) * math.prod(conv.results))
+
+    def filters(self, task: Task, problem: Problem) -> bool:
+        return False
 
 
 def _canonical(split: EvenSplit) -> EvenSplit:
     return EvenSplit(split.extent, split.largest)
-
-
-def _region(task: Task) -> AnchoredRegion:
-    region = AnchoredRegion.find(task.graph, ("conv",), symbolic=True)
-    if region is None:
-        raise LoweringError("the convolution templates take regions with one conv; ask takes() first")
-    return region
-
-
-def packed_weight(task: Task, region: AnchoredRegion) -> int | None:
-    """The position of the constant input that is the weight and nothing else, so that it can be stored as the kernel wants it."""
-    weight = region.anchor.inputs[1]
-    if weight.node is not None:
-        return None
-    position = region.graph.inputs.index(weight)
-    return position if position in task.constant_inputs and len(region.graph.users[weight]) == 1 else None
 
 
 def predicted_cycles(conv: Convolution, pixels: Pixels, target: Target, parallel: int, knobs: Mapping[str, int]) -> float:
@@ -162,45 +206,49 @@ def predicted_cycles(conv: Convolution, pixels: Pixels, target: Target, parallel
 
     tail_cycles = panel_cycles(-(-tail // target.vector_lanes)) if tail else None
     slowest = busiest_share(panel_cycles(vectors), full, tail_cycles, int(conv.batch) * conv.groups, parallel // groups)
-    return slowest * group_penalty(groups) * alias_penalty(conv.stride[1] * pixels.column * _FLOAT, tiles.largest)
+    return slowest * group_penalty(groups) * alias_penalty(conv.stride[1] * pixels.column * _WORD, tiles.largest)
 
 
 class _Lowering:
     """One kernel in the making."""
 
-    def __init__(self, task: Task, config: Config) -> None:
+    def __init__(self, task: Task, config: Config, problem: Problem) -> None:
         self.task = task
         self.target = task.target
         self.lanes = task.target.vector_lanes
-        self.region = _region(task)
-        self.conv = conv = Convolution(self.region.anchor)
+        self.region, self.arithmetic, self.pixels = problem.region, problem.arithmetic, problem.pixels
+        self.conv = conv = problem.conv
         # Where the batch is symbolic, the entry keeps calls with little to do on one thread.
         self.parallel = task.threads if task.is_symbolic else useful_threads(self.target, task.threads, conv.flops, conv.bytes_moved)
         self.panel = config["vectors"] * self.lanes
         self.unroll = config["unroll"]
         self.groups = config["row_groups"]
-        self.pixels = Pixels.of(self.region, conv, self.target)
         self.tiles = PixelTiles.of(conv, self.pixels, config["pixels"])
         self.panels = -(-conv.outputs // self.panel)
         self.x, self.weight = self.region.anchor.inputs[:2]
-        packed = packed_weight(task, self.region)
+        source = stored_weight(self.region.anchor)
+        packed = packed_input(task, self.region, source)
         if conv.groups > 1 and conv.outputs % self.panel:
             packed = None  # panels would span groups
-        self.layouts = {} if packed is None else {packed: self.pixels.weight_layout(conv, self.panel)}
-        x_bytes: Dim = round_up(conv.batch * self.pixels.batch * _FLOAT, _ALIGNMENT) if self.pixels.staged else 0
-        weight_bytes = 0 if packed is not None else conv.groups * self.panels * conv.depth * self.panel * _FLOAT
+        form = self.arithmetic
+        self.layouts = {} if packed is None else {packed: weight_layout(self.pixels.weight_layout(conv, self.panel), form)}
+        x_bytes: Dim = round_up(conv.batch * self.pixels.batch * _WORD, _ALIGNMENT) if self.pixels.staged else 0
+        weight_bytes: Dim = 0
+        if packed is None:
+            weight_bytes = round_up(conv.groups * self.panels * conv.depth * self.panel * form.b_bytes, _ALIGNMENT)
         self.kernel = Kernel(self.region.graph, workspace_bytes=x_bytes + weight_bytes, layouts=self.layouts)
+        self.kernel.declare_functions(form.functions)
         self.emitter: Emitter = self.kernel.emitter
         self.epilogue = Epilogue(self.kernel, self.region)
         self.stages_weight = packed is None
         if self.pixels.staged:
-            self.a: Any = self.kernel.workspace(x_bytes // _FLOAT, "float32", 0, "pixels")
+            self.a: Any = self.kernel.workspace(x_bytes // bytes_of(form.a_dtype), form.a_dtype, 0, "pixels")
         else:
             self.a = self.kernel.inputs[self.x]
         if self.stages_weight:
-            self.b: Any = self.kernel.workspace(weight_bytes // _FLOAT, "float32", x_bytes, "panels")
+            self.b: Any = self.kernel.workspace(weight_bytes // bytes_of(form.b_dtype), form.b_dtype, x_bytes, "panels")
         else:
-            self.b = self.kernel.inputs[self.weight]
+            self.b = self.kernel.inputs[source]
 
     def lower(self) -> LoweredKernel:
         if self.pixels.staged:
@@ -248,9 +296,9 @@ class _Lowering:
     def _tile(self, batch: Expr, group: Expr, number: Expr, start: tuple[Expr, Expr], size: tuple[int, int], columns: int) -> None:
         emitter, conv, pixels = self.emitter, self.conv, self.pixels
         vectors = -(-columns // self.lanes)
-        tile = RegisterTile(emitter, self.target, size[0] * size[1], vectors)
+        tile = RegisterTile(emitter, self.arithmetic, size[0] * size[1], vectors)
         down, across = conv.stride[0] * pixels.row, conv.stride[1] * pixels.column
-        origin = batch * pixels.batch + group * (conv.channels * pixels.channel) + start[0] * down + start[1] * across
+        origin = batch * pixels.batch + group * (conv.words * pixels.channel) + start[0] * down + start[1] * across
         a_offset = emitter.bind(emitter.simplify(origin), "a_at")
         b_offset = emitter.bind(emitter.simplify((group * self.panels + number) * (conv.depth * self.panel)), "b_at")
         row_offsets = [y * down + x * across for y in range(size[0]) for x in range(size[1])]
@@ -272,22 +320,29 @@ class _Lowering:
     def _ahead(self, b_offset: Expr, pixel: Expr, size: int) -> Ahead | None:
         """The share that ``size`` pixels from ``pixel`` on have of the next panel, which its first tile would otherwise wait for."""
         conv, tiles = self.conv, self.tiles
-        if self.stages_weight or not streams(self.target, conv.outputs * conv.depth * _FLOAT, tiles.rows.tiles * tiles.columns.tiles):
+        if self.stages_weight or not streams(
+            self.target, conv.outputs * conv.depth * self.arithmetic.b_bytes, tiles.rows.tiles * tiles.columns.tiles
+        ):
             return None
         share = -(-conv.depth * self.panel // (tiles.rows.extent * tiles.columns.extent))
         place = b_offset + conv.depth * self.panel + pixel * share
         return Ahead(self.b, self.emitter.bind(self.emitter.simplify(place), "ahead"), size * share)
 
     def _stage_pixels(self) -> None:
-        """Copies the operand into the workspace, surrounded by the padding's zeros."""
-        emitter, conv, pixels = self.emitter, self.conv, self.pixels
+        """Copies the operand into the workspace, surrounded by the padding."""
+        emitter, conv, pixels, per_word = self.emitter, self.conv, self.pixels, self.conv.per_word
         channels, (height, width) = conv.channels * conv.groups, conv.padded
         top, left = conv.padding[0][0], conv.padding[1][0]
         rows_inside = min(conv.extents[0], height - top)
         inside = min(conv.extents[1], width - left)
         after = width - left - inside
         planes = channels if pixels.planar else 1
-        row_length = width * pixels.column
+        pixel = pixels.column * per_word
+        row_length = width * pixel
+
+        def pad(offset: Expr, count: int) -> None:
+            clear_row(emitter, self.lanes * per_word, self.a, offset, count, conv.filling)
+
         count = conv.batch * planes * height
         with emitter.loop(count, loop_kind(self.parallel, count), "strip") as item:
             batch, plane, y = unflatten(emitter, (conv.batch, planes, height), item)
@@ -296,50 +351,63 @@ class _Lowering:
             if top or height - top - rows_inside:
                 outside = tirx.Or(y < top, y >= top + rows_inside)
                 with emitter.when(outside):
-                    clear_row(emitter, self.lanes, self.a, start, row_length)
+                    pad(start, row_length)
             with emitter.when(tirx.And(y >= top, y < top + rows_inside)) if outside is not None else emitter.scope():
                 source_y = y - top
                 if left:
-                    clear_row(emitter, self.lanes, self.a, start, left * pixels.column)
+                    pad(start, left * pixel)
                 if after > 0:
-                    clear_row(emitter, self.lanes, self.a, start + (left + inside) * pixels.column, after * pixels.column)
+                    pad(start + (left + inside) * pixel, after * pixel)
                 if inside > 0:
-                    self._stage_row(batch, plane, source_y, start + left * pixels.column, inside, channels)
+                    self._stage_row(batch, plane, source_y, start + left * pixel, inside, channels)
 
     def _stage_row(self, batch: Expr, plane: Expr, y: Expr, start: Expr, inside: int, channels: int) -> None:
-        emitter, conv, pixels = self.emitter, self.conv, self.pixels
+        emitter, conv, pixels, per_word = self.emitter, self.conv, self.pixels, self.conv.per_word
 
         def value(channel: Expr, x: Expr) -> Expr:
-            return self.epilogue.evaluator.value_at(self.x, conv.operand_indices(batch, channel, y, x))
+            element = self.epilogue.evaluator.value_at(self.x, conv.operand_indices(batch, channel, y, x))
+            return as_stored(emitter.bind, element, self.arithmetic.a_dtype)
 
         if pixels.planar:
             copy_row(emitter, self.lanes, self.a, start, inside, lambda x: value(plane, x))
             return
         with emitter.loop(inside, name="x") as x:
-            copy_row(emitter, self.lanes, self.a, start + x * pixels.column, channels, lambda channel: value(channel, x))
+            place = start + x * (pixels.column * per_word)
+            copy_row(emitter, self.lanes * per_word, self.a, place, channels, lambda channel: value(channel, x))
+            if rest := conv.groups * conv.words * per_word - channels:
+                clear_row(emitter, self.lanes, self.a, place + channels, rest)
 
     def _stage_weight(self) -> None:
-        """Evaluates the weight into panels in the workspace, group by group; lanes beyond the last channel stay undefined."""
-        emitter, conv = self.emitter, self.conv
+        """Evaluates the weight into panels in the workspace, group by group; lanes beyond the last output channel stay undefined.
+
+        Input channels that fill up the last word are zero.
+        """
+        emitter, conv, per_word = self.emitter, self.conv, self.conv.per_word
         tail = conv.outputs % self.panel
         (height, width), count = conv.window, conv.groups * self.panels
-        shape = (width, conv.channels, height) if self.pixels.planar else (height, width, conv.channels)
-        with emitter.loop(count, loop_kind(self.parallel, count), "panel") as item, emitter.loop(conv.depth, name="r") as r:
+        shape = (width, conv.words, height) if self.pixels.planar else (height, width, conv.words)
+        with (
+            emitter.loop(count, loop_kind(self.parallel, count), "panel") as item,
+            emitter.loop(conv.depth, name="r") as r,
+            emitter.loop(per_word, name="part") as part,
+        ):
             group, number = unflatten(emitter, (conv.groups, self.panels), item)
             place = unflatten(emitter, shape, r)
-            y, x, channel = (place[2], place[0], place[1]) if self.pixels.planar else place
-            offset = emitter.bind((item * conv.depth + r) * self.panel)
+            y, x, word = (place[2], place[0], place[1]) if self.pixels.planar else place
+            channel, exists = self.epilogue.evaluator.clamped(emitter.simplify(word * per_word + part), conv.channels)
+            offset = emitter.bind((item * conv.depth + r) * (self.panel * per_word) + part)
 
             def element(lane: Expr) -> Expr:
                 output = group * conv.outputs + number * self.panel + lane
                 indices = [output, channel, x] if conv.spatial == 1 else [output, channel, y, x]
-                return self.epilogue.evaluator.value_at(self.weight, indices)
+                value = as_stored(emitter.bind, self.epilogue.evaluator.value_at(self.weight, indices), self.arithmetic.b_dtype)
+                return value if exists is None else select(exists, value, tirx.const(0, self.arithmetic.b_dtype))
 
             full = self.panels - 1 if tail else self.panels
             if full:
                 with emitter.when(number < full) if tail else emitter.scope():
-                    copy_row(emitter, self.lanes, self.b, offset, self.panel, element)
+                    copy_row(emitter, self.lanes, self.b, offset, self.panel, element, per_word)
             if tail:
                 with emitter.when(tirx.EQ(number, index(full))) if full else emitter.scope():
                     number = index(full)
-                    copy_row(emitter, self.lanes, self.b, offset, tail, element)
+                    copy_row(emitter, self.lanes, self.b, offset, tail, element, per_word)

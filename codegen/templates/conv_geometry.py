@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from ...ir import Dim, Layout, Node
-from ..emit import Expr
+from ..emit import Expr, storage_dtype
 from ..emit.attributes import attributes_of
 from ..target import Target
 from .region import AnchoredRegion
@@ -23,9 +23,13 @@ _PLANAR_CHANNELS = 8
 
 @dataclass(frozen=True)
 class Convolution:
-    """The geometry of a ``conv`` over two spatial axes; one over a single axis has a first axis of extent 1."""
+    """The geometry of a ``conv`` over two spatial axes; one over a single axis has a first axis of extent 1.
+
+    Input channels are read in words of ``per_word`` (see :class:`Arithmetic`).
+    """
 
     anchor: Node
+    per_word: int = 1
 
     @cached_property
     def spatial(self) -> int:
@@ -51,6 +55,11 @@ class Convolution:
     def channels(self) -> int:
         """Input channels of a group."""
         return self.anchor.inputs[1].tensor.static_shape[1]
+
+    @property
+    def words(self) -> int:
+        """Words of the input channels of a group, the last of which may be filled up."""
+        return -(-self.channels // self.per_word)
 
     @cached_property
     def outputs(self) -> int:
@@ -91,9 +100,15 @@ class Convolution:
         )
         return first, second
 
+    @property
+    def filling(self) -> int:
+        """What padding holds."""
+        return int(attributes_of(self.anchor)["filling"])
+
     @cached_property
     def depth(self) -> int:
-        return self.channels * math.prod(self.window)
+        """Words that are multiplied for a result."""
+        return self.words * math.prod(self.window)
 
     @property
     def is_depthwise(self) -> bool:
@@ -101,6 +116,7 @@ class Convolution:
 
     @property
     def flops(self) -> float:
+        """Of words."""
         return 2.0 * self.anchor.output.tensor.elements * self.depth
 
     @property
@@ -120,7 +136,10 @@ class Convolution:
 
 @dataclass(frozen=True)
 class Pixels:
-    """How a register tile finds the pixels of the operand: element strides of image, channel, row and column in a buffer."""
+    """How a register tile finds the pixels of the operand: strides, in words, of image, word of channels, row and column in a buffer.
+
+    ``staged``: the kernel copies the operand there, with its padding; else it is where it lies. ``planar``: channels lie apart.
+    """
 
     batch: int
     channel: int
@@ -130,7 +149,8 @@ class Pixels:
     planar: bool
 
     @staticmethod
-    def of(region: AnchoredRegion, conv: Convolution, target: Target) -> Pixels:
+    def of(region: AnchoredRegion, conv: Convolution, target: Target, dtype: str = "float32") -> Pixels:
+        """``dtype`` is the TIR dtype that the elements must have."""
         x = region.anchor.inputs[0]
         strides = None
         if x.node is None:
@@ -138,12 +158,16 @@ class Pixels:
             if conv.spatial == 1:
                 strides.insert(2, 0)
         channels = conv.channels * conv.groups
-        planar = channels < _PLANAR_CHANNELS and (strides is None or strides[1] != 1)
-        if strides is not None and not conv.has_padding and (strides[1] == 1 or planar):
-            return Pixels(strides[0], strides[1], strides[2], strides[3], False, planar)
+        planar = conv.per_word == 1 and channels < _PLANAR_CHANNELS and (strides is None or strides[1] != 1)
+        words = strides is not None and strides[1] == 1 and conv.channels % conv.per_word == 0
+        as_it_lies = not conv.has_padding and storage_dtype(x.tensor.dtype) == dtype and (words or planar)
+        if strides is not None and as_it_lies:
+            batch, row, column = (strides[axis] // conv.per_word for axis in (0, 2, 3))
+            return Pixels(batch, strides[1], row, column, False, planar)
         height, width = conv.padded
         if planar:
             return Pixels(channels * height * width, height * width, width, 1, True, True)
+        channels = conv.words * conv.groups
         pixel = channels
         if aliases(target, conv.stride[1] * channels * _FLOAT, target.vector_registers // 2):
             pixel += target.vector_lanes
@@ -155,7 +179,7 @@ class Pixels:
         rows, columns, channels = (
             (height, down * self.row),
             (width, right * self.column),
-            (conv.channels, self.channel),
+            (conv.words, self.channel),
         )
         # Steps of the innermost loop, which is unrolled, must not read each other's pixels: LLVM would keep them all in registers.
         order = (columns, channels, rows) if self.planar else (rows, columns, channels)
@@ -168,7 +192,8 @@ class Pixels:
 
     def weight_layout(self, conv: Convolution, panel: int) -> Layout:
         axes = tuple(range(2, 2 + conv.spatial))
-        return Layout((0, axes[-1], 1, *axes[:-1]) if self.planar else (0, *axes, 1), ((0, panel),))
+        words = ((1, conv.per_word),) if conv.per_word > 1 else ()
+        return Layout((0, axes[-1], 1, *axes[:-1]) if self.planar else (0, *axes, 1), ((0, panel), *words))
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from ..space import Config, Space
 from ..target import Target
 from ..task import Task
 from ..template import LoweredKernel, Template
+from .arithmetic import Fp32
 from .region import AnchoredRegion, Epilogue, only_batch_is_symbolic
 from .register_tile import ReductionLoop, RegisterTile, merge_loops
 from .staging import clear_row, copy_row, loop_kind
@@ -301,7 +302,7 @@ class _Lowering:
         emitter, conv = self.emitter, self.conv
         (batch, group, number), (row, x), (down, across) = item, place, phases
         vectors = -(-columns // self.lanes)
-        tile = RegisterTile(emitter, self.target, pixels, vectors)
+        tile = RegisterTile(emitter, Fp32(self.target), pixels, vectors)
         nest = merge_loops([ReductionLoop(conv.channels, 1, self.panel)])
         (top, _), (left, _) = conv.margins
         for window_row, shift_down in down.taps:

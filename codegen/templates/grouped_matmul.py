@@ -19,6 +19,7 @@ from ..space import Config, Space
 from ..target import Target
 from ..task import Task
 from ..template import LoweredKernel, Template
+from .arithmetic import Fp32
 from .region import AnchoredRegion, Epilogue
 from .register_tile import ReductionLoop, RegisterTile, merge_loops
 from .staging import copy_row, loop_kind
@@ -202,7 +203,7 @@ class _Lowering:
     def _tile(self, group: Expr, number: Expr, row: Expr, rows: int, columns: int) -> None:
         emitter, depth = self.emitter, self.problem.depth
         with emitter.scope():
-            tile = RegisterTile(emitter, self.target, rows, -(-columns // self.lanes))
+            tile = RegisterTile(emitter, Fp32(self.target), rows, -(-columns // self.lanes))
             a_offset = emitter.bind(row * depth, "a_at")
             b_offset = emitter.bind((group * self.panels + number) * (depth * self.panel), "b_at")
             nest = merge_loops([ReductionLoop(depth, 1, self.panel)])

@@ -19,14 +19,17 @@ from tvm import tirx
 
 from ...errors import LoweringError
 from ...ir import Dim, Graph, Value, same_dim
-from ..emit import Expr, Kernel, extent_of, index, unflatten
+from ..emit import Expr, Kernel, bytes_of, extent_of, index, storage_dtype, unflatten
+from ..emit.math import select
 from ..space import Config, Space
 from ..task import Task
 from ..template import LoweredKernel, Template
+from .arithmetic import Arithmetic, Fp32
 from .matmul_geometry import Product, block_depths, predicted_cycles, row_blocks
+from .narrow import as_stored, narrow_arithmetic, narrow_region, packed_input, stored_weight, weight_layout
 from .region import AnchoredRegion, Epilogue, broadcast_row
 from .register_tile import Ahead, ReductionLoop, RegisterTile, merge_loops
-from .staging import copy_row, loop_kind
+from .staging import clear_row, copy_row, loop_kind
 from .tiling import (
     EvenSplit,
     StepSplit,
@@ -43,8 +46,9 @@ from .tiling import (
     useful_threads,
 )
 
-_FLOAT = 4
+_WORD = 4
 _ALIGNMENT = 64
+_OPS = ("matmul", "linear")
 
 
 class MatmulTemplate(Template):
@@ -59,15 +63,31 @@ class MatmulTemplate(Template):
     revision = 2
 
     def takes(self, graph: Graph) -> bool:
-        region = AnchoredRegion.find(graph, ("matmul", "linear"), symbolic=True)
+        region = self.find(graph)
         if region is None or region.anchor.inputs[0].tensor.rank < 1:
             return False
         # Rows and what stands before them may be symbolic.
         return all(isinstance(dim, int) for dim in region.anchor.inputs[1].tensor.shape[-2:])
 
+    def find(self, graph: Graph) -> AnchoredRegion | None:
+        """The region that ``graph`` is, if its operands are of this template's dtypes."""
+        return AnchoredRegion.find(graph, _OPS, symbolic=True)
+
+    def arithmetic(self, task: Task, region: AnchoredRegion) -> Arithmetic:
+        """How the task's operands are multiplied."""
+        return Fp32(task.target)
+
+    def problem(self, task: Task) -> tuple[AnchoredRegion, Arithmetic, Product]:
+        """What a task is made of."""
+        region = self.find(task.graph)
+        if region is None:
+            raise LoweringError(f"the {self.name} template does not take this region; ask takes() first")
+        arithmetic = self.arithmetic(task, region)
+        return region, arithmetic, Product.of(region.anchor, arithmetic.per_word)
+
     def space(self, task: Task) -> Space:
         task = task.representative
-        product = Product.of(_region(task).anchor)
+        _, arithmetic, product = self.problem(task)
         target = task.target
         parallel = useful_threads(target, task.threads, product.flops, product.bytes_moved)
         panels = panel_candidates(target, product.columns, int(product.rows))
@@ -84,7 +104,7 @@ class MatmulTemplate(Template):
             for row in rows
             for vectors in panels
             for depth in block_depths(product, target, group)
-            if fits_registers(target, row, vectors)
+            if fits_registers(target, row, vectors, arithmetic.temporaries)
         ]
         ranked = sorted(points, key=cost)
         best = [ranked[0], *(p for group in groups for p in [q for q in ranked if q["row_groups"] == group][:_CHOSEN])]
@@ -99,14 +119,29 @@ class MatmulTemplate(Template):
 
     def estimated_cycles(self, task: Task, configs: Sequence[Config]) -> Sequence[float]:
         task = task.representative
-        product = Product.of(_region(task).anchor)
+        _, _, product = self.problem(task)
         parallel = useful_threads(task.target, task.threads, product.flops, product.bytes_moved)
         return [predicted_cycles(product, task.target, parallel, {name: config[name] for name in _KNOBS}) for config in configs]
 
     def lower(self, task: Task, config: Config) -> LoweredKernel:
         if config not in self.space(task):
             raise LoweringError(f"config {config} is not in the space of this task; take one of Template.space(task).configs")
-        return _Lowering(task, config).lower()
+        return _Lowering(task, config, *self.problem(task)).lower()
+
+
+class NarrowMatmul(MatmulTemplate):
+    """Regions around one ``matmul`` or ``linear`` over 8-bit integers or 16-bit floats, summed in 32 bits: blocked as those of fp32 are."""
+
+    name = "narrow_matmul"
+    revision = 1
+
+    def find(self, graph: Graph) -> AnchoredRegion | None:
+        return narrow_region(graph, _OPS)
+
+    def arithmetic(self, task: Task, region: AnchoredRegion) -> Arithmetic:
+        representative = self.find(task.representative.graph)
+        assert representative is not None
+        return narrow_arithmetic(task, region, int(Product.of(representative.anchor).rows))
 
 
 _KNOBS = ("block_depth", "row_groups", "rows", "vectors")
@@ -115,16 +150,9 @@ _CHOSEN = 8
 """Register tiles kept for each way of sharing the rows, so that spaces have a few dozen points."""
 
 
-def _region(task: Task) -> AnchoredRegion:
-    region = AnchoredRegion.find(task.graph, ("matmul", "linear"), symbolic=True)
-    if region is None:
-        raise LoweringError("the matmul template takes regions with one matmul or linear; ask takes() first")
-    return region
-
-
 @dataclass(frozen=True)
 class _Block:
-    """``depth`` steps of the reduction from ``start`` on, against a panel of which ``columns`` exist. The last one completes the sums."""
+    """``depth`` words of the reduction from ``start`` on, against a panel of which ``columns`` exist. The last one completes the sums."""
 
     start: Expr
     depth: int
@@ -135,12 +163,13 @@ class _Block:
 class _Lowering:
     """One kernel in the making."""
 
-    def __init__(self, task: Task, config: Config) -> None:
+    def __init__(self, task: Task, config: Config, region: AnchoredRegion, arithmetic: Arithmetic, product: Product) -> None:
         self.task = task
         self.target = task.target
         self.lanes = task.target.vector_lanes
-        self.region = _region(task)
-        self.product = product = Product.of(self.region.anchor)
+        self.region = region
+        self.arithmetic = arithmetic
+        self.product = product
         # Where sizes are symbolic, the entry keeps calls with little to do on one thread.
         self.parallel = task.threads if task.is_symbolic else useful_threads(self.target, task.threads, product.flops, product.bytes_moved)
         self.vectors = config["vectors"]
@@ -151,49 +180,50 @@ class _Lowering:
         self.tile_rows = config["rows"] if self.split is None else self.split.largest
         self.panels = -(-product.columns // self.panel)
         self.a_value, self.b_value = self.region.anchor.inputs[:2]
+        self.b_source = stored_weight(self.region.anchor)
         self.a_source = self._plain_a()
         self.b_packed = self._packed_b()
         self.a_stride = product.depth
         a_bytes: Dim = 0
         if self.a_source is None:
-            if aliases(self.target, product.depth * _FLOAT, self.tile_rows):
+            if aliases(self.target, product.depth * _WORD, self.tile_rows):
                 self.a_stride = product.depth + self.lanes
-            a_bytes = round_up(product.batch * product.rows * self.a_stride * _FLOAT, _ALIGNMENT)
-        b_bytes: Dim = 0 if self.b_packed is not None else product.batch * self.panels * product.depth * self.panel * _FLOAT
-        layouts = {} if self.b_packed is None else {self.b_packed: product.b_layout(self.panel)}
+            a_bytes = round_up(product.batch * product.rows * self.a_stride * _WORD, _ALIGNMENT)
+        b_bytes: Dim = 0
+        if self.b_packed is None:
+            b_bytes = round_up(product.batch * self.panels * product.depth * self.panel * arithmetic.b_bytes, _ALIGNMENT)
+        layouts = {} if self.b_packed is None else {self.b_packed: weight_layout(product.b_layout(self.panel), arithmetic)}
         self.block = min(config["block_depth"], product.depth)
         self.row_blocks = 1 if self.split is None else row_blocks(product, self.target, self.groups, self.split, self.block)
         sums: Dim = 0 if self.block == product.depth else product.rows * self.panels * self.panel
-        self.kernel = Kernel(self.region.graph, workspace_bytes=a_bytes + b_bytes + sums * _FLOAT, layouts=layouts)
+        self.kernel = Kernel(self.region.graph, workspace_bytes=a_bytes + b_bytes + sums * _WORD, layouts=layouts)
+        self.kernel.declare_functions(arithmetic.functions)
         self.emitter = self.kernel.emitter
         self.epilogue = Epilogue(self.kernel, self.region)
         self.layouts = layouts
         if self.a_source is not None:
             self.a: Any = self.kernel.inputs[self.a_source]
         else:
-            self.a = self.kernel.workspace(a_bytes // _FLOAT, "float32", 0, "rows")
+            self.a = self.kernel.workspace(a_bytes // bytes_of(arithmetic.a_dtype), arithmetic.a_dtype, 0, "rows")
         if self.b_packed is not None:
-            self.b: Any = self.kernel.inputs[self.b_value]
+            self.b: Any = self.kernel.inputs[self.b_source]
         else:
-            self.b = self.kernel.workspace(b_bytes // _FLOAT, "float32", a_bytes, "panels")
+            self.b = self.kernel.workspace(b_bytes // bytes_of(arithmetic.b_dtype), arithmetic.b_dtype, a_bytes, "panels")
         if self.block < product.depth:
-            self.sums: Any = self.kernel.workspace(sums, "float32", a_bytes + b_bytes, "sums")
+            self.sums: Any = self.kernel.workspace(sums, arithmetic.sums_dtype, a_bytes + b_bytes, "sums")
 
     def _plain_a(self) -> Value | None:
-        """The graph input that already is ``[batch, rows, depth]`` in memory."""
-        if not same_dim(self.a_value.tensor.size, self.product.batch * self.product.rows * self.product.depth):
+        """The graph input that already is ``[batch, rows, depth]`` words in memory."""
+        product = self.product
+        if not same_dim(self.a_value.tensor.size, product.batch * product.rows * product.depth * product.per_word):
             return None
-        return self.region.source(self.a_value)
+        source = self.region.source(self.a_value)
+        return source if source is not None and storage_dtype(source.tensor.dtype) == self.arithmetic.a_dtype else None
 
     def _packed_b(self) -> int | None:
         """The position of the constant input that is ``b``, if it can be stored in panels."""
-        inputs = self.region.graph.inputs
         batched = math.prod(self.b_value.tensor.shape[:-2]) if self.region.anchor.op == "matmul" else 1
-        if self.b_value not in inputs or not same_dim(batched, self.product.batch):
-            return None
-        users = self.region.graph.users[self.b_value]
-        position = inputs.index(self.b_value)
-        return position if position in self.task.constant_inputs and len(users) == 1 else None
+        return packed_input(self.task, self.region, self.b_source) if same_dim(batched, self.product.batch) else None
 
     def lower(self) -> LoweredKernel:
         if self.a_source is None:
@@ -258,7 +288,7 @@ class _Lowering:
     def _tile(self, batch: Expr, number: Expr, row: Expr, rows: int, block: _Block) -> None:
         emitter, product = self.emitter, self.product
         vectors = -(-block.columns // self.lanes)
-        tile = RegisterTile(emitter, self.target, rows, vectors)
+        tile = RegisterTile(emitter, self.arithmetic, rows, vectors)
         a_at = emitter.simplify((batch * extent_of(product.rows) + row) * self.a_stride + block.start)
         b_at = emitter.simplify((batch * self.panels + number) * (product.depth * self.panel) + block.start * self.panel)
         a_offset, b_offset = emitter.bind(a_at, "a_at"), emitter.bind(b_at, "b_at")
@@ -285,7 +315,7 @@ class _Lowering:
         product = self.product
         if self.b_packed is None or self.split is None:
             return None
-        if not streams(self.target, product.columns * product.depth * _FLOAT, self.split.tiles):
+        if not streams(self.target, product.columns * product.depth * self.arithmetic.b_bytes, self.split.tiles):
             return None
         share = -(-depth * self.panel // self.split.extent)
         place = b_offset + product.depth * self.panel + row * share
@@ -298,16 +328,20 @@ class _Lowering:
         return element + self.epilogue.evaluator.value_at(anchor.inputs[2], [column])
 
     def _stage_a(self) -> None:
-        """Evaluates ``a`` into rows of ``a_stride`` elements in the workspace."""
+        """Evaluates ``a`` into rows of ``a_stride`` words in the workspace."""
         product, emitter = self.product, self.emitter
         count = product.batch * product.rows
         with emitter.loop(count, loop_kind(self.parallel, count), "row") as row:
             leading = self._a_indices(row)
 
             def element(k: Expr) -> Expr:
-                return self.epilogue.evaluator.value_at(self.a_value, [*leading, k])
+                value = self.epilogue.evaluator.value_at(self.a_value, [*leading, k])
+                return as_stored(emitter.bind, value, self.arithmetic.a_dtype)
 
-            copy_row(emitter, self.lanes, self.a, row * self.a_stride, product.depth, element)
+            lanes, start, count = self.lanes * product.per_word, row * (self.a_stride * product.per_word), product.elements
+            copy_row(emitter, lanes, self.a, start, count, element)
+            if rest := product.depth * product.per_word - count:
+                clear_row(emitter, lanes, self.a, start + count, rest)
 
     def _a_indices(self, row: Expr) -> list[Expr]:
         """Leading indices into ``a`` of a row of ``[batch, rows]``."""
@@ -318,7 +352,10 @@ class _Lowering:
         return broadcast_row(self.kernel, shape[:-1], result, row)
 
     def _stage_b(self) -> None:
-        """Evaluates ``b`` into panels in the workspace; lanes beyond the last column stay undefined and are never stored."""
+        """Evaluates ``b`` into panels in the workspace; lanes beyond the last column stay undefined and are never stored.
+
+        Steps that fill up the last word are zero.
+        """
         product, emitter = self.product, self.emitter
         tail = product.columns % self.panel
         count = product.batch * self.panels
@@ -333,13 +370,18 @@ class _Lowering:
                     self._stage_panel(batch, index(full), item, tail)
 
     def _stage_panel(self, batch: Expr, number: Expr, item: Expr, columns: int) -> None:
-        product, emitter = self.product, self.emitter
-        with emitter.loop(product.depth, name="k") as k:
+        product, emitter, per_word = self.product, self.emitter, self.product.per_word
+        with emitter.loop(product.depth, name="k") as word, emitter.loop(per_word, name="part") as part:
+            k = emitter.simplify(word * per_word + part)
+            safe, exists = self.epilogue.evaluator.clamped(k, product.elements)
 
             def element(column: Expr) -> Expr:
-                return self.epilogue.evaluator.value_at(self.b_value, self._b_indices(batch, k, number * self.panel + column))
+                value = self.epilogue.evaluator.value_at(self.b_value, self._b_indices(batch, safe, number * self.panel + column))
+                value = as_stored(emitter.bind, value, self.arithmetic.b_dtype)
+                return value if exists is None else select(exists, value, tirx.const(0, self.arithmetic.b_dtype))
 
-            copy_row(emitter, self.lanes, self.b, (item * product.depth + k) * self.panel, columns, element)
+            place = (item * product.depth + word) * (self.panel * per_word) + part
+            copy_row(emitter, self.lanes, self.b, place, columns, element, per_word)
 
     def _b_indices(self, batch: Expr, k: Expr, column: Expr) -> list[Expr]:
         if self.region.anchor.op == "linear":

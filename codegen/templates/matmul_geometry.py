@@ -35,7 +35,8 @@ class Product:
     """The product ``[batch, rows, depth] x [batch, depth, columns]`` that an anchor is, and the logical shapes around it.
 
     ``batch_shape`` are the leading axes of the result that stay apart because ``b`` differs along them, ``row_shape`` those axes
-    of the result that together are the rows.
+    of the result that together are the rows. ``depth`` counts words of ``per_word`` elements (see :class:`Arithmetic`), the last of
+    which may be filled up.
     """
 
     anchor: Node
@@ -43,16 +44,18 @@ class Product:
     row_shape: tuple[Dim, ...]
     columns: int
     depth: int
+    per_word: int = 1
 
     @staticmethod
-    def of(anchor: Node) -> Product:
+    def of(anchor: Node, per_word: int = 1) -> Product:
         shape = anchor.output.tensor.shape
         b = anchor.inputs[1].tensor.shape
+        depth = -(-int(anchor.inputs[0].tensor.shape[-1]) // per_word)
         if anchor.op == "linear":
-            return Product(anchor, (), shape[:-1], int(b[0]), int(b[1]))
+            return Product(anchor, (), shape[:-1], int(b[0]), depth, per_word)
         if math.prod(b[:-2]) == 1:
-            return Product(anchor, (), shape[:-1], int(b[-1]), int(b[-2]))
-        return Product(anchor, shape[:-2], shape[-2:-1], int(b[-1]), int(b[-2]))
+            return Product(anchor, (), shape[:-1], int(b[-1]), depth, per_word)
+        return Product(anchor, shape[:-2], shape[-2:-1], int(b[-1]), depth, per_word)
 
     @property
     def batch(self) -> Dim:
@@ -63,8 +66,13 @@ class Product:
         return math.prod(self.row_shape)
 
     @property
+    def elements(self) -> int:
+        """Elements of the reduced axis."""
+        return int(self.anchor.inputs[0].tensor.shape[-1])
+
+    @property
     def flops(self) -> float:
-        """Static shapes only."""
+        """Of words; static shapes only."""
         return 2.0 * int(self.batch) * int(self.rows) * self.columns * self.depth
 
     @property
@@ -80,9 +88,9 @@ class Product:
     def b_layout(self, panel: int) -> Layout:
         """The packed layout of a constant ``b``."""
         rank = self.anchor.inputs[1].tensor.rank
-        if self.anchor.op == "linear":
-            return Layout((0, 1), ((0, panel),))
-        return Layout((*range(rank - 2), rank - 1, rank - 2), ((rank - 1, panel),))
+        column, step = (0, 1) if self.anchor.op == "linear" else (rank - 1, rank - 2)
+        words = ((step, self.per_word),) if self.per_word > 1 else ()
+        return Layout((*range(rank - 2), column, step), ((column, panel), *words))
 
 
 def _are_distant(target: Target, elements: int) -> bool:

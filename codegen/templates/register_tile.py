@@ -1,7 +1,8 @@
 """The innermost computation of contractions: a tile of accumulators that stays in vector registers.
 
 ``rows`` output rows (matrix rows, pixels) by ``vectors`` vectors of output columns (channels) accumulate
-``a[row, r] * b[r, column]`` over a nest of reduction loops. Elements of ``a`` are broadcast, ``b`` is read in whole vectors from
+``a[row, r] * b[r, column]`` over a nest of reduction loops, in the words of an
+:class:`Arithmetic`. Words of ``a`` are broadcast, ``b`` is read in whole vectors from
 packed panels (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008).
 """
 
@@ -12,14 +13,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from tvm import tirx
 
 from ..emit import VECTORIZED, Emitter, Expr, ramp, spread
-from ..target import Target
+from .arithmetic import Arithmetic
 from .loops import largest_power_of_two
 
-_LINE = 16
-"""Elements of a cache line."""
+_LINE = 64
+"""Bytes of a cache line."""
 _TOGETHER = 4
 """Vectors of a long epilogue that are computed together."""
 _MOST_PREFETCHES = 4
@@ -28,7 +30,7 @@ _MOST_PREFETCHES = 4
 
 @dataclass(frozen=True)
 class ReductionLoop:
-    """One loop of a reduction nest: its extent, and what a step adds to the offsets into ``a`` and ``b`` (elements)."""
+    """One loop of a reduction nest: its extent, and what a step adds to the offsets into ``a`` and ``b`` (words)."""
 
     extent: int
     a_stride: int
@@ -37,7 +39,7 @@ class ReductionLoop:
 
 @dataclass(frozen=True)
 class Ahead:
-    """What a later tile will read: ``count`` elements of ``buffer`` from ``start`` on, to be brought into the second-level cache.
+    """What a later tile will read: ``count`` words of ``buffer`` from ``start`` on, to be brought into the second-level cache.
 
     The last range may reach beyond the buffer: a prefetch of an address that does not exist does nothing.
     """
@@ -65,16 +67,23 @@ def merge_loops(nest: Sequence[ReductionLoop]) -> tuple[ReductionLoop, ...]:
 class RegisterTile:
     """Accumulators of ``rows`` x ``vectors`` vectors, all zero at first."""
 
+<<<<<<< HEAD
     def __init__(self, emitter: Emitter, target: Target, rows: int, vectors: int, lanes: int | None = None) -> None:
         """``lanes`` of a vector: the target's, or fewer."""
         self.rows = rows
         self.vectors = vectors
         self.lanes = lanes or target.vector_lanes
+=======
+    def __init__(self, emitter: Emitter, arithmetic: Arithmetic, rows: int, vectors: int) -> None:
+        self.rows = rows
+        self.vectors = vectors
+        self.lanes = arithmetic.lanes
+        self._arithmetic = arithmetic
+>>>>>>> narrow
         self._emitter = emitter
-        self._fused = "fma" in target.features
-        self._dtype = f"float32x{self.lanes}" if self.lanes > 1 else "float32"
-        self.accumulators = emitter.allocate(rows * vectors * self.lanes, "float32", "acc")
-        zero = spread(tirx.const(0.0, "float32"), self.lanes)
+        self._dtype = arithmetic.sums_dtype
+        self.accumulators = emitter.allocate(rows * vectors * self.lanes, self._dtype, "acc")
+        zero = spread(tirx.const(0, self._dtype), self.lanes)
         for number in range(rows * vectors):
             emitter.emit(tirx.BufferStore(self.accumulators, zero, [self._ramp(number * self.lanes)]))
 
@@ -152,7 +161,7 @@ class RegisterTile:
             return
         # A copy: accumulators that are read at an index unknown to LLVM would not stay in registers.
         width = self.vectors * self.lanes
-        copy = emitter.allocate(self.rows * width, "float32", "tile")
+        copy = emitter.allocate(self.rows * width, self._dtype, "tile")
         for start in range(0, self.rows * width, self.lanes):
             emitter.emit(tirx.BufferStore(copy, tirx.BufferLoad(self.accumulators, [self._ramp(start)]), [self._ramp(start)]))
         with emitter.loop(self.rows, name="row") as row:
@@ -173,7 +182,7 @@ class RegisterTile:
         buffer = self.accumulators
         if width < self.lanes:
             # Through a buffer of its own: LLVM would split the accumulator itself into the vectors that are read of it.
-            buffer = self._emitter.allocate(self.lanes, "float32", "edge")
+            buffer = self._emitter.allocate(self.lanes, self._dtype, "edge")
             whole = tirx.BufferLoad(self.accumulators, [self._ramp(start)])
             self._emitter.emit(tirx.BufferStore(buffer, whole, [self._ramp(0)]))
             start = 0
@@ -183,22 +192,24 @@ class RegisterTile:
     def _prefetch(self, ahead: Ahead, k: Expr, trips: int) -> None:
         """The prefetches of iteration ``k`` of ``trips``: of every cache line of its share."""
         share = -(-ahead.count // trips)
-        for line in range(min(-(-share // _LINE), _MOST_PREFETCHES)):
-            self._emitter.prefetch(ahead.buffer, ahead.start + k * share + line * _LINE)
+        width = self._arithmetic.b_bytes
+        elements = width // np.dtype(str(ahead.buffer.dtype)).itemsize
+        for line in range(min(-(-share * width // _LINE), _MOST_PREFETCHES)):
+            self._emitter.prefetch(ahead.buffer, (ahead.start + k * share + line * (_LINE // width)) * elements)
 
     def _step(self, a: Any, a_offset: Expr, row_offsets: Sequence[int], b: Any, b_offset: Expr) -> None:
         columns = []
         for vector in range(self.vectors):
-            columns.append(self._bound(tirx.BufferLoad(b, [self._ramp(b_offset + vector * self.lanes)]), "b"))
+            columns.append(self._bound(self._arithmetic.column(b, b_offset + vector * self.lanes), "b"))
         for row, offset in enumerate(row_offsets):
+<<<<<<< HEAD
             factor = self._factor(a, a_offset + offset)
+=======
+            word = self._bound(self._arithmetic.word(a, a_offset + offset), "a")
+>>>>>>> narrow
             for vector, column in enumerate(columns):
                 place = self._ramp((row * self.vectors + vector) * self.lanes)
-                total = tirx.BufferLoad(self.accumulators, [place])
-                if self._fused:
-                    total = tirx.call_llvm_pure_intrin(self._dtype, "llvm.fma", factor, column, total)
-                else:
-                    total = total + factor * column
+                total = self._arithmetic.multiply_add(word, column, tirx.BufferLoad(self.accumulators, [place]))
                 self._emitter.emit(tirx.BufferStore(self.accumulators, total, [place]))
 
     def _factor(self, a: Any, offset: Expr) -> Expr:

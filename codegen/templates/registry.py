@@ -13,9 +13,11 @@ from ..template import Template
 
 # Module, class. The first that takes a graph compiles it; elementwise takes what has no anchor.
 _LOOPS = (
+    ("matmul", "NarrowMatmul"),
     ("matmul", "MatmulTemplate"),
     ("grouped_matmul", "GroupedMatmul"),
     ("monarch", "Monarch"),
+    ("conv", "NarrowConv"),
     ("conv", "ConvTemplate"),
     ("depthwise", "DepthwiseTemplate"),
     ("conv_transpose", "ConvTransposeTemplate"),

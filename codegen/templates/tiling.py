@@ -185,9 +185,9 @@ def useful_threads(target: Target, available: int, flops: float, bytes_moved: fl
     return available if seconds >= PARALLEL_SECONDS else 1
 
 
-def fits_registers(target: Target, rows: int, vectors: int) -> bool:
-    """Whether accumulators, one row of ``b`` and a broadcast element fit the vector registers."""
-    return rows * vectors + vectors + 1 <= target.vector_registers
+def fits_registers(target: Target, rows: int, vectors: int, temporaries: int = 0) -> bool:
+    """Whether accumulators, one row of ``b``, a broadcast element and ``temporaries`` fit the vector registers."""
+    return rows * vectors + vectors + 1 + temporaries <= target.vector_registers
 
 
 def aliases(target: Target, row_bytes: int, rows: int) -> bool:

@@ -18,6 +18,7 @@ from ..space import Config
 from ..task import Task
 from ..template import LoweredKernel
 from ..winograd import WinogradWeight
+from .arithmetic import Fp32
 from .conv_geometry import Convolution
 from .region import AnchoredRegion, Epilogue
 from .register_tile import Ahead, ReductionLoop, RegisterTile
@@ -164,7 +165,7 @@ class WinogradLowering:
             b_at = emitter.bind((number * tiles.points + point) * slice_size, "b_at")
             for run in split.runs:
                 with split.loop(emitter, run) as row:
-                    tile = RegisterTile(emitter, self.target, run.size, self.panel // self.lanes)
+                    tile = RegisterTile(emitter, Fp32(self.target), run.size, self.panel // self.lanes)
                     a_at = emitter.bind(data_at + point * tiles.data_stride + row * conv.channels, "a_at")
                     ahead = Ahead(weight, emitter.bind(b_at + slice_size + row * ahead_share), run.size * ahead_share)
                     rows = [step * conv.channels for step in range(run.size)]

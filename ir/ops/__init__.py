@@ -1,6 +1,7 @@
 """The operations of the IR, each defined once; importing this package registers them all."""
 
 from . import (
+    attention,
     bitcast,
     contraction,
     control,
@@ -8,6 +9,7 @@ from . import (
     grouped,
     indexing,
     movement,
+    quantisation,
     reduction,
     scatter,
     special,
@@ -27,6 +29,7 @@ __all__ = [
     "Cost",
     "Op",
     "Trait",
+    "attention",
     "bitcast",
     "contraction",
     "control",
@@ -35,6 +38,7 @@ __all__ = [
     "indexing",
     "lookup",
     "movement",
+    "quantisation",
     "reduction",
     "register",
     "registry",

@@ -61,6 +61,7 @@ def choice(*words: str) -> AttributeKind:
 BOOL = AttributeKind("true or false", lambda value: type(value) is bool)
 COUNT = AttributeKind("an integer of at least 0", lambda value: _is_int(value) and value >= 0)
 POSITIVE = AttributeKind("an integer of at least 1", lambda value: _is_int(value) and value >= 1)
+INTEGER = AttributeKind("an integer", _is_int)
 NONZERO = AttributeKind("an integer other than 0", lambda value: _is_int(value) and value != 0)
 FLOAT = AttributeKind("a float", lambda value: isinstance(value, float))
 NOT_NEGATIVE = AttributeKind("a finite float of at least 0", lambda value: isinstance(value, float) and 0 <= value < math.inf)

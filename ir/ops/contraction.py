@@ -1,4 +1,8 @@
-"""Contractions: matrix products, linear layers, convolutions, attention."""
+"""Contractions: matrix products, linear layers, convolutions.
+
+Their elements are of one dtype, and so is the result; or the operands are narrower (8-bit integers, floats of 16 bits) and the attribute
+``dtype`` says what products are summed and returned in.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..types import Dim, DType, Kind, TensorType
-from .attributes import BOOL, FLOAT
-from .definition import REQUIRED, Attributes, Op, Trait, register, require
-from .elementwise import TRANSCENDENTAL_FLOPS, broadcast_shapes
+from .attributes import DTYPE, INTEGER
+from .definition import REQUIRED, Attributes, Op, Reference, Trait, register, require
+from .elementwise import broadcast_shapes
 
 if TYPE_CHECKING:
     from ..graph import GraphBuilder, Value
@@ -20,23 +24,53 @@ if TYPE_CHECKING:
 _CONTRACTION = frozenset({Trait.CONTRACTION})
 
 
-_NUMBERS = (Kind.INTEGER, Kind.FLOAT)
-
-
-def _same_dtype(op: str, inputs: Sequence[TensorType], kinds: tuple[Kind, ...] = _NUMBERS) -> None:
+def _same_dtype(op: str, inputs: Sequence[TensorType]) -> None:
     first = inputs[0].dtype
-    require(first.kind in kinds, op, f"does not take {first.text}")
+    require(first.kind in (Kind.INTEGER, Kind.FLOAT), op, f"does not take {first.text}")
     for type in inputs:
         require(type.dtype is first, op, f"operands have dtypes {first.text} and {type.dtype.text}; insert a cast")
 
 
+_BYTES = (DType.INT8, DType.UINT8)
+_HALVES = (DType.FLOAT16, DType.BFLOAT16)
+_WIDE = {DType.INT32: "operands of 8-bit integers", DType.FLOAT32: "operands of one 16-bit float dtype"}
+_RESULT = {"dtype": DTYPE.or_none()}
+
+
+def _result_dtype(op: str, inputs: Sequence[TensorType], attributes: Attributes) -> DType:
+    """The dtype of the sums; TypeInferenceError unless operands, bias and ``dtype`` go together."""
+    dtype: DType | None = attributes["dtype"]
+    if dtype is None:
+        _same_dtype(op, inputs)
+        return inputs[0].dtype
+    require(dtype in _WIDE, op, f"cannot sum in {dtype.text}; dtype is i32, f32 or none")
+    first, second = (type.dtype for type in inputs[:2])
+    fits = first in _BYTES and second in _BYTES if dtype is DType.INT32 else first in _HALVES and first is second
+    require(fits, op, f"sums in {dtype.text} take {_WIDE[dtype]}, not {first.text} and {second.text}")
+    for bias in inputs[2:]:
+        require(bias.dtype is dtype, op, f"the bias is {bias.dtype.text}, the sums are {dtype.text}")
+    return dtype
+
+
+def _summed(reference: Reference) -> Reference:
+    """``reference`` for operands of any dtype: 8-bit integers that are summed in i32 are computed with in float64, which holds such sums
+    exactly, and give 64-bit integers, whose lower half they wrap to."""
+
+    def evaluate(inputs: Sequence[np.ndarray], attributes: Attributes) -> np.ndarray:
+        if attributes["dtype"] is not DType.INT32:
+            return np.asarray(reference(inputs, attributes))
+        return np.asarray(reference([array.astype(np.float64) for array in inputs], attributes)).astype(np.int64)
+
+    return evaluate
+
+
 def _infer_matmul(inputs: Sequence[TensorType], attributes: Attributes) -> TensorType:
     a, b = inputs
-    _same_dtype("matmul", inputs)
+    dtype = _result_dtype("matmul", inputs, attributes)
     require(a.rank >= 2 and b.rank >= 2, "matmul", f"operands need rank 2 at least, got {list(a.shape)} and {list(b.shape)}")
     require(a.shape[-1] == b.shape[-2], "matmul", f"inner extents of {list(a.shape)} and {list(b.shape)} differ")
     batch = broadcast_shapes("matmul", a.shape[:-2], b.shape[:-2]) if a.rank > 2 or b.rank > 2 else ()
-    return a.with_shape((*batch, a.shape[-2], b.shape[-1]))
+    return a.with_shape((*batch, a.shape[-2], b.shape[-1])).with_dtype(dtype)
 
 
 register(
@@ -44,9 +78,11 @@ register(
         "matmul",
         ("a", "b"),
         _infer_matmul,
-        lambda inputs, attributes: np.matmul(inputs[0], inputs[1]),
+        _summed(lambda inputs, attributes: np.matmul(inputs[0], inputs[1])),
         lambda inputs, attributes, outputs: 2 * outputs[0].elements * inputs[0].static_shape[-1],
-        traits=_CONTRACTION,
+        {"dtype": None},
+        _CONTRACTION,
+        kinds=_RESULT,
         doc="matrix product over the last two axes; leading axes broadcast: [..., M, K] x [..., K, N] -> [..., M, N]",
     )
 )
@@ -54,7 +90,7 @@ register(
 
 def _infer_linear(inputs: Sequence[TensorType], attributes: Attributes) -> TensorType:
     x, weight, *bias = inputs
-    _same_dtype("linear", inputs)
+    dtype = _result_dtype("linear", inputs, attributes)
     require(weight.rank == 2, "linear", f"the weight needs rank 2, got {list(weight.shape)}")
     require(
         x.rank >= 1 and x.shape[-1] == weight.shape[1],
@@ -67,7 +103,7 @@ def _infer_linear(inputs: Sequence[TensorType], attributes: Attributes) -> Tenso
             "linear",
             f"bias {list(bias[0].shape)} does not fit a weight of {list(weight.shape)} [out, in]",
         )
-    return x.with_shape((*x.shape[:-1], weight.shape[0]))
+    return x.with_shape((*x.shape[:-1], weight.shape[0])).with_dtype(dtype)
 
 
 def _decompose_linear(builder: GraphBuilder, inputs: Sequence[Value], attributes: Attributes) -> Value:
@@ -76,7 +112,7 @@ def _decompose_linear(builder: GraphBuilder, inputs: Sequence[Value], attributes
     rank = x.tensor.rank
     if rank == 1:
         x = builder.call("reshape", x, shape=(1, x.tensor.shape[0]))
-    product = builder.call("matmul", x, transposed)
+    product = builder.call("matmul", x, transposed, dtype=attributes["dtype"])
     if rank == 1:
         product = builder.call("reshape", product, shape=product.tensor.shape[1:])
     return builder.call("add", product, bias[0]) if bias else product
@@ -87,10 +123,12 @@ register(
         "linear",
         ("x", "weight", "bias?"),
         _infer_linear,
-        lambda inputs, attributes: inputs[0] @ inputs[1].T + (inputs[2] if len(inputs) > 2 else 0),
+        _summed(lambda inputs, attributes: inputs[0] @ inputs[1].T + (inputs[2] if len(inputs) > 2 else 0)),
         lambda inputs, attributes, outputs: 2 * outputs[0].elements * inputs[1].static_shape[1],
-        traits=_CONTRACTION,
-        decompose=_decompose_linear,
+        {"dtype": None},
+        _CONTRACTION,
+        _decompose_linear,
+        kinds=_RESULT,
         doc="x [..., in] times the transpose of weight [out, in], plus bias [out]",
     )
 )
@@ -109,7 +147,10 @@ def convolved_extent(extent: Dim, window: int, stride: int, padding: tuple[int, 
 
 def _infer_conv(inputs: Sequence[TensorType], attributes: Attributes) -> TensorType:
     x, weight, *bias = inputs
-    _same_dtype("conv", inputs)
+    dtype = _result_dtype("conv", inputs, attributes)
+    filling = attributes["filling"]
+    holds = filling == 0 or (x.dtype in _BYTES and np.iinfo(x.dtype.numpy).min <= filling <= np.iinfo(x.dtype.numpy).max)
+    require(holds, "conv", f"padding of {x.dtype.text} cannot be filled with {filling}; only 8-bit integers have a zero point")
     spatial = x.rank - 2
     groups = attributes["groups"]
     require(
@@ -146,7 +187,7 @@ def _infer_conv(inputs: Sequence[TensorType], attributes: Attributes) -> TensorT
         for i in range(spatial)
     ]
     require_window("conv", x, extents, weight.shape[2:])
-    return x.with_shape((x.shape[0], weight.shape[0], *extents))
+    return x.with_shape((x.shape[0], weight.shape[0], *extents)).with_dtype(dtype)
 
 
 def _kernel_at(weight: np.ndarray, offset: tuple[int, ...]) -> np.ndarray:
@@ -158,7 +199,7 @@ def _kernel_at(weight: np.ndarray, offset: tuple[int, ...]) -> np.ndarray:
 def _conv(inputs: Sequence[np.ndarray], attributes: Attributes) -> np.ndarray:
     x, weight, *bias = inputs
     stride, dilation, groups = attributes["stride"], attributes["dilation"], attributes["groups"]
-    padded = np.pad(x, [(0, 0), (0, 0), *attributes["padding"]])
+    padded = np.pad(x, [(0, 0), (0, 0), *attributes["padding"]], constant_values=attributes["filling"])
     window = weight.shape[2:]
     extents = [int(convolved_extent(padded.shape[2 + i], window[i], stride[i], (0, 0), dilation[i])) for i in range(len(window))]
     outputs_per_group = weight.shape[0] // groups
@@ -181,12 +222,13 @@ register(
         "conv",
         ("x", "weight", "bias?"),
         _infer_conv,
-        _conv,
+        _summed(_conv),
         _conv_flops,
-        {"stride": REQUIRED, "padding": REQUIRED, "dilation": REQUIRED, "groups": 1},
+        {"stride": REQUIRED, "padding": REQUIRED, "dilation": REQUIRED, "groups": 1, "filling": 0, "dtype": None},
         _CONTRACTION,
+        kinds={**_RESULT, "filling": INTEGER},
         doc="cross-correlation of x [N, C, spatial...] with weight [O, C / groups, kernel...], plus bias [O]; padding is a "
-        "(low, high) pair for each spatial axis",
+        "(low, high) pair for each spatial axis, and holds filling: the zero point of quantised operands",
     )
 )
 
@@ -269,118 +311,5 @@ register(
         {"stride": REQUIRED, "padding": REQUIRED, "dilation": REQUIRED, "output_padding": REQUIRED, "groups": 1},
         _CONTRACTION,
         doc="transposed convolution of x [N, C, spatial...] with weight [C, O / groups, kernel...], plus bias [O]",
-    )
-)
-
-
-def _infer_attention(inputs: Sequence[TensorType], attributes: Attributes) -> TensorType:
-    q, k, v, *mask = inputs
-    _same_dtype("attention", [q, k, v], (Kind.FLOAT,))
-    for type in (q, k, v):
-        require(type.rank == 4, "attention", f"operands need rank 4 [batch, heads, length, width], got {list(type.shape)}")
-    shapes = f"q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}"
-    require(
-        q.shape[0] == k.shape[0] == v.shape[0] and q.shape[3] == k.shape[3],
-        "attention",
-        f"batch or width differ: {shapes}",
-    )
-    require(k.shape[1:3] == v.shape[1:3], "attention", f"k and v differ in heads or length: {shapes}")
-    heads, kv_heads = q.shape[1], k.shape[1]
-    grouped = not (isinstance(heads, int) and isinstance(kv_heads, int)) or (kv_heads > 0 and heads % kv_heads == 0)
-    require(grouped, "attention", f"{heads} query heads are not a multiple of {kv_heads} key heads")
-    result = q.with_shape((*q.shape[:3], v.shape[3]))
-    if mask:
-        require(
-            mask[0].dtype in (DType.BOOL, q.dtype),
-            "attention",
-            f"the mask is {mask[0].dtype.text}; b1 or {q.dtype.text} is needed",
-        )
-        scores = (*q.shape[:3], k.shape[2])
-        require(
-            broadcast_shapes("attention", mask[0].shape, scores) == scores,
-            "attention",
-            f"mask {list(mask[0].shape)} does not broadcast to {list(scores)}",
-        )
-    return result
-
-
-def _attention(inputs: Sequence[np.ndarray], attributes: Attributes) -> np.ndarray:
-    q, k, v, *mask = inputs
-    group = q.shape[1] // k.shape[1]
-    k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
-    scores = np.matmul(q, k.swapaxes(-1, -2)) * attributes["scale"]
-    if attributes["is_causal"]:
-        scores = np.where(np.tri(q.shape[2], k.shape[2], dtype=bool), scores, -np.inf)
-    if mask:
-        scores = np.where(mask[0], scores, -np.inf) if mask[0].dtype == np.bool_ else scores + mask[0]
-    highest = scores.max(axis=-1, keepdims=True, initial=-np.inf)
-    # A row whose keys are all masked gives zeros, as PyTorch's safe softmax does.
-    weights = np.exp(scores - np.where(np.isneginf(highest), 0, highest))
-    total = weights.sum(axis=-1, keepdims=True)
-    return np.asarray(np.matmul(weights / np.where(total == 0, 1, total), v))
-
-
-def _grouped_heads(builder: GraphBuilder, x: Value, heads: Dim) -> Value:
-    """Keys or values [B, Hkv, T, D], each head repeated for the query heads that read it: [B, heads, T, D]."""
-    batch, own, length, width = x.tensor.shape
-    if own == heads:
-        return x
-    split = builder.call("reshape", x, shape=(batch, own, 1, length, width))
-    repeated = builder.call("broadcast_to", split, shape=(batch, own, heads // own, length, width))
-    return builder.call("reshape", repeated, shape=(batch, heads, length, width))
-
-
-def _decompose_attention(builder: GraphBuilder, inputs: Sequence[Value], attributes: Attributes) -> Value:
-    q, k, v, *mask = inputs
-    dtype = q.tensor.dtype
-    heads, queries, keys = q.tensor.shape[1], q.tensor.shape[2], k.tensor.shape[2]
-
-    def scalar(value: float) -> Value:
-        return builder.call("full", shape=(), value=value, dtype=dtype)
-
-    if keys == 0:
-        return builder.call("full", shape=(*q.tensor.shape[:3], v.tensor.shape[3]), value=0.0, dtype=dtype)
-    k, v = _grouped_heads(builder, k, heads), _grouped_heads(builder, v, heads)
-    scores = builder.call("matmul", q, builder.call("permute", k, order=(0, 1, 3, 2)))
-    scores = builder.call("mul", scores, scalar(attributes["scale"]))
-    if attributes["is_causal"]:
-        row = builder.call("reshape", builder.call("iota", size=queries), shape=(queries, 1))
-        kept = builder.call("ge", row, builder.call("iota", size=keys))
-        scores = builder.call("where", kept, scores, scalar(-math.inf))
-    if mask and mask[0].tensor.dtype is DType.BOOL:
-        scores = builder.call("where", mask[0], scores, scalar(-math.inf))
-    elif mask:
-        scores = builder.call("add", scores, mask[0])
-    highest = builder.call("reduce", scores, kind="max", axes=(3,), keepdims=True)
-    # A row whose keys are all masked: its maximum counts as 0 and its sum as 1, so that it gives zeros.
-    masked = builder.call("eq", highest, scalar(-math.inf))
-    exponentials = builder.call("exp", builder.call("sub", scores, builder.call("where", masked, scalar(0.0), highest)))
-    total = builder.call("reduce", exponentials, kind="sum", axes=(3,), keepdims=True)
-    total = builder.call("where", masked, scalar(1.0), total)
-    return builder.call("matmul", builder.call("div", exponentials, total), v)
-
-
-def _attention_flops(inputs: Sequence[TensorType], attributes: Attributes, outputs: Sequence[TensorType]) -> int:
-    batch, heads, queries, width = inputs[0].static_shape
-    keys = inputs[1].static_shape[2]
-    scores = batch * heads * queries * keys
-    if attributes["is_causal"]:
-        scores = scores * (min(queries, keys) + 1) // (2 * keys) if keys else 0
-    return scores * (2 * width + 2 * inputs[2].static_shape[3] + TRANSCENDENTAL_FLOPS)
-
-
-register(
-    Op(
-        "attention",
-        ("q", "k", "v", "mask?"),
-        _infer_attention,
-        _attention,
-        _attention_flops,
-        {"scale": REQUIRED, "is_causal": False},
-        _CONTRACTION,
-        _decompose_attention,
-        kinds={"scale": FLOAT, "is_causal": BOOL},
-        doc="softmax(q k^T * scale + mask) v over q [B, H, S, D], k [B, Hkv, T, D], v [B, Hkv, T, Dv] (Vaswani et al. 2017); H is a "
-        "multiple of Hkv, query head h reads key head h * Hkv // H; a boolean mask keeps where true, is_causal keeps key t <= query s",
     )
 )

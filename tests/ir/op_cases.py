@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from contraction_cases import contraction_cases, window_cases
 from elementwise_cases import elementwise_cases
+from narrow_cases import narrow_cases
 from op_case import Case, case, floats
 from scatter_cases import scatter_cases
 from special_cases import special_cases
@@ -26,6 +27,7 @@ CASES = [
     *movement_cases(),
     *contraction_cases(),
     *window_cases(),
+    *narrow_cases(),
     *scatter_cases(),
     constant_case(),
 ]

@@ -1,0 +1,22 @@
+"""Which narrow numbers a target has instructions to multiply."""
+
+from __future__ import annotations
+
+from .target import Target
+
+
+def multiplies_bytes(target: Target) -> bool:
+    """Products of unsigned and signed bytes, summed in 32 bits, on its widest vectors (VNNI)."""
+    wanted = {64: "avx512_vnni", 32: "avx_vnni"}
+    return wanted.get(target.vector_bytes, "") in target.features
+
+
+def multiplies_bf16(target: Target) -> bool:
+    """Products of bfloat16, summed in fp32, on its widest vectors."""
+    return "avx512_bf16" in target.features and target.vector_bytes == 64
+
+
+def multiplies_int16(target: Target) -> bool:
+    """Products of pairs of 16-bit integers, summed in 32 bits, on its widest vectors."""
+    wanted = {16: "sse2", 32: "avx2", 64: "avx512bw"}
+    return wanted.get(target.vector_bytes, "") in target.features

@@ -1,0 +1,76 @@
+"""What range of numbers each activation takes, found by running the graph on samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..ir import Graph, TensorType, Value
+from .base import Evaluator
+from .common_subexpressions import without_dead_code
+
+_KEPT = 1 << 15
+"""Numbers of a tensor of one sample by which its range is judged."""
+_SHRUNK = tuple(np.linspace(1.0, 0.2, 33))
+"""Shares of the whole range that are tried."""
+CODES = 255
+"""Steps between the lowest and the highest code of a byte."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that codes stand for, zero among them."""
+
+    low: float
+    high: float
+
+    @property
+    def scale(self) -> float:
+        """What a step stands for."""
+        return max((self.high - self.low) / CODES, float(np.finfo(np.float32).tiny))
+
+    @property
+    def zero_point(self) -> int:
+        """The unsigned code of zero."""
+        return int(np.clip(np.rint(-self.low / self.scale), 0, CODES))
+
+
+def observe(graph: Graph, values: Iterable[Value], samples: Sequence[Sequence[np.ndarray]], evaluate: Evaluator) -> dict[Value, Range]:
+    """The range of each of ``values`` of ``graph``, which are float tensors, over ``samples`` of its inputs.
+
+    A few extreme numbers are cut off where that makes the squared error of all of them least.
+    """
+    wanted = [value for value in dict.fromkeys(values) if isinstance(value.type, TensorType)]
+    inner = [value for value in wanted if value.node is not None]
+    observed = without_dead_code(Graph(graph.inputs, graph.nodes, tuple(inner), graph.name, graph.symbols)) if inner else None
+    found: dict[Value, list[np.ndarray]] = {value: [] for value in wanted}
+    for sample in samples:
+        results = evaluate(observed, sample) if observed is not None else ()
+        arrays = dict(zip(inner, results, strict=True)) | dict(zip(graph.inputs, sample, strict=True))
+        for value, kept in found.items():
+            kept.append(_representatives(np.asarray(arrays[value], np.float32)))
+    return {value: best_range(np.concatenate(kept)) for value, kept in found.items()}
+
+
+def best_range(numbers: np.ndarray) -> Range:
+    """The range in which quantising ``numbers`` to bytes has the least squared error."""
+    finite = numbers[np.isfinite(numbers)].astype(np.float64)
+    low, high = float(min(finite.min(initial=0.0), 0.0)), float(max(finite.max(initial=0.0), 0.0))
+    candidates = [Range(low * share, high * share) for share in _SHRUNK]
+    return min(candidates, key=lambda candidate: _squared_error(finite, candidate))
+
+
+def _squared_error(numbers: np.ndarray, candidate: Range) -> float:
+    codes = np.clip(np.rint(numbers / candidate.scale) + candidate.zero_point, 0, CODES)
+    return float(np.square((codes - candidate.zero_point) * candidate.scale - numbers).sum())
+
+
+def _representatives(array: np.ndarray) -> np.ndarray:
+    """Some of the numbers, evenly spread, and the extreme ones."""
+    flat = array.reshape(-1)
+    if flat.size <= _KEPT:
+        return flat
+    # An odd distance, so that not always the same channel is met.
+    return np.concatenate([flat[:: (flat.size // _KEPT) | 1], [flat.min(), flat.max()]])

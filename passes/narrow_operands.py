@@ -1,0 +1,101 @@
+"""Contractions over narrow operands: what a module's mode says they are multiplied in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..codegen.instruction_sets import multiplies_bf16
+from ..codegen.precision import Compute, Precision
+from ..codegen.target import Kind
+from ..ir import DType, Graph, Node, Rewriter, Value
+from .base import Context, Pass, register_pass
+from .calibration import Range, observe
+from .common_subexpressions import without_dead_code
+from .derive import derive
+from .quantised_layers import Quantiser, can_quantise
+
+_FEW_ROWS = 16
+"""With so few rows a product reads weights more slowly than it multiplies them, so that halves pay even if they must be widened."""
+_HALF = {Compute.BF16: DType.BFLOAT16, Compute.FP16: DType.FLOAT16}
+
+
+@register_pass
+@dataclass(frozen=True)
+class NarrowOperands(Pass):
+    """Linear layers and convolutions with constant weights multiply what their module's mode says, and sum in 32 bits.
+
+    ``bf16``: operands are rounded to bfloat16 where the target multiplies that; elsewhere, and in ``fp16``, the weights of layers over few
+    rows are stored so and widened, which is all that is gained. ``int8``: weights are rounded to 8 bits with a scale for each output,
+    activations to the range that they have in the context's calibration; without one, to the range of each row (of each image), found
+    when the program runs. Layers that are better left alone stay in fp32: images of few channels, depthwise and short sums, and where
+    the target multiplies no bytes, what minimal filtering speeds up more.
+
+    The mode is that of a node's module, or ``mode`` where that is given.
+    """
+
+    name: ClassVar[str] = "narrow-operands"
+    mode: str = ""
+
+    def apply(self, graph: Graph, ctx: Context) -> Graph:
+        precision = Precision.of(self.mode) if self.mode else ctx.precision
+        modes = {node: compute for node in graph.nodes if (compute := _compute(node, precision, ctx)) is not Compute.FP32}
+        if not modes:
+            return graph
+        ranges = self._ranges(graph, [node for node, compute in modes.items() if compute is Compute.INT8], ctx)
+        rewriter = Rewriter(graph)
+        quantiser = Quantiser(rewriter)
+        for node in graph.nodes:
+            rewriter.builder.location = node.location
+            compute = modes.get(node, Compute.FP32)
+            if compute is Compute.FP32 or not ctx.budget.spend():
+                rewriter.copy(node)
+            elif compute is Compute.INT8:
+                rewriter.replace(node.output, quantiser.layer(node, ranges.get(node.inputs[0])))
+            else:
+                rewriter.replace(node.output, _halved(rewriter, node, _HALF[compute], ctx))
+        return without_dead_code(rewriter.finish())
+
+    def _ranges(self, graph: Graph, nodes: Sequence[Node], ctx: Context) -> Mapping[Value, Range]:
+        if not nodes or not ctx.calibration or ctx.nested or ctx.evaluator is None:
+            return {}
+        return observe(graph, (node.inputs[0] for node in nodes), ctx.calibration, ctx.evaluator)
+
+
+def _compute(node: Node, precision: Precision, ctx: Context) -> Compute:
+    """What ``node`` is multiplied in."""
+    if node.op not in ("linear", "conv") or node.attributes["dtype"] is not None or ctx.target.kind is not Kind.CPU:
+        return Compute.FP32
+    weight = node.inputs[1]
+    if weight.constant is None or not weight.tensor.encoding.is_dense or weight.tensor.dtype is not DType.FLOAT32:
+        return Compute.FP32
+    compute = precision.mode(node.location.module).compute
+    if compute is Compute.INT8:
+        return compute if can_quantise(node, ctx) else Compute.FP32
+    if compute is Compute.BF16 and multiplies_bf16(ctx.target):
+        return compute
+    return compute if compute in _HALF and node.op == "linear" and _rows(node) <= _FEW_ROWS else Compute.FP32
+
+
+def _rows(node: Node) -> float:
+    """Rows of a linear layer; no end of them where their number is symbolic."""
+    shape = node.inputs[0].tensor.shape[:-1]
+    return math.prod(dim for dim in shape if isinstance(dim, int)) if all(isinstance(dim, int) for dim in shape) else math.inf
+
+
+def _halved(rewriter: Rewriter, node: Node, half: DType, ctx: Context) -> Value:
+    """The result of ``node`` with a weight, and where the target multiplies such numbers an operand, of 16-bit floats."""
+    builder = rewriter.builder
+    x, weight, *bias = node.inputs
+    assert weight.constant is not None
+    stored = builder.constant(derive("cast", weight.constant, dtype=half))
+    operands = [rewriter[x], stored, *(rewriter[value] for value in bias)]
+    attributes = dict(node.attributes)
+    if half is DType.BFLOAT16 and multiplies_bf16(ctx.target):
+        operands[0] = builder.call("cast", operands[0], dtype=half)
+        attributes["dtype"] = DType.FLOAT32
+    else:
+        operands[1] = builder.call("cast", stored, dtype=DType.FLOAT32)
+    return builder.add(node.op, *operands, attributes=attributes).output
