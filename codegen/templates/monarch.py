@@ -23,6 +23,7 @@ from ..space import Config, Space
 from ..target import Target
 from ..task import Task
 from ..template import LoweredKernel, Template
+from .arithmetic import Fp32, LaneByLane
 from .loops import largest_power_of_two
 from .region import AnchoredRegion, Epilogue
 from .register_tile import ReductionLoop, RegisterTile, merge_loops
@@ -148,13 +149,6 @@ def _cycles(problem: _Problem, task: Task, knobs: Mapping[str, int]) -> float:
     return total / parallel
 
 
-class _GroupTile(RegisterTile):
-    """A register tile whose lanes are groups: each has an element of its own for a row, and its "columns" are results of the groups."""
-
-    def _factor(self, a: Any, offset: Expr) -> Expr:
-        return self._bound(tirx.BufferLoad(a, [self._ramp(offset)]), "a")
-
-
 @dataclass(frozen=True)
 class _Rows:
     """Row tiles numbered in [low, high) of the split (None: all), whose intermediate starts at ``base`` with the row ``first``."""
@@ -176,6 +170,7 @@ class _Lowering:
         self.split = EvenSplit(problem.rows, config["rows"])
         self.vectors, self.results = config["vectors"], config["results"]
         self.panel = self.vectors * problem.lanes
+        self.within, self.across = Fp32(task.target, problem.lanes), LaneByLane(task.target, problem.lanes)
         self.by_rows = self.split.tiles >= self.parallel
         self.x_value, *factors = self.region.anchor.inputs
         packed = [self._constant_position(task, value) for value in factors]
@@ -313,7 +308,7 @@ class _Lowering:
         nest = merge_loops([ReductionLoop(problem.depth, 1, self.panel)])
         for run in self.split.runs:
             with self.split.loop(emitter, run, rows.low, rows.high) as row:
-                tile = RegisterTile(emitter, self.target, run.size, self.vectors, problem.lanes)
+                tile = RegisterTile(emitter, self.within, run.size, self.vectors)
                 x_at = emitter.bind(row * problem.depth_in_all + block * problem.depth, "x_at")
                 offsets = [step * problem.depth_in_all for step in range(run.size)]
                 tile.accumulate(self.x, x_at, offsets, self.first, factor_at, nest, _UNROLL)
@@ -341,7 +336,7 @@ class _Lowering:
         with emitter.scope():
             factor_at = emitter.bind((bundle * bunches + bunch) * (problem.inner * step), "factor_at")
             piece_at = emitter.bind(emitter.simplify(self._piece_at(rows, row, bundle)), "piece_at")
-            tile = _GroupTile(emitter, self.target, count, results, lanes)
+            tile = RegisterTile(emitter, self.across, count, results)
             offsets = [number * self._row_stride for number in range(count)]
             nest = merge_loops([ReductionLoop(problem.inner, lanes, step)])
             tile.accumulate(self.pieces, piece_at, offsets, self.second, factor_at, nest, _UNROLL)

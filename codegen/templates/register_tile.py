@@ -67,19 +67,11 @@ def merge_loops(nest: Sequence[ReductionLoop]) -> tuple[ReductionLoop, ...]:
 class RegisterTile:
     """Accumulators of ``rows`` x ``vectors`` vectors, all zero at first."""
 
-<<<<<<< HEAD
-    def __init__(self, emitter: Emitter, target: Target, rows: int, vectors: int, lanes: int | None = None) -> None:
-        """``lanes`` of a vector: the target's, or fewer."""
-        self.rows = rows
-        self.vectors = vectors
-        self.lanes = lanes or target.vector_lanes
-=======
     def __init__(self, emitter: Emitter, arithmetic: Arithmetic, rows: int, vectors: int) -> None:
         self.rows = rows
         self.vectors = vectors
         self.lanes = arithmetic.lanes
         self._arithmetic = arithmetic
->>>>>>> narrow
         self._emitter = emitter
         self._dtype = arithmetic.sums_dtype
         self.accumulators = emitter.allocate(rows * vectors * self.lanes, self._dtype, "acc")
@@ -202,19 +194,11 @@ class RegisterTile:
         for vector in range(self.vectors):
             columns.append(self._bound(self._arithmetic.column(b, b_offset + vector * self.lanes), "b"))
         for row, offset in enumerate(row_offsets):
-<<<<<<< HEAD
-            factor = self._factor(a, a_offset + offset)
-=======
             word = self._bound(self._arithmetic.word(a, a_offset + offset), "a")
->>>>>>> narrow
             for vector, column in enumerate(columns):
                 place = self._ramp((row * self.vectors + vector) * self.lanes)
                 total = self._arithmetic.multiply_add(word, column, tirx.BufferLoad(self.accumulators, [place]))
                 self._emitter.emit(tirx.BufferStore(self.accumulators, total, [place]))
-
-    def _factor(self, a: Any, offset: Expr) -> Expr:
-        """What all columns of a row are multiplied with in one step: the element of ``a``, in every lane."""
-        return spread(self._bound(tirx.BufferLoad(a, [offset]), "a"), self.lanes)
 
     def _bound(self, value: Expr, name: str) -> Expr:
         variable = tirx.Var(self._emitter.fresh(name), value.ty)
