@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from ..codegen.winograd import OUTPUTS, WINDOW, products_share
 from ..ir import Graph, Kind, Node, TensorType, Trait, Value, lookup
+from ..ir.encodings import SCHEMES, scheme_of
 from ..ir.ops.elementwise import TRANSCENDENTAL_FLOPS
 
 
@@ -173,7 +174,14 @@ def _touched_bytes(graph: Graph, value: Value) -> int:
         elements += _touched_elements(graph, node, value)
     if value in graph.output_set:
         elements = tensor.elements
-    return int(min(elements, tensor.elements) * tensor.dtype.nbytes)
+    return int(min(elements, tensor.elements) * _bytes_of_element(tensor))
+
+
+def _bytes_of_element(tensor: TensorType) -> float:
+    """Bytes in memory: of a tensor that is held as codes, their share of all its parts."""
+    if tensor.encoding.name not in SCHEMES or not tensor.elements:
+        return tensor.dtype.nbytes
+    return scheme_of(tensor.encoding).nbytes(tensor.static_shape) / tensor.elements
 
 
 def _touched_elements(graph: Graph, node: Node, value: Value) -> float:

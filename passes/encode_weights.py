@@ -36,12 +36,12 @@ class EncodeWeights(Pass):
             return graph
 
         def rule(rewriter: Rewriter, node: Node) -> Sequence[Value] | None:
-            position, axes_of = _WEIGHTS[node.op]
+            position, axes_of = WEIGHTS[node.op]
             weight = node.inputs[position]
             mode = precision.mode(node.location.module)
             if mode.weights is None or weight.constant is None or not weight.tensor.encoding.is_dense:
                 return None
-            encoded = _encoded(weight.constant, mode.weights(axes_of(weight.tensor.rank)))
+            encoded = encoded_weight(weight.constant, mode.weights(axes_of(weight.tensor.rank)))
             if encoded is None or not ctx.budget.spend():
                 return None
             operands = [rewriter[value] for value in node.inputs]
@@ -49,10 +49,10 @@ class EncodeWeights(Pass):
             types = [value.type for value in node.outputs]
             return rewriter.builder.append(Node(node.op, operands, node.attributes, types, node.regions, node.location)).outputs
 
-        return without_dead_code(Rewriter(graph).run(dict.fromkeys(_WEIGHTS, rule)))
+        return without_dead_code(Rewriter(graph).run(dict.fromkeys(WEIGHTS, rule)))
 
 
-def _encoded(weight: Constant, encoding: Encoding) -> EncodedConstant | None:
+def encoded_weight(weight: Constant, encoding: Encoding) -> EncodedConstant | None:
     """``weight`` in ``encoding``; None where it stays dense."""
     if not weight.type.dtype.is_float or weight.type.elements == 0:
         return None
@@ -62,7 +62,7 @@ def _encoded(weight: Constant, encoding: Encoding) -> EncodedConstant | None:
     return encode(weight, encoding)
 
 
-_WEIGHTS: Mapping[str, tuple[int, Callable[[int], WeightAxes]]] = {
+WEIGHTS: Mapping[str, tuple[int, Callable[[int], WeightAxes]]] = {
     "linear": (1, lambda rank: WeightAxes(output=0, reduced=1)),
     "matmul": (1, lambda rank: WeightAxes(output=rank - 1, reduced=rank - 2)),
     "grouped_matmul": (1, lambda rank: WeightAxes(output=2, reduced=1)),
