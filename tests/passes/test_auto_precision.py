@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from golden import CONTEXT
 
-from mlc.codegen.precision import MODES, Mode
+from mlc.codegen.precision import MODES, Mode, Precision
 from mlc.ir import ArrayConstant, DType, Graph, GraphBuilder, Location, TensorType, Value, interpret
 from mlc.passes import Context, Pipeline
 from mlc.passes.auto_precision import Candidate, Layer, Simulation, cheapest, choose_modes, layers_of, relative_error
@@ -37,11 +38,10 @@ def ill_conditioned() -> Graph:
     """Logits that are the small difference of large, nearly equal numbers."""
     builder = GraphBuilder()
     x = builder.input(TensorType(DType.FLOAT32, (4, 64)), "x")
-    hidden = linear(builder, x, 64, "body")
     weight = np.random.default_rng(7).standard_normal((64, 64)).astype(np.float32)
     other = weight + np.random.default_rng(8).standard_normal((64, 64)).astype(np.float32) * 1e-4
-    left = builder.call("linear", hidden, builder.constant(ArrayConstant(weight)), location=Location("left", "", ""))
-    right = builder.call("linear", builder.call("neg", hidden), builder.constant(ArrayConstant(other)), location=Location("right", "", ""))
+    left = builder.call("linear", x, builder.constant(ArrayConstant(weight)), location=Location("left", "", ""))
+    right = builder.call("linear", builder.call("neg", x), builder.constant(ArrayConstant(other)), location=Location("right", "", ""))
     return builder.finish([builder.call("add", left, right)])
 
 
@@ -93,10 +93,6 @@ def test_layers_over_one_value_and_of_one_module_are_decided_together() -> None:
 def test_a_simulated_layer_computes_what_its_passes_make_of_it(mode: str) -> None:
     """Against the interpreter on the graph after the passes that realise the mode, with ranges from the same samples."""
     graph, given = chain(), samples(2)
-    from dataclasses import replace
-
-    from mlc.codegen.precision import Precision
-
     simulation = Simulation(graph, layers_of(graph), given, EVALUATING)
     simulated = simulation.outputs({layers_of(graph)[1]: MODES[mode]}, given[0])
     realised = replace(EVALUATING, precision=Precision.of({"second.": mode}), calibration=given)
@@ -104,7 +100,7 @@ def test_a_simulated_layer_computes_what_its_passes_make_of_it(mode: str) -> Non
     assert relative_error(simulated, expected) <= 1e-5
     plain = interpret(graph, given[0])
     changed = relative_error(simulated, plain)
-    assert changed == relative_error(expected, plain) == 0.0 if mode == "bf16" else 1e-4 < changed < 1.0
+    assert 1e-4 < changed < 1.0
 
 
 @pytest.mark.parametrize("tolerance", [0.3, 0.03, 0.003])
@@ -112,8 +108,6 @@ def test_the_tolerance_holds_where_nothing_was_calibrated(tolerance: float) -> N
     graph = chain()
     found = choose_modes(graph, samples(2), samples(2, 1), EVALUATING, tolerance, seconds=by_bits)
     assert found.error <= tolerance and found.lowered
-    from dataclasses import replace
-
     realised = replace(EVALUATING, precision=found.precision, calibration=samples(2))
     lowered = Pipeline.parse("encode-weights,narrow-operands").run(graph, realised)
     for sample in samples(4, 2):
