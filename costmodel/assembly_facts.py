@@ -53,6 +53,15 @@ def kernel_facts(assembly: str, object_file: bytes) -> KernelFacts:
     return KernelFacts(len(lines), sum(map(is_vector, lines)), stores, loads, text_bytes(object_file))
 
 
+def innermost_loops(assembly: str) -> list[list[str]]:
+    """The instructions of each innermost loop of the functions in x86-64 assembly text, in order."""
+    return [
+        [line for line in function.lines[begin : end + 1] if not _LABEL.match(line)]
+        for function in _functions(assembly)
+        for begin, end in _innermost_loops(function.lines)
+    ]
+
+
 def is_vector(instruction: str) -> bool:
     """Whether an instruction works on several lanes: on YMM or ZMM registers, or on a whole XMM register."""
     mnemonic, _, operands = instruction.partition(" ")
@@ -101,18 +110,22 @@ def _spills(function: _Function) -> tuple[int, int]:
 
 
 def _in_innermost_loop(lines: Sequence[str]) -> list[bool]:
-    """For each line whether it stands between a label and a jump back to it, with no smaller such stretch inside."""
+    """For each line whether it stands in an innermost loop."""
+    inside = [False] * len(lines)
+    for begin, end in _innermost_loops(lines):
+        inside[begin : end + 1] = [True] * (end + 1 - begin)
+    return inside
+
+
+def _innermost_loops(lines: Sequence[str]) -> list[tuple[int, int]]:
+    """The first and last lines of stretches between a label and a jump back to it, with no smaller such stretch inside."""
     labels = {match[1]: number for number, line in enumerate(lines) if (match := _LABEL.match(line))}
     ends: dict[int, int] = {}
     for number, line in enumerate(lines):
         jump = _JUMP.match(line)
         if jump and labels.get(jump[1], number) < number:
             ends[labels[jump[1]]] = number  # the last jump back closes the loop
-    inside = [False] * len(lines)
-    for begin, end in ends.items():
-        if not any(begin < other and other_end < end for other, other_end in ends.items()):
-            inside[begin : end + 1] = [True] * (end + 1 - begin)
-    return inside
+    return [(begin, end) for begin, end in ends.items() if not any(begin < other and other_end < end for other, other_end in ends.items())]
 
 
 def text_bytes(object_file: bytes) -> int:

@@ -31,7 +31,7 @@ class Arithmetic(ABC):
     a_dtype: ClassVar[str] = "float32"
     b_dtype: str = "float32"
     b_bytes: int = 4
-    temporaries: ClassVar[int] = 0
+    temporaries: int = 0
 
     def __init__(self, target: Target) -> None:
         self.lanes = target.vector_lanes
@@ -160,13 +160,14 @@ class PairsOfInt16(Arithmetic):
     per_word = 2
     sums = DType.INT32
     a_dtype = "int16"
-    temporaries = 1
 
     def __init__(self, target: Target, stored: DType, *, narrow: bool) -> None:
         super().__init__(target)
         # LLVM makes one instruction of both steps where there is one.
         self._adds_apart = "avx2" in target.features and "avx512_vnni" not in target.features
         self.narrow = narrow
+        # A product waits for its addition; where there are twice as many registers LLVM interleaves more.
+        self.temporaries = max(target.vector_registers // 16, 1)
         self.b_dtype = stored.numpy.name if narrow else "int16"
         self.b_bytes = 2 if narrow else 4
 

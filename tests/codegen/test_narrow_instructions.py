@@ -1,0 +1,67 @@
+"""What code for processors with instructions for narrow numbers looks like: they make up the innermost loops, which spill nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from check import tensor
+
+from mlc.codegen.build import build_module
+from mlc.codegen.target import Target
+from mlc.codegen.task import Task
+from mlc.codegen.template import Template
+from mlc.codegen.templates.conv import NarrowConv
+from mlc.codegen.templates.matmul import NarrowMatmul
+from mlc.costmodel.assembly_facts import innermost_loops
+from mlc.ir import DType, Graph, GraphBuilder
+
+Dtypes = tuple[DType, DType, DType]
+"""Of operand, weight and sums."""
+Make = Callable[[Dtypes], Graph]
+
+BYTES = (DType.UINT8, DType.INT8, DType.INT32)
+BF16 = (DType.BFLOAT16, DType.BFLOAT16, DType.FLOAT32)
+SIGNED = (DType.INT8, DType.INT8, DType.INT32)
+
+
+def linear(dtypes: Dtypes) -> Graph:
+    x, weight, sums = dtypes
+    builder = GraphBuilder()
+    operands = [builder.input(tensor((128, 768), x)), builder.input(tensor((256, 768), weight)), builder.input(tensor((256,), sums))]
+    return builder.finish([builder.call("linear", *operands, dtype=sums)])
+
+
+def conv(dtypes: Dtypes) -> Graph:
+    x, weight, sums = dtypes
+    builder = GraphBuilder()
+    operands = [builder.input(tensor((1, 64, 28, 28), x, (0, 2, 3, 1))), builder.input(tensor((64, 64, 3, 3), weight))]
+    attributes = {"stride": (1, 1), "padding": ((1, 1), (1, 1)), "dilation": (1, 1), "dtype": sums}
+    result = tensor((1, 64, 28, 28), sums, (0, 2, 3, 1))
+    return builder.finish(builder.add("conv", *operands, attributes=attributes, types=[result]).outputs)
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "processor", "instruction"),
+    [
+        (BYTES, "znver4", "vpdpbusd"),
+        (BYTES, "sapphirerapids", "vpdpbusd"),
+        (BF16, "znver4", "vdpbf16ps"),
+        (BF16, "sapphirerapids", "vdpbf16ps"),
+        (SIGNED, "znver4", "vpdpwssd"),
+        (BYTES, "skylake-avx512", "vpmaddwd"),
+        (BYTES, "x86-64-v3", "vpmaddwd"),
+    ],
+)
+@pytest.mark.parametrize(("template", "make"), [(NarrowMatmul(), linear), (NarrowConv(), conv)], ids=["linear", "conv"])
+def test_innermost_loops(template: Template, make: Make, dtypes: Dtypes, processor: str, instruction: str) -> None:
+    target = Target.parse(f"cpu -mcpu={processor} -threads=1")
+    task = Task(make(dtypes), frozenset({1, 2}), target, 1)
+    kernel = template.lower(task, template.space(task).default)
+    assembly = build_module(kernel.function, "kernel", target).inspect_source("asm")
+    inner = max(innermost_loops(assembly), key=lambda lines: sum(line.startswith(instruction) for line in lines))
+    multiplying = sum(line.startswith(instruction) for line in inner)
+    assert multiplying > 40, "the reduction is unrolled over a tile of registers"
+    loads = sum(line.startswith(("vmovdqu", "vmovups", "vpbroadcast", "vbroadcast")) for line in inner)
+    assert loads < multiplying, "operands are read once for several products"
+    assert not [line for line in inner if "(%rsp" in line], "nothing is kept on the stack"
