@@ -10,9 +10,12 @@ _PREPARE = (
     "common-subexpressions"
 )
 _LOWER = (
-    "control-flow,widen-halves,batch-layers,horizontal,decompose,simplify,common-subexpressions,encode-weights,narrow-operands,common-subexpressions,lead-slices,layout,fuse,"
-    "dead-code"
+    "control-flow,widen-halves,batch-layers,horizontal,decompose,simplify,common-subexpressions,encode-weights,narrow-operands,"
+    "common-subexpressions,lead-slices,layout,fuse,dead-code"
 )
+
+SIMPLE = f"{_PREPARE},control-flow,widen-halves,decompose,simplify,common-subexpressions"
+"""What leaves a graph of the simplest operations, before layers are merged or lowered: what ``precision="auto"`` decides on."""
 
 
 def default_pipeline(target: Target) -> Pipeline:
