@@ -59,11 +59,17 @@ def require_like(samples: Samples, args: Sequence[Any], *, dynamic: bool) -> Non
 
 
 def flat_samples(samples: Samples, exported: Exported, imported: Imported) -> FlatSamples:
-    """``samples`` of the arguments of ``exported`` as inputs of ``imported``; none where that is a part with inputs of its own."""
+    """``samples`` of the arguments of ``exported`` as inputs of ``imported``; none where that is a part with inputs of its own, or takes
+    complex numbers.
+    """
+    import torch
     from torch.export.graph_signature import InputKind
 
-    specs = exported.program.graph_signature.input_specs
-    names = [spec.arg.name for spec in specs if spec.kind is InputKind.USER_INPUT]
+    placeholders = [node for node in exported.program.graph.nodes if node.op == "placeholder"]
+    specs = zip(placeholders, exported.program.graph_signature.input_specs, strict=True)
+    values = [(node.name, node.meta.get("val")) for node, spec in specs if spec.kind is InputKind.USER_INPUT]
+    # Complex tensors enter graphs as pairs of parts.
+    names = [name for name, value in values if isinstance(value, torch.Tensor) and not value.is_complex()]
     if not samples or [spec.name for spec in imported.signature.inputs] != names:
         return ()
     return tuple(flat_call(imported, sample, {}) for sample in samples)

@@ -44,7 +44,7 @@ from .build import CompiledKernel
 from .kernels import KernelNode, label_of
 from .memory_plan import MemoryPlan, aligned
 from .places import EMPTY, Places, nbytes_of, placed, plan_places
-from .precision import mode_label, narrow_label
+from .precision import mode_label, narrow_label, table_label
 from .sizes import parallel_margin
 from .space import Config
 from .storage import Storage
@@ -92,7 +92,7 @@ def _precision(kernel: KernelNode) -> str:
     """The modes of the kernel's narrow or encoded operands, as a report states them."""
     given = [value.tensor for value in kernel.node.inputs]
     region = kernel.task.graph
-    return narrow_label(region) or mode_label(given, [value.tensor for value in region.inputs])
+    return narrow_label(region) or mode_label(given, [value.tensor for value in region.inputs]) or table_label(region)
 
 
 def _held(value: Value) -> TensorType:

@@ -190,6 +190,12 @@ def narrow_label(region: Graph) -> str:
     return ""
 
 
+def table_label(region: Graph) -> str:
+    """What a report says of a kernel that looks up rows of an 8-bit table: the mode of its numbers, '' where it does not."""
+    tables = (node.inputs[0].tensor for node in region.nodes if node.op == "take")
+    return "w8" if any(type.dtype is DType.INT8 and type.rank == 2 for type in tables) else ""
+
+
 def _mode_of(encoding: Encoding) -> str:
     """The mode that stores weights like this, else the encoding's own name."""
     placed = dict(encoding.parameters).get("axis", 0)

@@ -15,7 +15,7 @@ _KEPT = 1 << 15
 """Numbers of a tensor of one sample by which its range is judged."""
 _SHRUNK = tuple(np.linspace(1.0, 0.2, 33))
 """Shares of the whole range that are tried."""
-CODES = 255
+STEPS = 255
 """Steps between the lowest and the highest code of a byte."""
 
 
@@ -29,12 +29,12 @@ class Range:
     @property
     def scale(self) -> float:
         """What a step stands for."""
-        return max((self.high - self.low) / CODES, float(np.finfo(np.float32).tiny))
+        return max((self.high - self.low) / STEPS, float(np.finfo(np.float32).tiny))
 
     @property
     def zero_point(self) -> int:
         """The unsigned code of zero."""
-        return int(np.clip(np.rint(-self.low / self.scale), 0, CODES))
+        return int(np.clip(np.rint(-self.low / self.scale), 0, STEPS))
 
 
 def observe(graph: Graph, values: Iterable[Value], samples: Sequence[Sequence[np.ndarray]], evaluate: Evaluator) -> dict[Value, Range]:
@@ -63,7 +63,7 @@ def best_range(numbers: np.ndarray) -> Range:
 
 
 def _squared_error(numbers: np.ndarray, candidate: Range) -> float:
-    codes = np.clip(np.rint(numbers / candidate.scale) + candidate.zero_point, 0, CODES)
+    codes = np.clip(np.rint(numbers / candidate.scale) + candidate.zero_point, 0, STEPS)
     return float(np.square((codes - candidate.zero_point) * candidate.scale - numbers).sum())
 
 

@@ -8,8 +8,9 @@ from ..codegen.instruction_sets import multiplies_bytes
 from ..costmodel.workload import is_minimal_filtering
 from ..ir import ArrayConstant, Constant, DType, Node, Rewriter, Value, scheme_of
 from ..ir.encodings import Affine
+from ..ir.encodings.scheme import CODES, SCALES
 from .base import Context
-from .calibration import CODES, Range
+from .calibration import STEPS, Range
 from .derive import derive
 
 _LEAST_DEPTH = 16
@@ -18,6 +19,8 @@ _LEAST_CHANNELS = 8
 """Input channels of a convolution: images have fewer, and are best read as they come."""
 _CENTRE = 128
 """The code of zero where the range of an activation is found at run time."""
+_LARGEST_BIAS = 2.0**29
+"""Steps of a bias in a sum of 32 bits; the products of one result are below 2**30 in layers of up to 32768 products."""
 _WEIGHTS = Affine("i8", 0)
 
 
@@ -40,6 +43,14 @@ def can_quantise(node: Node, ctx: Context) -> bool:
     return bool(np.isfinite(weight.array()).all())
 
 
+def _in_steps(bias: Constant | None, scales: np.ndarray) -> np.ndarray | None:
+    """A constant ``bias`` as whole steps of ``scales``; None where sums in 32 bits might not hold it."""
+    if bias is None:
+        return None
+    steps = np.rint(bias.array().astype(np.float64) / scales)
+    return steps.astype(np.int64) if bool((np.abs(steps) < _LARGEST_BIAS).all()) else None
+
+
 class Quantiser:
     """Rebuilds layers of ``rewriter``'s graph in integers. Operands are quantised once for all layers that read them."""
 
@@ -51,57 +62,63 @@ class Quantiser:
 
     def layer(self, node: Node, range: Range | None) -> Value:
         """The result of ``node``, whose operand takes numbers of ``range``, or of one that is found at run time."""
+        weight = node.inputs[1].constant
+        assert weight is not None
+        parts = scheme_of(_WEIGHTS.encoding).quantise(weight.array())
+        codes, scales = parts[CODES], parts[SCALES]
+        return self._by_row(node, codes, scales) if range is None else self._in_range(node, range, codes, scales)
+
+    def _in_range(self, node: Node, range: Range, codes: np.ndarray, scales: np.ndarray) -> Value:
+        """The layer for a known range: a constant bias is part of the sums."""
+        x, _, *bias = node.inputs
+        if (x, range) not in self._static:
+            rate = self._scalar(1 / range.scale)
+            quantised = self._builder.call("quantise", self._rewriter[x], rate, zero_point=range.zero_point, dtype=DType.UINT8)
+            self._static[x, range] = quantised
+        steps = (scales * np.float32(range.scale)).astype(np.float32)
+        start = _in_steps(bias[0].constant, steps) if bias else None
+        total = self._sums(node, self._static[x, range], range.zero_point, codes, start)
+        result = self._builder.call("mul", total, self._as_outputs(node, self._builder.constant(ArrayConstant(steps))))
+        return (
+            result if start is not None or not bias else self._builder.call("add", result, self._as_outputs(node, self._rewriter[bias[0]]))
+        )
+
+    def _by_row(self, node: Node, codes: np.ndarray, scales: np.ndarray) -> Value:
+        """The layer for ranges that are found in each row (of a convolution: in each image) when the program runs."""
         builder = self._builder
-        x, weight, *bias = node.inputs
-        assert weight.constant is not None
-        parts = scheme_of(_WEIGHTS.encoding).quantise(weight.constant.array())
-        codes, scales = parts["codes"], parts["scales"]
-        if range is not None:
-            quantised, zero_point = self._in_range(self._rewriter[x], range), range.zero_point
-            scales = (scales * np.float32(range.scale)).astype(np.float32)
-            found = None
-        else:
-            quantised, found = self._by_row(self._rewriter[x], node.op)
-            zero_point = _CENTRE
-        operands = [quantised, builder.constant(ArrayConstant(codes))]
-        if zero_point:
-            sums = codes.astype(np.int64).sum(axis=tuple(np.arange(1, codes.ndim)))
-            operands.append(builder.constant(ArrayConstant((-zero_point * sums).astype(np.int32))))
+        x, _, *bias = node.inputs
+        if (x, node.op) not in self._dynamic:
+            self._dynamic[x, node.op] = self._quantised_by_row(self._rewriter[x], node.op)
+        quantised, step = self._dynamic[x, node.op]
+        total = self._sums(node, quantised, _CENTRE, codes, None)
+        result = builder.call("mul", total, self._as_outputs(node, builder.constant(ArrayConstant(scales))))
+        result = builder.call("mul", result, step)
+        return builder.call("add", result, self._as_outputs(node, self._rewriter[bias[0]])) if bias else result
+
+    def _sums(self, node: Node, x: Value, zero_point: int, codes: np.ndarray, start: np.ndarray | None) -> Value:
+        """The sums of products of what the codes of ``x`` and of the weight count from their zero points, from ``start`` on, as floats."""
+        operands = [x, self._builder.constant(ArrayConstant(codes))]
+        first = -zero_point * codes.astype(np.int64).sum(axis=tuple(np.arange(1, codes.ndim))) + (0 if start is None else start)
+        if first.any():
+            operands.append(self._builder.constant(ArrayConstant(first.astype(np.int32))))
         attributes = {**node.attributes, "dtype": DType.INT32}
         if node.op == "conv":
             attributes["filling"] = zero_point
-        total = builder.add(node.op, *operands, attributes=attributes).output
-        result = builder.call("mul", builder.call("cast", total, dtype=DType.FLOAT32), self._along_outputs(node, ArrayConstant(scales)))
-        if found is not None:
-            result = builder.call("mul", result, found)
-        if bias:
-            result = builder.call("add", result, self._as_outputs(node, self._rewriter[bias[0]]))
-        return result
+        total = self._builder.add(node.op, *operands, attributes=attributes).output
+        return self._builder.call("cast", total, dtype=DType.FLOAT32)
 
-    def _in_range(self, x: Value, range: Range) -> Value:
-        """The codes of ``x`` for a known range."""
-        if (x, range) not in self._static:
-            rate = self._scalar(1 / range.scale)
-            self._static[x, range] = self._builder.call("quantise", x, rate, zero_point=range.zero_point, dtype=DType.UINT8)
-        return self._static[x, range]
-
-    def _by_row(self, x: Value, op: str) -> tuple[Value, Value]:
-        """The codes of ``x``, and what a step stands for: in each row of a linear layer, in each image of a convolution."""
-        if (x, op) not in self._dynamic:
-            builder, rank = self._builder, x.tensor.rank
-            axes = (rank - 1,) if op == "linear" else tuple(np.arange(1, rank).tolist())
-            largest = builder.call("reduce", builder.call("abs", x), kind="max", axes=axes, keepdims=True)
-            largest = builder.call("maximum", largest, self._scalar(float(np.finfo(np.float32).tiny) * _CENTRE))
-            rate = builder.call("div", self._scalar(CODES // 2), largest)
-            codes = builder.call("quantise", x, rate, zero_point=_CENTRE, dtype=DType.UINT8)
-            self._dynamic[x, op] = codes, builder.call("mul", largest, self._scalar(1 / (CODES // 2)))
-        return self._dynamic[x, op]
+    def _quantised_by_row(self, x: Value, op: str) -> tuple[Value, Value]:
+        """Codes of ``x``, and what a step of each row stands for."""
+        builder, rank = self._builder, x.tensor.rank
+        axes = (rank - 1,) if op == "linear" else tuple(np.arange(1, rank).tolist())
+        largest = builder.call("reduce", builder.call("abs", x), kind="max", axes=axes, keepdims=True)
+        largest = builder.call("maximum", largest, self._scalar(float(np.finfo(np.float32).tiny) * _CENTRE))
+        rate = builder.call("div", self._scalar(STEPS // 2), largest)
+        codes = builder.call("quantise", x, rate, zero_point=_CENTRE, dtype=DType.UINT8)
+        return codes, builder.call("mul", largest, self._scalar(1 / (STEPS // 2)))
 
     def _scalar(self, number: float) -> Value:
         return self._builder.call("full", shape=(), value=float(np.float32(number)), dtype=DType.FLOAT32)
-
-    def _along_outputs(self, node: Node, constant: Constant) -> Value:
-        return self._as_outputs(node, self._builder.constant(constant))
 
     def _as_outputs(self, node: Node, vector: Value) -> Value:
         """A number for each output, so that it broadcasts to the result of ``node``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from mlc.errors import OptionError
 from mlc.ir import EncodedConstant, Encoding, interpret, load_text, parse, print_graph, save_text, scheme_of
 
 LOWER = [name for name, mode in MODES.items() if mode.weights is not None]
+PAGE = Path(mlc.__file__).parent / "docs" / "precision.md"
 AXES = {nn.Linear: WeightAxes(0, 1), nn.Conv2d: WeightAxes(0, 1), nn.ConvTranspose2d: WeightAxes(1, 0)}
 
 
@@ -133,6 +135,31 @@ def test_dicts_reach_modules_by_pattern() -> None:
         mlc.compile(model, example_inputs=(torch.randn(3, 64),), precision={"blocks": "w4"})
 
 
+def test_embeddings_are_stored_in_8_bits_beside_a_tied_layer() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(1200, 64)
+            self.norm = nn.LayerNorm(64)
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return nn.functional.linear(self.norm(self.embedding(tokens)), self.embedding.weight)
+
+    model, tokens = Tied().eval(), torch.randint(0, 1200, (2, 5))
+    fast = mlc.compile(model, example_inputs=(tokens,), precision="w8", strict=True)
+    program = fast.report().programs[0]
+    assert {kernel.precision.strip("()") for kernel in program.kernels} == {"w8"}
+    reference = copy.deepcopy(model)
+    weight = reference.embedding.weight.detach().numpy()
+    scheme = scheme_of(MODES["w8"].weights(WeightAxes(0, 1)))
+    reference.embedding.weight.data = torch.from_numpy(scheme.decode(scheme.quantise(weight)))
+    with torch.inference_mode():
+        wanted = reference.double()(tokens)
+        assert float((fast(tokens) - wanted).norm() / wanted.norm()) < 2e-6
+    plain = mlc.compile(model, example_inputs=(tokens,), precision={"embedding": "fp32"}, strict=True)
+    assert {kernel.precision for kernel in plain.report().programs[0].kernels} == {""}
+
+
 def test_words_of_later_versions_are_refused_by_name() -> None:
     model, x = built(Block)
     for word in ("auto",):
@@ -208,3 +235,18 @@ def test_torch_compile_takes_one_mode_for_all() -> None:
     with pytest.raises(Exception, match="give one precision for all of it"), torch.inference_mode():
         torch.compile(model, backend="mlc", options={"precision": {"q": "w4"}})(x)
     torch._dynamo.reset()
+
+
+def test_the_table_of_the_documentation_is_that_of_the_modes() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (\w+) \| ([\d.]+) \| ([\d.]+)% \| ([\d.]+)% \|$", PAGE.read_text(), re.MULTILINE)
+    assert [row[0] for row in rows] == LOWER
+    normal = np.random.default_rng(0).standard_normal((512, 4096))
+    heavy = np.random.default_rng(0).standard_t(4, (512, 4096))
+    arrays = [normal.astype(np.float32), heavy.astype(np.float32)]
+    for name, doc, kind, bits, *errors in rows:
+        scheme = scheme_of(MODES[name].weights(WeightAxes(0, 1)))
+        assert (doc, kind) == (MODES[name].doc, scheme.name)
+        assert float(bits) == pytest.approx(scheme.nbytes((512, 4096)) * 8 / (512 * 4096), abs=0.006)
+        for array, stated in zip(arrays, errors, strict=True):
+            error = np.linalg.norm(scheme.decode(scheme.quantise(array)) - array) / np.linalg.norm(array)
+            assert 100 * error == pytest.approx(float(stated), abs=0.1, rel=0.02)

@@ -104,4 +104,4 @@ def _lloyd(weights: np.ndarray, sums: np.ndarray, entries: int) -> np.ndarray:
         if np.array_equal(moved, table):
             break
         table = moved
-    return table
+    return np.asarray(table)

@@ -9,10 +9,10 @@ import pytest
 from golden import CONTEXT, check_same
 
 from mlc.codegen.precision import MODES, Precision
-from mlc.errors import OptionError
+from mlc.errors import OptionError, PassError
 from mlc.ir import ArrayConstant, DType, EncodedConstant, Graph, GraphBuilder, Location, TensorType, Value, interpret, print_graph, verify
 from mlc.ir.encodings import Affine, BlockScaled, Grouped, Ternary
-from mlc.passes import EncodeWeights, Horizontal, Pipeline, default_pipeline
+from mlc.passes import Compare, EncodeWeights, Horizontal, Pipeline, default_pipeline
 
 WEIGHTS = np.random.default_rng(0)
 
@@ -92,10 +92,11 @@ def test_what_does_not_become_smaller_or_is_not_finite_stays() -> None:
     depthwise = layer("conv", (1, 32, 5, 5), 32, 1, 3, 3, **{**CONV, "groups": 32})
     assert encodings(EncodeWeights("w4").apply(depthwise, CONTEXT)) == ["dense"]
     assert encodings(EncodeWeights("w8").apply(depthwise, CONTEXT)) == [str(Affine("i8", 0).encoding)]
-    builder = GraphBuilder()
-    infinite = weight(builder, 4, 64, data=np.full((4, 64), np.inf, np.float32))
-    graph = builder.finish([builder.call("linear", builder.input(f32(2, 64)), infinite)])
-    assert encodings(EncodeWeights("w8").apply(graph, CONTEXT)) == ["dense"]
+    for number, dtype in ((np.inf, DType.FLOAT32), (np.nan, DType.FLOAT32), (1e300, DType.FLOAT64)):
+        builder = GraphBuilder()
+        large = weight(builder, data=np.full((4, 64), number, dtype.numpy))
+        graph = builder.finish([builder.call("linear", builder.input(TensorType(dtype, (2, 64))), large)])
+        assert encodings(EncodeWeights("w8").apply(graph, CONTEXT)) == ["dense"]
 
 
 def test_other_operands_and_other_readers_keep_their_numbers() -> None:
@@ -138,6 +139,36 @@ def test_the_default_pipeline_encodes_weights_before_it_fuses() -> None:
     assert "as affine(storage=i8, scale=stored, axis=0)" in text and "fusion" in text
     (fusion,) = [node for node in result.nodes if node.op == "fusion" and node.regions[0].inputs[1:]]
     assert not fusion.regions[0].inputs[1].tensor.encoding.is_dense
+
+
+@pytest.mark.parametrize("dtype", [DType.FLOAT32, DType.BFLOAT16])
+def test_embeddings_are_looked_up_in_8_bits(dtype: DType) -> None:
+    table = WEIGHTS.standard_normal((1100, 64)).astype(dtype.numpy)
+    builder = GraphBuilder()
+    graph = builder.finish([builder.call("take", weight(builder, data=table), builder.input(TensorType(DType.INT64, (2, 3)), "i"))])
+    result = EncodeWeights("w2").apply(graph, CONTEXT)
+    verify(result)
+    assert ops(result) == ["take", "cast", "take", "mul"] + ["cast"] * (dtype is DType.BFLOAT16)
+    stored = [value.tensor for value in result.values() if value.op == "constant"]
+    assert stored == [TensorType(DType.INT8, (1100, 64)), f32(1100, 1)]
+    indices = np.array([[0, -1, 7], [1099, 3, 3]])
+    scheme = Affine("i8", 0)
+    wanted = scheme.decode(scheme.quantise(table))[indices].astype(dtype.numpy)
+    np.testing.assert_array_equal(interpret(result, [indices])[0], wanted)
+    builder = GraphBuilder()
+    small = builder.finish([builder.call("take", weight(builder, 100, 64), builder.input(TensorType(DType.INT64, (2, 3)), "i"))])
+    assert ops(EncodeWeights("w2").apply(small, CONTEXT)) == ["take"]
+
+
+def test_comparing_passes_begins_anew_with_rounded_weights() -> None:
+    graph = layer("linear", (3, 96), 20, 96)
+    Pipeline.parse("simplify,encode-weights{mode=w2},fuse").run(graph, CONTEXT, [Compare()])
+
+    class Broken(EncodeWeights):
+        rounds = False
+
+    with pytest.raises(PassError, match="changed output 0"):
+        Pipeline((Broken("w2"),)).run(graph, CONTEXT, [Compare()])
 
 
 # Which module gets which mode.
