@@ -13,7 +13,7 @@ from ...codegen.precision import Compute, Mode
 from ...ir import DType, Graph, Node, Rewriter, TensorType, Value, scheme_of
 from ...ir.encodings import Affine
 from ..base import Context
-from ..calibration import CODES, Range, observe
+from ..calibration import STEPS, Range, observe
 from ..encode_weights import WEIGHTS, encoded_weight
 from ..narrow_operands import compute_of
 from .layers import Layer, weight_of, weight_position
@@ -134,7 +134,7 @@ def _rounded(rewriter: Rewriter, x: Value, kind: Value, scale: Value, zero_point
         return builder.call("full", shape=(), value=value, dtype=dtype)
 
     code = builder.call("add", builder.call("round", builder.call("div", x, scale)), zero_point)
-    code = builder.call("minimum", builder.call("maximum", code, number(0.0)), number(float(CODES)))
+    code = builder.call("minimum", builder.call("maximum", code, number(0.0)), number(float(STEPS)))
     in_bytes = builder.call("mul", builder.call("sub", code, zero_point), scale)
     half = builder.call("cast", builder.call("cast", x, dtype=DType.BFLOAT16), dtype=DType.FLOAT32)
     is_bytes = builder.call("eq", kind, number(_BYTES, DType.INT32))
