@@ -82,8 +82,8 @@ class _Search:
         """Options with the modes, and the report on them."""
         try:
             assignment = self._assignment()
-        except Error as error:
-            first = str(error).partition("\n")[0]
+        except Error as fault:
+            first = str(fault).partition("\n")[0]
             return self._exact((), f"the model is computed in fp32, since it could not be analysed as a whole: {first}")
         if not assignment.lowered:
             return self._exact(_rows(assignment), self._why(assignment))

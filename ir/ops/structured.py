@@ -31,7 +31,7 @@ def _reference(inputs: Sequence[np.ndarray], attributes: Attributes) -> np.ndarr
     x, first, second = inputs
     parts = x.reshape(*x.shape[:-1], *first.shape[:2])
     result = np.einsum("...bd,bdrg,brog->...og", parts, first, second, optimize=True)
-    return result.reshape(*x.shape[:-1], second.shape[2] * second.shape[3])
+    return np.asarray(result.reshape(*x.shape[:-1], second.shape[2] * second.shape[3]))
 
 
 def _flops(inputs: Sequence[TensorType], attributes: Attributes, outputs: Sequence[TensorType]) -> int:
