@@ -8,17 +8,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ...codegen.precision import FP32, MODES, Mode, Precision
+from ...codegen.precision import FP32, MODES, Compute, Mode, Precision
 from ...ir import Graph, Node
 from ..base import Context
 from .errors_of import relative_error
 from .knapsack import Candidate, cheapest
-from .layers import Layer, layers_of
+from .layers import Layer, layers_of, weight_of
 from .simulation import Effect, Simulation
 from .timing import Seconds, predicted_seconds
 
 GAIN = 0.95
 """A mode is worth trying where the layer then takes at most this share of its time in fp32."""
+_SENSITIVE = 2
+"""Samples by which sensitivities are measured, at most; all of them judge the whole."""
 _ROUNDS = 8
 """How often the knapsack is solved again for a smaller budget before layers go back to fp32 one by one."""
 _SHRINK = 0.9
@@ -88,7 +90,9 @@ def choose_modes(
     """
     layers = layers_of(graph)
     predict = seconds or predicted_seconds(graph, ctx)
-    simulation = Simulation(graph, layers, samples, ctx)
+    quicker = {layer: _quicker(layer, modes, predict) for layer in layers}
+    rounded = [layer for layer, times in quicker.items() if any(mode.compute is not Compute.FP32 for mode in times)]
+    simulation = Simulation(graph, layers, samples, ctx, rounded)
     everything = [*samples, *held_out]
     expected = [[np.array(array) for array in simulation.outputs({}, sample)] for sample in everything]
 
@@ -97,13 +101,17 @@ def choose_modes(
         return max((relative_error(simulation.outputs_of(effects, sample), right) for sample, right in pairs), default=0.0)
 
     candidates = []
-    for layer in layers:
-        exact = Candidate(FP32.name, predict(layer, FP32), 0.0)
-        found = [exact]
-        for mode in modes:
-            time = predict(layer, mode) if mode is not FP32 else exact.seconds
-            if time <= GAIN * exact.seconds and (effects := simulation.effects(layer, mode)):
-                found.append(Candidate(mode.name, time, error_of(effects, len(samples))))
+    for layer, times in quicker.items():
+        found = [Candidate(FP32.name, predict(layer, FP32), 0.0)]
+        too_far = math.inf
+        for trial in _trials(layer, times, simulation):
+            # A mode that rounds the same weights more than one whose error is too large can only be worse.
+            if trial.distance >= too_far:
+                continue
+            error = error_of(trial.effects, min(len(samples), _SENSITIVE))
+            found.append(Candidate(trial.mode.name, trial.seconds, error))
+            if error > tolerance and not trial.operands_rounded:
+                too_far = trial.distance
         candidates.append(found)
     budget = tolerance
     for _ in range(_ROUNDS):
@@ -118,6 +126,45 @@ def choose_modes(
         assignment = assignment.promoted()
         error = error_of(_effects(assignment, layers, simulation), len(everything)) if assignment.lowered else 0.0
     return replace(assignment, error=error)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A mode worth running a layer in. ``distance`` is that of the rounded weights from those in fp32, relative."""
+
+    mode: Mode
+    seconds: float
+    effects: Mapping[Node, Effect]
+    distance: float
+
+    @property
+    def operands_rounded(self) -> bool:
+        """Whether more than the weights loses accuracy."""
+        return any(effect.operand for effect in self.effects.values())
+
+
+def _quicker(layer: Layer, modes: Iterable[Mode], predict: Seconds) -> dict[Mode, float]:
+    """The modes in which ``layer`` is quick enough to be worth it, and its seconds."""
+    limit = GAIN * predict(layer, FP32)
+    times = {mode: predict(layer, mode) for mode in modes if mode is not FP32}
+    return {mode: seconds for mode, seconds in times.items() if seconds <= limit}
+
+
+def _trials(layer: Layer, times: Mapping[Mode, float], simulation: Simulation) -> list[_Trial]:
+    """What to run ``layer`` in: modes that do something to it, the weights nearest to fp32 first, without those that another one beats in
+    both time and nearness."""
+    trials: list[_Trial] = []
+    for mode, seconds in times.items():
+        if effects := simulation.effects(layer, mode):
+            distance = max(relative_error([effect.weight], [weight_of(node).array()]) for node, effect in effects.items())
+            trials.append(_Trial(mode, seconds, effects, distance))
+    trials.sort(key=lambda trial: (trial.distance, trial.seconds))
+    kept: list[_Trial] = []
+    for trial in trials:
+        plain = (other.seconds for other in kept if not other.operands_rounded)
+        if trial.operands_rounded or trial.seconds < min(plain, default=math.inf):
+            kept.append(trial)
+    return kept
 
 
 def _effects(assignment: Assignment, layers: Sequence[Layer], simulation: Simulation) -> Mapping[Node, Effect]:

@@ -69,8 +69,17 @@ class Simulation:
     to the range that they take in ``samples``. Sums are in fp32.
     """
 
-    def __init__(self, graph: Graph, layers: Iterable[Layer], samples: Sequence[Sequence[np.ndarray]], ctx: Context) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        layers: Sequence[Layer],
+        samples: Sequence[Sequence[np.ndarray]],
+        ctx: Context,
+        rounded: Iterable[Layer] | None = None,
+    ) -> None:
+        """Operands can be rounded of the layers in ``rounded`` only (None: of all), which saves the others what that costs."""
         assert ctx.evaluator is not None
+        self._rounded = {node for layer in (layers if rounded is None else rounded) for node in layer.nodes}
         self._ctx = ctx
         self._evaluate = ctx.evaluator
         self._nodes = [node for layer in layers for node in layer.nodes]
@@ -93,15 +102,18 @@ class Simulation:
         """The results for ``sample`` with ``effects``."""
         extra = list(self._plain)
         for node, effect in effects.items():
-            places, range = self._places[node], self._ranges[node.inputs[0]]
+            places = self._places[node]
             extra[places.weight] = np.ascontiguousarray(effect.weight, np.float32)
+            if effect.operand == _PLAIN:
+                continue
+            range = self._ranges[node.inputs[0]]
             extra[places.kind] = np.asarray(effect.operand, np.int32)
             extra[places.scale] = np.asarray(range.scale, np.float32)
             extra[places.zero_point] = np.asarray(range.zero_point, np.float32)
         return self._evaluate(self._graph, [*sample, *extra])
 
     def _observed(self, graph: Graph, samples: Sequence[Sequence[np.ndarray]]) -> dict[Value, Range]:
-        return observe(graph, [node.inputs[0] for node in self._nodes], samples, self._evaluate)
+        return observe(graph, [node.inputs[0] for node in self._nodes if node in self._rounded], samples, self._evaluate)
 
     def _open(self, graph: Graph) -> Graph:
         """``graph`` with inputs for what lowers a layer, behind its own; fills in their plain values."""
@@ -112,15 +124,15 @@ class Simulation:
                 rewriter.copy(node)
                 continue
             weight = weight_of(node)
-            places = _Inputs(*(len(self._plain) + number for number in range(4)))
-            self._places[node] = places
-            self._plain += [weight.array(), np.asarray(_PLAIN, np.int32), np.asarray(1, np.float32), np.asarray(0, np.float32)]
+            self._places[node] = _Inputs(*(len(self._plain) + number for number in range(4)))
             builder = rewriter.builder
-            replacement = builder.input(node.inputs[weight_position(node)].type)
-            scalars = [builder.input(TensorType(dtype, ())) for dtype in (DType.INT32, DType.FLOAT32, DType.FLOAT32)]
             operands = [rewriter[value] for value in node.inputs]
-            operands[0] = _rounded(rewriter, operands[0], *scalars)
-            operands[weight_position(node)] = replacement
+            operands[weight_position(node)] = builder.input(node.inputs[weight_position(node)].type)
+            self._plain.append(weight.array())
+            if node in self._rounded:
+                scalars = [builder.input(TensorType(dtype, ())) for dtype in (DType.INT32, DType.FLOAT32, DType.FLOAT32)]
+                self._plain += [np.asarray(_PLAIN, np.int32), np.asarray(1, np.float32), np.asarray(0, np.float32)]
+                operands[0] = _rounded(rewriter, operands[0], *scalars)
             new = builder.append(Node(node.op, operands, node.attributes, [value.type for value in node.outputs], (), node.location))
             rewriter.replace(node.output, new.output)
         return rewriter.finish()
