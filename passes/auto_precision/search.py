@@ -19,8 +19,8 @@ from .timing import Seconds, predicted_seconds
 
 GAIN = 0.95
 """A mode is worth trying where the layer then takes at most this share of its time in fp32."""
-_SENSITIVE = 2
-"""Samples by which sensitivities are measured, at most; all of them judge the whole."""
+_SENSITIVE = 1
+"""Samples by which sensitivities are measured, at most: each costs a run for each layer and mode. All of them judge the whole."""
 _ROUNDS = 8
 """How often the knapsack is solved again for a smaller budget before layers go back to fp32 one by one."""
 _SHRINK = 0.9
