@@ -20,12 +20,14 @@ from .errors import (
     FallbackWarning,
     KernelError,
     LoweringError,
+    PrecisionWarning,
     SignatureError,
     TargetError,
     UnsupportedOpError,
 )
 
 if TYPE_CHECKING:
+    from .compression import compress
     from .driver import compile, estimate, tune, tune_models
     from .module import CompiledModel
     from .runtime import LoadedModel, load
@@ -36,6 +38,7 @@ _HOMES = {
     "CompiledModel": ".module",
     "LoadedModel": ".runtime",
     "compile": ".driver",
+    "compress": ".compression",
     "estimate": ".driver",
     "load": ".runtime",
     "tune": ".driver",
@@ -55,11 +58,13 @@ __all__ = [
     "KernelError",
     "LoadedModel",
     "LoweringError",
+    "PrecisionWarning",
     "SignatureError",
     "TargetError",
     "UnsupportedOpError",
     "__version__",
     "compile",
+    "compress",
     "estimate",
     "load",
     "tune",

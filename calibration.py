@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +12,16 @@ from .errors import OptionError
 from .runtime import trees
 
 if TYPE_CHECKING:
+    import torch
+
     from .frontend import Exported, Imported
 
 Samples = tuple[tuple[Any, ...], ...]
 """Positional arguments of the model, for each sample."""
+
+Call = tuple[tuple[Any, ...], Mapping[str, Any]]
+Calls = tuple[Call, ...]
+"""Positional and keyword arguments of calls of the model."""
 
 FlatSamples = tuple[tuple[np.ndarray, ...], ...]
 """Arrays for the inputs of a graph, for each sample."""
@@ -55,8 +61,6 @@ def require_like(samples: Samples, args: Sequence[Any], *, dynamic: bool) -> Non
 def flat_samples(samples: Samples, exported: Exported, imported: Imported) -> FlatSamples:
     """``samples`` of the arguments of ``exported`` as inputs of ``imported``; none where that is a part with inputs of its own, or takes
     complex numbers.
-
-    States come with what they hold at first.
     """
     import torch
     from torch.export.graph_signature import InputKind
@@ -68,9 +72,13 @@ def flat_samples(samples: Samples, exported: Exported, imported: Imported) -> Fl
     names = [name for name, value in values if isinstance(value, torch.Tensor) and not value.is_complex()]
     if not samples or [spec.name for spec in imported.signature.inputs] != names:
         return ()
-    states = tuple(state.initial.array() for state in imported.states)
-    count = len(imported.signature.inputs)
-    return tuple((*map(_array, trees.flatten_call(imported.signature, sample, {})[:count]), *states) for sample in samples)
+    return tuple(flat_call(imported, sample, {}) for sample in samples)
+
+
+def flat_call(imported: Imported, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
+    """The arguments of a call as inputs of ``imported``; states come with what they hold at first."""
+    given = trees.flatten_call(imported.signature, tuple(args), kwargs)[: len(imported.signature.inputs)]
+    return (*map(_array, given), *(state.initial.array() for state in imported.states))
 
 
 def digest(samples: FlatSamples) -> str:
@@ -89,3 +97,39 @@ def _array(value: Any) -> np.ndarray:
         return np.asarray(value)
     plain = value.detach().cpu()
     return np.asarray((plain.float() if plain.dtype is torch.bfloat16 else plain).numpy())
+
+
+def similar_call(call: Call, seed: int) -> Call:
+    """A call with other numbers: floats of the same mean and spread, indices from the same range; masks and positions stay as they are."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    generator = torch.Generator().manual_seed(seed)
+    args, kwargs = pytree.tree_map(
+        lambda leaf: _similar(leaf, generator) if isinstance(leaf, torch.Tensor) else leaf, (call[0], dict(call[1]))
+    )
+    return args, kwargs
+
+
+def _similar(example: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    import torch
+
+    flat = example.detach().flatten().cpu()
+    if flat.numel() == 0 or example.is_complex() or example.dtype is torch.bool:
+        return example
+    if example.is_floating_point():
+        return _similar_numbers(flat.float(), generator).reshape(example.shape).to(example.dtype)
+    counts_up = bool((flat.diff() >= 0).all())
+    if counts_up or int(flat.max()) <= 1:
+        return example
+    return torch.randint(int(flat.min()), int(flat.max()) + 1, example.shape, generator=generator).to(example.dtype)
+
+
+def _similar_numbers(numbers: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Normally distributed numbers of the same mean and spread; of numbers none of which is negative, or not all finite, some of them."""
+    import torch
+
+    spread = float(numbers.std()) if numbers.numel() > 1 else 0.0
+    if not bool(torch.isfinite(numbers).all()) or (spread > 0 and bool((numbers >= 0).all())):
+        return numbers[torch.randint(0, numbers.numel(), (numbers.numel(),), generator=generator)]
+    return torch.randn(numbers.shape, generator=generator) * (spread or 1.0) + float(numbers.mean())

@@ -30,6 +30,7 @@ from .console import (
     PrecisionOption,
     TargetOption,
     ThreadsOption,
+    ToleranceOption,
     compile_source,
     err,
     examples,
@@ -47,6 +48,7 @@ from .errors import Error
 
 if TYPE_CHECKING:
     from .benchmarks.report import Report
+    from .module import CompiledModel
 
 app = typer.Typer(
     name="mlc",
@@ -77,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "mlc compile mlc.benchmarks.models:resnet50 -o resnet50.mlc",
         "mlc compile my_model.py:make -o my.mlc --threads 4 --database tuning.db",
         "mlc compile my_model.py:make -o my.mlc --precision 'decoder=w4,decoder.head=w8'",
+        "mlc compile my_model.py:make -o my.mlc --precision auto --tolerance 0.005 --html precision.html",
         "mlc compile exported.pt2 -o exported.mlc --target 'cpu -mcpu=x86-64-v3 -threads=8'",
         "mlc compile my_model.py:make --target 'cortex-m4 -flash=1M -ram=256K' -o folder/   (writes C99)",
     )
@@ -88,6 +91,10 @@ def compile(
     threads: ThreadsOption = None,
     database: DatabaseOption = None,
     precision: PrecisionOption = "fp32",
+    tolerance: ToleranceOption = None,
+    html: Annotated[
+        pathlib.Path | None, typer.Option(help="Write a page on what --precision auto decided, layer by layer.", show_default=False)
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Compile a model into an artifact that runs without PyTorch.
@@ -98,7 +105,9 @@ def compile(
     source = load_source(model)
     path = output or pathlib.Path(f"{source.name}.mlc")
     begin = time.perf_counter()
-    compiled = compile_source(source, target, threads, database, precision)
+    compiled = compile_source(source, target, threads, database, precision, tolerance)
+    if html is not None:
+        _write_precision(html, source.name, compiled)
     files = [path]
     with working(f"writing {path}"):
         if is_c(compiled) and path.suffix != ".mlc":
@@ -114,6 +123,17 @@ def compile(
     out.print(f"compiled [bold]{escape(source.name)}[/] in {seconds:.1f} s: {escape(str(path))}, {size_text(size)}")
     if is_c(compiled):
         out.print(str(compiled.report()), highlight=False, markup=False, soft_wrap=True)
+
+
+def _write_precision(path: pathlib.Path, name: str, compiled: CompiledModel) -> None:
+    """The page on modes and errors; OptionError where nothing was decided."""
+    from .errors import OptionError
+    from .precision_page import precision_page
+
+    decided = compiled.report().precision
+    if decided is None:
+        raise OptionError("--html shows what --precision auto decided; give that as well")
+    replace_text(path, precision_page(name, decided))
 
 
 @app.command(
@@ -136,6 +156,7 @@ def run(
     threads: ThreadsOption = None,
     database: DatabaseOption = None,
     precision: PrecisionOption = "fp32",
+    tolerance: ToleranceOption = None,
     json: JsonOption = False,
 ) -> None:
     """Run a model or an artifact, time it, and check it against PyTorch.
@@ -150,7 +171,7 @@ def run(
             result = run_artifact(pathlib.Path(model).stem, load_artifact(model), inputs or [], repeat, output)
     else:
         source = load_source(model)
-        compiled = compile_source(source, target, threads, database, precision)
+        compiled = compile_source(source, target, threads, database, precision, tolerance)
         with working(f"running {source.name}"):
             result = run_model(source, compiled, inputs or [], repeat, output, check, exact=precision == "fp32")
     if json:

@@ -43,8 +43,9 @@ DatabaseOption = Annotated[
     pathlib.Path | None,
     typer.Option("--database", "-d", help="Tuning database, or JSON lines exported from one, to take the best schedules from."),
 ]
-PrecisionOption = Annotated[
-    str, typer.Option("--precision", "-p", help="How weights are stored: a mode such as w8, or PATH=MODE with commas between.")
+PrecisionOption = Annotated[str, typer.Option("--precision", "-p", help="A mode such as w8, PATH=MODE with commas between, or auto.")]
+ToleranceOption = Annotated[
+    float | None, typer.Option("--tolerance", help="The relative error of the outputs that --precision auto may cause (0.01).")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 
@@ -60,7 +61,14 @@ def load_source(text: str) -> ModelSource:
         return load_model(text)
 
 
-def compile_source(source: ModelSource, target: str, threads: int | None, database: pathlib.Path | None, precision: str = "fp32") -> Any:
+def compile_source(
+    source: ModelSource,
+    target: str,
+    threads: int | None,
+    database: pathlib.Path | None,
+    precision: str = "fp32",
+    tolerance: float | None = None,
+) -> Any:
     import mlc
 
     if database is not None and not database.exists():
@@ -74,6 +82,7 @@ def compile_source(source: ModelSource, target: str, threads: int | None, databa
             threads=threads,
             database=database,
             precision=precision,
+            tolerance=tolerance,
             strict=True,
             progress=progress,
         )

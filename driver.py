@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .auto_precision import AutoPrecision, checked_tolerance
 from .calibration import FlatSamples, Samples, digest, flat_samples, require_like, samples_of
-from .codegen.precision import FP32_THROUGHOUT, Precision
+from .codegen.precision import AUTO, FP32_THROUGHOUT, Precision
 from .codegen.target import Kind, Target
 from .codegen.task import Numerics
 from .collection import collection_paused
@@ -72,15 +73,22 @@ def compile(
     ``"decoder=w4,decoder.head=w8"``): a path stands for the module and what is inside it, ``*`` in it for any characters, and the longest
     that fits a layer wins. Layers that none fits are computed in fp32.
 
+    ``precision="auto"`` chooses a mode for each layer so that the predicted time is least while the relative error of the model's results
+    stays within ``tolerance`` (0.01 unless given). That is verified by running the compiled program on the calibration samples, half of
+    which have no part in the choice, or on inputs made up like the example. Where nothing holds the answer is fp32, with a
+    :class:`mlc.PrecisionWarning`; ``report()`` shows modes, errors and times.
+
     ``calibration`` is a list of a few samples like ``example_inputs``, by which ``"int8"`` judges the range of each activation; without it,
     ranges are found anew in every call, which takes time.
 
-    ``tolerance``, ``sparsity`` and ``memory_budget`` have only their defaults in this version.
+    ``sparsity`` and ``memory_budget`` have only their defaults in this version.
 
     Raises OptionError and TargetError (arguments), ExportError (the model), and if ``strict`` UnsupportedOpError (the model), LoweringError
     and BuildError (code generation).
     """
-    _require_default("tolerance", tolerance, None, "leave it out: fp32 programs are always within PyTorch's own rounding")
+    is_auto = precision == AUTO
+    if not is_auto:
+        _require_default("tolerance", tolerance, None, "give it with precision='auto', which chooses modes by it")
     _require_default("memory_budget", memory_budget, None, "leave it out")
     if sparsity not in ("auto", None):
         _require_default("sparsity", sparsity, "auto", "leave it out: weights are computed with as dense ones")
@@ -91,20 +99,25 @@ def compile(
         database=database,
         strict=strict,
         progress=progress,
-        precision=precision,
+        precision="fp32" if is_auto else precision,
         calibration=calibration,
     )
     name = getattr(model, "__name__", type(model).__name__)
 
     initial: dict[str, Constant] = {}
 
+    auto = AutoPrecision(options, checked_tolerance(tolerance), name) if is_auto else None
+
     def compile_signature(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callee:
-        return compile_program(own_forward(model), args, kwargs, options, dynamic_shapes=dynamic_shapes, name=name, initial=initial)
+        def compile_with(options: Options) -> Callee:
+            return compile_program(own_forward(model), args, kwargs, options, dynamic_shapes=dynamic_shapes, name=name, initial=initial)
+
+        return compile_with(options) if auto is None else auto.compile(own_forward(model), args, kwargs, compile_with)
 
     executables = []
     if example_inputs is not None or example_kwargs is not None or _is_exported(model):
         executables.append(compile_signature(_as_tuple(example_inputs), dict(example_kwargs or {})))
-    return CompiledModel(_callable(model), compile_signature, executables, name)
+    return CompiledModel(_callable(model), compile_signature, executables, name, lambda: auto.report if auto is not None else None)
 
 
 def tune(

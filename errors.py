@@ -17,6 +17,10 @@ class FallbackWarning(UserWarning):
     """A part of the model, or all of it, runs in PyTorch instead of compiled; the message says which and why."""
 
 
+class PrecisionWarning(UserWarning):
+    """``precision="auto"`` left a model in fp32; the message says why."""
+
+
 class OptionError(Error, ValueError):
     """An argument of the public face has a value that mlc does not know or cannot honour."""
 

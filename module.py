@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 import sys
 import threading
@@ -17,6 +18,7 @@ from .original import PLACE, buffer_of, owner_of, watched
 from .runtime import Model, ProgramReport, Report, _native, trees
 from .runtime.executable import Callee, choose
 from .runtime.frameworks import needs_gradient, random_inputs, torch_framework
+from .runtime.precision_report import PrecisionReport
 from .runtime.session import Session
 from .runtime.states import BorrowedStates, States
 
@@ -68,8 +70,10 @@ class CompiledModel(Model):
         compile_signature: CompileSignature,
         executables: Sequence[Callee] = (),
         name: str | None = None,
+        precision: Callable[[], PrecisionReport | None] = lambda: None,
     ) -> None:
-        """``executables``: what was compiled from example inputs already."""
+        """``executables``: what was compiled from example inputs already. ``precision`` reports on what ``precision="auto"`` decided."""
+        self._precision = precision
         self._original = original
         self._compile_signature: CompileSignature | None = compile_signature
         self._stale: list[Signature] = []
@@ -298,7 +302,7 @@ class CompiledModel(Model):
         """What the compiled programs consist of: kernels, work, memory. Print it, or take ``to_dict()``."""
         with self._lock:
             self._update()
-            return super().report()
+            return dataclasses.replace(super().report(), precision=self._precision())
 
     def profile(self, *args: Any, calls: int = 20, **kwargs: Any) -> ProgramReport:
         """The median time of each kernel over ``calls`` calls with these arguments, compiling for them first if need be; without

@@ -86,8 +86,8 @@ MODES: Mapping[str, Mode] = {
 }
 """Every mode by name."""
 
-NOT_YET: frozenset[str] = frozenset({"auto"})
-"""Modes that a later version will have."""
+AUTO = "auto"
+"""The word for a mode of its own for each layer, chosen under a tolerance."""
 
 FP32 = MODES["fp32"]
 
@@ -152,8 +152,8 @@ def _words() -> str:
 
 def _known(mode: object) -> str:
     if not isinstance(mode, str) or mode not in MODES:
-        later = " is not supported by this version of mlc" if mode in NOT_YET else " is unknown"
-        raise OptionError(f"precision {mode!r}{later}; use one of {_words()}")
+        what = " decides for a whole model: give it alone, to mlc.compile" if mode == AUTO else " is unknown"
+        raise OptionError(f"precision {mode!r}{what}; use one of {_words()}")
     return mode
 
 

@@ -10,11 +10,12 @@ from .model import CostModel, Prediction, RooflineModel
 from .model_files import load_cost_model
 from .oracle import CostOracle
 from .pretrained import pretrained
-from .roofline import Bound, Rates, Roofline, lower_bound, roofline
+from .roofline import LAUNCH_SECONDS, Bound, Rates, Roofline, lower_bound, roofline, roofs
 from .workload import Anchor, AnchorKind, Workload, workload
 
 __all__ = [
     "FEATURE_NAMES",
+    "LAUNCH_SECONDS",
     "Anchor",
     "AnchorKind",
     "Bound",
@@ -34,5 +35,6 @@ __all__ = [
     "lower_bound",
     "pretrained",
     "roofline",
+    "roofs",
     "workload",
 ]

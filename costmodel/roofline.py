@@ -150,12 +150,13 @@ def lower_bound(task: Task) -> Roofline:
     return roofs(work, Rates.peak(task.target, task.threads))
 
 
-def roofline(task: Task) -> Roofline:
-    """What a good kernel for ``task`` takes when its data is as warm as it can be."""
+def roofline(task: Task, *, cold: bool = False) -> Roofline:
+    """What a good kernel for ``task`` takes when its data is as warm as it can be, or with ``cold`` its constants come from memory."""
     work = workload(task.graph, task.constant_inputs)
     extra = sum(operations(node) * (narrow_slowdown(node, task.target) - 1) for node in task.graph.nodes if sums_wide(node))
     work = replace(work, operations=work.operations + extra)
-    return roofs(work, Rates.sustained(task.target, task.threads), launch=LAUNCH_SECONDS)
+    rates = Rates.sustained(task.target, task.threads)
+    return roofs(work, rates, cold_bytes=work.constant_bytes if cold else 0, launch=LAUNCH_SECONDS)
 
 
 def narrow_slowdown(node: Node, target: Target) -> float:

@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from ..codegen.winograd import OUTPUTS, WINDOW, products_share
 from ..ir import Graph, Kind, Node, TensorType, Trait, Value, lookup
+from ..ir.encodings import SCHEMES, scheme_of
 from ..ir.ops.elementwise import TRANSCENDENTAL_FLOPS
 
 
@@ -173,7 +174,14 @@ def _touched_bytes(graph: Graph, value: Value) -> int:
         elements += _touched_elements(graph, node, value)
     if value in graph.output_set:
         elements = tensor.elements
-    return int(min(elements, tensor.elements) * tensor.dtype.nbytes)
+    return int(min(elements, tensor.elements) * _bytes_of_element(tensor))
+
+
+def _bytes_of_element(tensor: TensorType) -> float:
+    """Bytes in memory: of a tensor that is held as codes, their share of all its parts."""
+    if tensor.encoding.name not in SCHEMES or not tensor.elements:
+        return tensor.dtype.nbytes
+    return scheme_of(tensor.encoding).nbytes(tensor.static_shape) / tensor.elements
 
 
 def _touched_elements(graph: Graph, node: Node, value: Value) -> float:
@@ -220,7 +228,7 @@ def _anchor(graph: Graph, computing: Sequence[Node]) -> Anchor:
 
 def _kind(node: Node) -> AnchorKind:
     op = lookup(node.op)
-    if node.op in ("matmul", "linear", "grouped_matmul"):
+    if node.op in ("matmul", "linear", "grouped_matmul", "monarch"):
         return AnchorKind.MATMUL
     if node.op in ("conv", "conv_transpose"):
         groups = node.attributes["groups"]
@@ -246,6 +254,10 @@ def _describe(node: Node, kind: AnchorKind) -> Anchor:
         depth = node.inputs[0].tensor.static_shape[-1]
         if node.op == "linear":
             return Anchor(kind, 1, math.prod(shape[:-1]), shape[-1], depth)
+        if node.op == "monarch":
+            # The dense product with the same arithmetic for each result.
+            stored = sum(value.tensor.elements for value in node.inputs[1:])
+            return Anchor(kind, 1, math.prod(shape[:-1]), shape[-1], max(stored // shape[-1], 1))
         return Anchor(kind, math.prod(shape[:-2]), shape[-2], shape[-1], depth)
     if kind in (AnchorKind.CONV, AnchorKind.DEPTHWISE):
         weight = node.inputs[1].tensor.static_shape

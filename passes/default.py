@@ -14,6 +14,9 @@ _LOWER = (
     "common-subexpressions,lead-slices,layout,fuse,dead-code"
 )
 
+SIMPLE = f"{_PREPARE},control-flow,widen-halves,decompose,simplify,common-subexpressions"
+"""What leaves a graph of the simplest operations, before layers are merged or lowered: what ``precision="auto"`` decides on."""
+
 
 def default_pipeline(target: Target) -> Pipeline:
     """What the driver runs for ``target``."""

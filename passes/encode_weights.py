@@ -39,12 +39,12 @@ class EncodeWeights(Pass):
             return graph
 
         def encoded_layer(rewriter: Rewriter, node: Node) -> Sequence[Value] | None:
-            position, axes_of = _WEIGHTS[node.op]
+            position, axes_of = WEIGHTS[node.op]
             weight = node.inputs[position]
             mode = precision.mode(node.location.module)
             if mode.weights is None or weight.constant is None or not weight.tensor.encoding.is_dense:
                 return None
-            encoded = _encoded(weight.constant, mode.weights(axes_of(weight.tensor.rank)))
+            encoded = encoded_weight(weight.constant, mode.weights(axes_of(weight.tensor.rank)))
             if encoded is None or not ctx.budget.spend():
                 return None
             operands = [rewriter[value] for value in node.inputs]
@@ -56,15 +56,15 @@ class EncodeWeights(Pass):
             table = node.inputs[0].constant
             if table is None or not is_table(node) or precision.mode(node.location.module).weights is None:
                 return None
-            encoded = _encoded(table, TABLE)
+            encoded = encoded_weight(table, TABLE)
             if encoded is None or not ctx.budget.spend():
                 return None
             return looked_up(rewriter.builder, encoded, rewriter[node.inputs[1]])
 
-        return without_dead_code(Rewriter(graph).run({**dict.fromkeys(_WEIGHTS, encoded_layer), "take": encoded_table}))
+        return without_dead_code(Rewriter(graph).run({**dict.fromkeys(WEIGHTS, encoded_layer), "take": encoded_table}))
 
 
-def _encoded(weight: Constant, encoding: Encoding) -> EncodedConstant | None:
+def encoded_weight(weight: Constant, encoding: Encoding) -> EncodedConstant | None:
     """``weight`` in ``encoding``; None where it stays dense."""
     if not weight.type.dtype.is_float or weight.type.elements == 0:
         return None
@@ -76,7 +76,7 @@ def _encoded(weight: Constant, encoding: Encoding) -> EncodedConstant | None:
     return encode(weight, encoding) if finite else None
 
 
-_WEIGHTS: Mapping[str, tuple[int, Callable[[int], WeightAxes]]] = {
+WEIGHTS: Mapping[str, tuple[int, Callable[[int], WeightAxes]]] = {
     "linear": (1, lambda rank: WeightAxes(output=0, reduced=1)),
     "matmul": (1, lambda rank: WeightAxes(output=rank - 1, reduced=rank - 2)),
     "grouped_matmul": (1, lambda rank: WeightAxes(output=2, reduced=1)),

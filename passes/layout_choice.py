@@ -35,7 +35,7 @@ _SUGGESTIONS = 4
 _ROUNDS = 3
 """How often suggestions are handed on along the graph and back."""
 
-_ROW_OPS = frozenset({"linear", "matmul", "grouped_matmul", "layer_norm", "rms_norm", "softmax", "log_softmax"})
+_ROW_OPS = frozenset({"linear", "matmul", "grouped_matmul", "monarch", "layer_norm", "rms_norm", "softmax", "log_softmax"})
 """Operations whose kernels read along the last axis."""
 
 

@@ -42,7 +42,8 @@ class NarrowOperands(Pass):
 
     def apply(self, graph: Graph, ctx: Context) -> Graph:
         precision = Precision.of(self.mode) if self.mode else ctx.precision
-        modes = {node: compute for node in graph.nodes if (compute := _compute(node, precision, ctx)) is not Compute.FP32}
+        wanted = {node: compute_of(node, precision.mode(node.location.module).compute, ctx) for node in graph.nodes}
+        modes = {node: compute for node, compute in wanted.items() if compute is not Compute.FP32}
         if not modes:
             return graph
         ranges = self._ranges(graph, [node for node, compute in modes.items() if compute is Compute.INT8], ctx)
@@ -65,14 +66,18 @@ class NarrowOperands(Pass):
         return observe(graph, (node.inputs[0] for node in nodes), ctx.calibration, ctx.evaluator)
 
 
-def _compute(node: Node, precision: Precision, ctx: Context) -> Compute:
-    """What ``node`` is multiplied in."""
-    if node.op not in ("linear", "conv") or node.attributes["dtype"] is not None or ctx.target.kind is not Kind.CPU:
+def compute_of(node: Node, compute: Compute, ctx: Context) -> Compute:
+    """What ``node`` is multiplied in where its mode says ``compute``."""
+    if (
+        compute is Compute.FP32
+        or node.op not in ("linear", "conv")
+        or node.attributes["dtype"] is not None
+        or ctx.target.kind is not Kind.CPU
+    ):
         return Compute.FP32
     weight = node.inputs[1]
     if weight.constant is None or not weight.tensor.encoding.is_dense or weight.tensor.dtype is not DType.FLOAT32:
         return Compute.FP32
-    compute = precision.mode(node.location.module).compute
     if compute is Compute.INT8:
         return compute if can_quantise(node, ctx) else Compute.FP32
     if compute is Compute.BF16 and multiplies_bf16(ctx.target):

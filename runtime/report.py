@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..ir.program import Footprint
+from .precision_report import PrecisionReport
 
 
 @dataclass(frozen=True)
@@ -132,14 +133,16 @@ class ProgramReport:
 
 @dataclass(frozen=True)
 class Report:
-    """All compiled signatures of a model."""
+    """All compiled signatures of a model, and what ``precision="auto"`` decided for it."""
 
     name: str
     programs: tuple[ProgramReport, ...]
+    precision: PrecisionReport | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-like data."""
-        return {"name": self.name, "programs": [program.to_dict() for program in self.programs], "fallback": list(self.fallback)}
+        data = {"name": self.name, "programs": [program.to_dict() for program in self.programs], "fallback": list(self.fallback)}
+        return data if self.precision is None else {**data, "precision": self.precision.to_dict()}
 
     @property
     def fallback(self) -> tuple[str, ...]:
@@ -149,7 +152,8 @@ class Report:
     def __str__(self) -> str:
         if not self.programs:
             return f"{self.name}: nothing compiled yet; call it once, or compile it with example_inputs"
-        return "\n\n".join(map(str, self.programs))
+        parts: list[object] = [*self.programs]
+        return "\n\n".join(map(str, parts if self.precision is None else [*parts, self.precision]))
 
 
 def _footprint_line(footprint: Footprint) -> str:

@@ -15,13 +15,14 @@ import pytest
 import mlc
 
 ROOT = pathlib.Path(mlc.__file__).parent
-EVERYTHING = frozenset({"ir", "frontend", "codegen", "costmodel", "passes", "autotune", "runtime", "fuzz", "benchmarks", ""})
+EVERYTHING = frozenset({"ir", "frontend", "codegen", "compression", "costmodel", "passes", "autotune", "runtime", "fuzz", "benchmarks", ""})
 
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "ir": frozenset(),
     "frontend": frozenset({"ir"}),
     "codegen": frozenset({"ir"}),
     "costmodel": frozenset({"ir", "codegen"}),
+    "compression": frozenset({"ir", "frontend", "codegen", "costmodel"}),
     "passes": frozenset({"ir", "codegen", "costmodel"}),
     "autotune": frozenset({"ir", "codegen", "costmodel"}),
     "runtime": frozenset({"ir"}),

@@ -66,20 +66,33 @@ class Arithmetic(ABC):
 
 
 class Fp32(Arithmetic):
-    """Single-precision numbers."""
+    """Single-precision numbers, ``lanes`` of them in a vector: as many as the target's have, or fewer."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, lanes: int | None = None) -> None:
         super().__init__(target)
+        self.lanes = lanes or self.lanes
         self._fused = "fma" in target.features
 
     def column(self, b: Any, offset: Expr) -> Expr:
         return tirx.BufferLoad(b, [ramp(offset, self.lanes)])
 
     def multiply_add(self, word: Expr, column: Expr, total: Expr) -> Expr:
-        factor = spread(word, self.lanes)
+        return self._multiply_add(spread(word, self.lanes), column, total)
+
+    def _multiply_add(self, factor: Expr, column: Expr, total: Expr) -> Expr:
         if self._fused:
             return tirx.call_llvm_pure_intrin(self._vector("float32"), "llvm.fma", factor, column, total)
         return total + factor * column
+
+
+class LaneByLane(Fp32):
+    """Single-precision numbers of which each lane has its own in ``a`` as well, so that lanes are products of their own."""
+
+    def word(self, a: Any, offset: Expr) -> Expr:
+        return tirx.BufferLoad(a, [ramp(offset, self.lanes)])
+
+    def multiply_add(self, word: Expr, column: Expr, total: Expr) -> Expr:
+        return self._multiply_add(word, column, total)
 
 
 class WidenedHalves(Fp32):

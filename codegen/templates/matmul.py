@@ -96,7 +96,7 @@ class MatmulTemplate(Template):
         groups = tuple(count for count in divisors(parallel) if count <= int(product.rows))
 
         def cost(knobs: Mapping[str, int]) -> float:
-            return predicted_cycles(product, target, parallel, knobs)
+            return predicted_cycles(product, target, parallel, knobs, arithmetic.b_bytes)
 
         points = [
             {"block_depth": depth, "row_groups": group, "rows": row, "unroll": 4, "vectors": vectors}
@@ -119,9 +119,13 @@ class MatmulTemplate(Template):
 
     def estimated_cycles(self, task: Task, configs: Sequence[Config]) -> Sequence[float]:
         task = task.representative
-        _, _, product = self.problem(task)
+        _, arithmetic, product = self.problem(task)
         parallel = useful_threads(task.target, task.threads, product.flops, product.bytes_moved)
-        return [predicted_cycles(product, task.target, parallel, {name: config[name] for name in _KNOBS}) for config in configs]
+
+        def cycles(config: Config) -> float:
+            return predicted_cycles(product, task.target, parallel, {name: config[name] for name in _KNOBS}, arithmetic.b_bytes)
+
+        return list(map(cycles, configs))
 
     def lower(self, task: Task, config: Config) -> LoweredKernel:
         if config not in self.space(task):

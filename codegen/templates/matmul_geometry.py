@@ -126,8 +126,8 @@ def row_blocks(product: Product, target: Target, groups: int, split: EvenSplit, 
     return blocks if split.tiles // groups >= _TILES_OF_A_BLOCK * blocks else 1
 
 
-def predicted_cycles(product: Product, target: Target, parallel: int, knobs: Mapping[str, int]) -> float:
-    """Estimated cycles of the slowest thread (static shapes only)."""
+def predicted_cycles(product: Product, target: Target, parallel: int, knobs: Mapping[str, int], b_bytes: int = _FLOAT) -> float:
+    """Estimated cycles of the slowest thread, where a word of ``b`` takes ``b_bytes`` (static shapes only)."""
     vectors, groups = knobs["vectors"], knobs["row_groups"]
     split = EvenSplit(int(product.rows), knobs["rows"])
     panel = vectors * target.vector_lanes
@@ -136,7 +136,8 @@ def predicted_cycles(product: Product, target: Target, parallel: int, knobs: Map
     blocks = -(-product.depth // depth)
 
     def panel_cycles(width: int) -> float:
-        total = sum(run.count * tile_cycles(target, run.size, width, product.depth / blocks, split.tiles) * blocks for run in split.runs)
+        tiles = ((run.count, tile_cycles(target, run.size, width, product.depth / blocks, split.tiles, b_bytes)) for run in split.runs)
+        total = sum(count * cycles * blocks for count, cycles in tiles)
         return total * -(-split.tiles // groups) / split.tiles
 
     tail_cycles = panel_cycles(-(-tail // target.vector_lanes)) if tail else None

@@ -129,12 +129,14 @@ class RegisterTile:
                 value = tirx.BufferLoad(buffer, [self._ramp(offset + (row * row_stride + vector * self.lanes))])
                 self._emitter.emit(tirx.BufferStore(self.accumulators, value, [self._ramp((row * self.vectors + vector) * self.lanes)]))
 
-    def spill(self, buffer: Any, offset: Expr, row_stride: int) -> None:
-        """Stores the accumulators: row ``i`` at ``offset + i * row_stride`` of the flat ``buffer``."""
+    def spill(self, buffer: Any, offset: Expr, row_stride: int, vector_stride: int | None = None) -> None:
+        """Stores the accumulators: row ``i`` at ``offset + i * row_stride`` of the flat ``buffer``, its vectors after each other or
+        ``vector_stride`` elements apart."""
+        apart = self.lanes if vector_stride is None else vector_stride
         for row in range(self.rows):
             for vector in range(self.vectors):
                 value = tirx.BufferLoad(self.accumulators, [self._ramp((row * self.vectors + vector) * self.lanes)])
-                self._emitter.emit(tirx.BufferStore(buffer, value, [self._ramp(offset + (row * row_stride + vector * self.lanes))]))
+                self._emitter.emit(tirx.BufferStore(buffer, value, [self._ramp(offset + (row * row_stride + vector * apart))]))
 
     def for_each(self, columns: int, looped: bool, use: Callable[[Expr | int, Expr, Expr], None]) -> None:
         """Calls ``use(row, column, element)`` in vectorised loops over the first ``columns`` columns of every row.

@@ -16,6 +16,7 @@ _LOOPS = (
     ("matmul", "NarrowMatmul"),
     ("matmul", "MatmulTemplate"),
     ("grouped_matmul", "GroupedMatmul"),
+    ("monarch", "Monarch"),
     ("conv", "NarrowConv"),
     ("conv", "ConvTemplate"),
     ("depthwise", "DepthwiseTemplate"),

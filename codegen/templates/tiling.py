@@ -206,13 +206,14 @@ def _competing(row_bytes: int, rows: int) -> float:
     return rows * math.gcd(row_bytes, _PAGE) / _PAGE
 
 
-def tile_cycles(target: Target, rows: int, vectors: int, depth: float, passes: int = 2) -> float:
+def tile_cycles(target: Target, rows: int, vectors: int, depth: float, passes: int = 2, b_bytes: int = 4) -> float:
     """Estimated cycles of a register tile with ``depth`` steps of reduction: arithmetic, loads, streaming of ``b``, and store.
 
-    ``passes`` is how often the panel of ``b`` is read: a second time it comes from the second-level cache, if it fits.
+    ``passes`` is how often the panel of ``b``, of ``b_bytes`` a lane, is read: a second time it comes from the second-level cache, if it
+    fits.
     """
     multiply_adds = rows * vectors
-    step_bytes = vectors * target.vector_bytes
+    step_bytes = vectors * target.vector_lanes * b_bytes
     cached = passes > 1 and depth * step_bytes <= _L2_SHARE * target.l2_bytes
     loads = (rows + vectors) / _LOADS_PER_CYCLE
     stream = step_bytes / (_L2_BYTES_PER_CYCLE if cached else _L3_BYTES_PER_CYCLE)

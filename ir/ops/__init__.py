@@ -15,6 +15,7 @@ from . import (
     special,
     state,
     structure,
+    structured,
     update,
     window,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "special",
     "state",
     "structure",
+    "structured",
     "update",
     "window",
 ]

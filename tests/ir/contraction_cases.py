@@ -25,6 +25,16 @@ def _grouped(a: torch.Tensor, b: torch.Tensor, ends: torch.Tensor) -> torch.Tens
     return result
 
 
+def _monarch(x: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """By way of the dense matrix, block by block."""
+    blocks, depth, _, groups = first.shape
+    matrix = x.new_zeros(second.shape[2] * groups, blocks * depth)
+    for block in range(blocks):
+        for group in range(groups):
+            matrix[group::groups, block * depth : (block + 1) * depth] = (first[block, :, :, group] @ second[block, :, :, group]).T
+    return x @ matrix.T
+
+
 def contraction_cases() -> list[Case]:
     image, line = floats(2, 4, 7, 6), floats(2, 4, 9)
     q, k, v = floats(2, 4, 3, 5), floats(2, 2, 6, 5), floats(2, 2, 6, 7)
@@ -40,6 +50,8 @@ def contraction_cases() -> list[Case]:
         case("matmul", [integers(2, 3, dtype=np.int32), integers(3, 2, dtype=np.int32)], torch.matmul),
         case("grouped_matmul", [floats(7, 3), floats(3, 3, 4), np.array([2, 2, 6])], _grouped),
         case("grouped_matmul", [floats(5, 3), floats(4, 3, 2), np.array([3, 1, -4, 9], np.int32)], _grouped),
+        case("monarch", [floats(2, 3, 6), floats(3, 2, 2, 4), floats(3, 2, 5, 4)], _monarch),
+        case("monarch", [floats(6), floats(2, 3, 1, 2), floats(2, 1, 3, 2)], _monarch),
         case("linear", [floats(2, 3, 4), floats(5, 4), floats(5)], F.linear),
         case("linear", [floats(4), floats(5, 4)], F.linear),
         case("linear", [floats(0, 4), floats(5, 4), floats(5)], F.linear),

@@ -165,6 +165,8 @@ def build(op: str, types: str, attributes: dict[str, object]) -> tuple[Value, ..
         ("scatter_nd", "f32[4,5] i64[3,1] f32[3,4]", {}, "should have the shape [3, 5]"),
         ("grouped_matmul", "f32[6,3] f32[2,4,5] i64[2]", {}, "inner extents of [6, 3] and [2, 4, 5] differ"),
         ("grouped_matmul", "f32[6,4] f32[2,4,5] i64[3]", {}, "needs an integer for each of the 2 groups"),
+        ("monarch", "f32[6,8] f32[2,4,1,3] f32[2,1,5,4]", {}, "differ in blocks, rank or groups"),
+        ("monarch", "f32[6,9] f32[2,4,1,3] f32[2,1,5,3]", {}, "does not fit 2 blocks of 4"),
         ("bitcast", "f32[4]", {"source": DType.INT32, "dtype": DType.FLOAT32}, "the operand is f32, not i32"),
         ("bitcast", "f32[4]", {"source": DType.FLOAT32, "dtype": DType.INT16}, "not numbers of as many bits"),
         ("rleu", "f32[2]", {}, "there is no operation 'rleu'"),
