@@ -77,11 +77,13 @@ class Kernel:
         self._declarations: list[Any] = []
         self._layouts = dict(layouts or {})
         self.inputs: dict[Value, Any] = {}
+        self._pointers: dict[Value, Any] = {}
         self._input_layouts: dict[Value, ConstantLayout] = {}
         for position, value in enumerate(graph.inputs):
             layout = self._layouts.get(position, value.tensor.layout)
             self._input_layouts[value] = layout
             self.inputs[value] = self._parameter(f"in{position}", value.tensor, layout)
+            self._pointers[value] = self._parameters[-1]
         self.outputs: list[Any] = [self._parameter(f"out{position}", value.tensor) for position, value in enumerate(graph.outputs)]
         self.workspace_bytes = workspace_bytes
         self._workspace = None
@@ -116,7 +118,13 @@ class Kernel:
         fits = is_dim(self.workspace_bytes) or (byte_offset + nbytes <= self.workspace_bytes and byte_offset % 64 == 0)
         if self._workspace is None or not fits:
             raise LoweringError(f"{nbytes} bytes at {byte_offset} do not fit a workspace of {self.workspace_bytes} bytes")
-        return self._view(self._workspace, "float32", extent_of(byte_offset) // 4, count, dtype, name)
+        return self._view(self._workspace, "float32", extent_of(self.workspace_bytes) // 4, extent_of(byte_offset) // 4, count, dtype, name)
+
+    def part(self, value: Value, dtype: str, word: int, count: int, name: str = "part") -> Any:
+        """A flat buffer of ``count`` elements over a stored input of 4-byte words, from ``word`` (a multiple of 16) on."""
+        layout = self._input_layouts[value]
+        words = product(layout.physical_shape(value.tensor.shape))
+        return self._view(self._pointers[value], storage_dtype(value.tensor.dtype), words, word, count, dtype, name)
 
     def finish(self) -> Any:
         """The TIR function: returns 0 after the emitted statements."""
@@ -141,8 +149,8 @@ class Kernel:
         self._declarations.append(tirx.DeclBuffer(buffer, data=pointer))
         return buffer
 
-    def _view(self, pointer: Any, pointer_dtype: str, offset: Expr | int, count: Dim, dtype: str, name: str) -> Any:
-        size = extent_of(self.workspace_bytes) // 4
+    def _view(self, pointer: Any, pointer_dtype: str, size: Expr | int, offset: Expr | int, count: Dim, dtype: str, name: str) -> Any:
+        """A flat buffer over a part of what ``pointer`` points to: ``count`` elements from element ``offset`` on, of ``size`` in all."""
         whole = tirx.decl_buffer((size,), pointer_dtype, name=self.emitter.fresh("whole"), data_alignment=64)
         buffer = tirx.decl_buffer((extent_of(count),), dtype, name=self.emitter.fresh(name), data_alignment=64)
         self._declarations.append(tirx.DeclBuffer(whole, data=pointer))
