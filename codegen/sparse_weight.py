@@ -24,7 +24,7 @@ class PanelWeight:
     """A weight in panels of ``width`` outputs, at most ``capacity`` entries in all.
 
     Parts: the first entry of each panel and the end of the last; the first panel of each of ``shares`` and the end; the columns of the
-    entries, and their values.
+    entries, in 16 bits where there are few enough inputs, and their values.
     """
 
     width: int
@@ -43,14 +43,18 @@ class PanelWeight:
         """Where the columns of the entries are stored."""
         return self.bounds_at(outputs) + _lines(self.shares + 1)
 
-    def values_at(self, outputs: int) -> int:
+    def column_dtype(self, inputs: int) -> str:
+        """How a column is stored."""
+        return "uint16" if inputs <= 1 << 16 else "int32"
+
+    def values_at(self, outputs: int, inputs: int) -> int:
         """Where the values of the entries are stored."""
-        return self.columns_at(outputs) + _lines(self.capacity)
+        words = -(-self.capacity * np.dtype(self.column_dtype(inputs)).itemsize // 4)
+        return self.columns_at(outputs) + _lines(words)
 
     def physical_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         """The number of words for a weight of ``shape``."""
-        outputs, _ = _matrix_shape(shape, self.transposed)
-        return (self.values_at(outputs) + max(_lines(self.capacity * self.width), LINE),)
+        return (self.values_at(*_matrix_shape(shape, self.transposed)) + _lines(self.capacity * self.width),)
 
     def pack(self, array: np.ndarray) -> np.ndarray:
         """The stored array; LoweringError when there are more entries than ``capacity``."""
@@ -58,12 +62,12 @@ class PanelWeight:
         packed = pack_panels(matrix, self.width)
         if len(packed.columns) > self.capacity:
             raise LoweringError(f"a sparse weight of {len(packed.columns)} entries does not fit the {self.capacity} of its type")
-        outputs = matrix.shape[0]
+        outputs, inputs = matrix.shape
         words = np.zeros(self.physical_shape(array.shape), np.int32)
         _put(words, 0, packed.starts)
         _put(words, self.bounds_at(outputs), equal_shares(packed.starts, self.shares))
-        _put(words, self.columns_at(outputs), packed.columns)
-        _put(words, self.values_at(outputs), packed.values)
+        _put(words, self.columns_at(outputs), packed.columns.astype(self.column_dtype(inputs)))
+        _put(words, self.values_at(outputs, inputs), packed.values)
         return words.view(np.float32)
 
     def __str__(self) -> str:
@@ -137,7 +141,7 @@ class BitmapWeight:
         words = np.zeros(self.physical_shape(array.shape), np.int32)
         _put(words, 0, starts)
         _put(words, self.bounds_at(outputs), equal_shares(starts, self.shares))
-        words[self.bits_at(outputs) :].view(np.uint8)[: bitmap.bits.size] = bitmap.bits
+        _put(words, self.bits_at(outputs), bitmap.bits)
         _put(words, self.values_at(outputs, inputs), bitmap.values)
         return words.view(np.float32)
 
@@ -163,7 +167,8 @@ def _lines(words: int) -> int:
 
 
 def _put(words: np.ndarray, start: int, part: np.ndarray) -> None:
-    words[start : start + part.size] = np.ascontiguousarray(part).reshape(-1).view(np.int32)
+    stored = np.ascontiguousarray(part).reshape(-1).view(np.uint8)
+    words[start:].view(np.uint8)[: stored.size] = stored
 
 
 def _matrix_shape(shape: Sequence[int], transposed: bool) -> tuple[int, int]:

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 from tvm import tirx
-from tvm.ir import PointerType, PrimType
+from tvm.ir import PointerType, PrimType, StringImm
 
 from ...errors import LoweringError
 from ...ir import Dim, DType, Graph, Layout, TensorType, Value, product
 from ..constant_layout import ConstantLayout
 from . import halves
 from .access import layout_offset
-from .emitter import Emitter, Expr, truth_as
+from .emitter import Emitter, Expr, index, truth_as
 from .extent import extent_of, is_dim, size_parameter
 from .streaming import stream_store, with_stream_stores
 
@@ -71,6 +71,7 @@ class Kernel:
         self.graph = graph
         self._streamed = frozenset(streamed)
         self._stream_widths: set[int] = set()
+        self._imported: dict[str, None] = {}
         self.emitter = Emitter()
         self.emitter.declare_symbols(graph.symbols)
         self._parameters: list[Any] = []
@@ -126,9 +127,16 @@ class Kernel:
         words = product(layout.physical_shape(value.tensor.shape))
         return self._view(self._pointers[value], storage_dtype(value.tensor.dtype), words, word, count, dtype, name)
 
+    def import_llvm(self, source: str) -> None:
+        """Compiles functions in LLVM's language with the kernel, once, for it to call."""
+        self._imported[source] = None
+
     def finish(self) -> Any:
         """The TIR function: returns 0 after the emitted statements."""
-        body = [*self._declarations, with_stream_stores(self.emitter.finish(), self._stream_widths), tirx.Return(tirx.IntImm("int32", 0))]
+        statements = with_stream_stores(self.emitter.finish(), self._stream_widths)
+        for source in self._imported:
+            statements = tirx.AttrStmt(index(0), "pragma_import_llvm", StringImm(source), statements)
+        body = [*self._declarations, statements, tirx.Return(tirx.IntImm("int32", 0))]
         sizes = [size_parameter(name) for name in self.graph.symbols]
         return tirx.PrimFunc([*self._parameters, *sizes], tirx.SeqStmt(body), ret_type=PrimType("int32"))
 

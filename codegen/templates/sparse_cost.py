@@ -12,3 +12,14 @@ def panel_cycles(target: Target, rows: int, width: int, entries: int, panels: in
     vectors = -(-width // target.vector_lanes)
     step = max(rows * vectors / target.fma_units, (rows + vectors) / 2, 4.0)
     return entries * (step + 0.5) + panels * (2.0 * rows * vectors + 20.0)
+
+
+def bitmap_cycles(target: Target, rows: int, columns: int, depth: int) -> float:
+    """Cycles of a product of ``rows`` with a weight stored as a bitmap, arithmetic alone."""
+    lanes = target.vector_lanes
+    return columns * (-(-depth // lanes)) * max(2.0, rows / target.fma_units) + 20.0 * columns
+
+
+def gather_cycles(target: Target, rows: int, columns: int, entries: int) -> float:
+    """Cycles of a product of ``rows`` with a weight whose ``entries`` are listed one by one, arithmetic alone."""
+    return entries * (0.3 + 0.6 * rows) + columns * (15.0 + 10.0 * rows)

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tvm import tirx
+
 from ...errors import LoweringError
 from ...ir import Graph
 from ..emit import Expr, Kernel, index
@@ -23,6 +25,7 @@ from .region import Epilogue
 from .register_tile import RegisterTile
 from .sparse_cost import WORD, panel_cycles
 from .sparse_product import SparseProduct
+from .stored_panels import StoredPanels
 from .staging import copy_row, loop_kind
 from .tiling import EvenSplit, distinct_splits, divisors, fits_registers, share, threads, useful_threads
 
@@ -119,12 +122,7 @@ class _Lowering:
             self.a: Any = kernel.inputs[self.source]
         else:
             self.a = kernel.workspace(product.rows * product.depth, "float32", 0, "rows")
-        outputs, weight = product.columns, product.weight
-        self.starts = kernel.part(weight, "int32", 0, self.panels + 1, "starts")
-        self.bounds = kernel.part(weight, "int32", self.layout.bounds_at(outputs), self.layout.shares + 1, "bounds")
-        self.places = kernel.part(weight, "int32", self.layout.columns_at(outputs), self.layout.capacity, "places")
-        values = self.layout.capacity * self.width
-        self.values = kernel.part(weight, "float32", self.layout.values_at(outputs), values, "values")
+        self.stored = StoredPanels(kernel, product, self.layout)
 
     def lower(self) -> LoweredKernel:
         if self.source is None:
@@ -132,15 +130,13 @@ class _Lowering:
         emitter = self.emitter
         parts = self.parallel // self.groups
         with threads(emitter, self.parallel) as thread:
-            part = emitter.simplify(thread % parts)
-            low = emitter.bind(emitter.load(self.bounds, part), "low")
-            high = emitter.bind(emitter.load(self.bounds, part + 1), "high")
+            low, high = self.stored.share(emitter, emitter.simplify(thread % parts))
             with share(emitter, emitter.simplify(thread // parts), self.groups, self.split.tiles) as tiles:
                 size = self._block()
                 blocks = emitter.bind((high - low + (size - 1)) // size, "blocks")
                 with emitter.loop(blocks, name="block") as block:
                     first = emitter.bind(low + block * size, "first")
-                    last = emitter.bind(_least(first + size, high), "last")
+                    last = emitter.bind(tirx.Min(first + size, high), "last")
                     for run in self.split.runs:
                         with self.split.loop(emitter, run, *tiles) as row, emitter.loop(last - first, name="panel", start=first) as number:
                             self._panel(number, row, run.size)
@@ -168,11 +164,10 @@ class _Lowering:
         tile = RegisterTile(emitter, self.target, rows, -(-self.width // self.lanes))
         a_offset = emitter.bind(emitter.simplify(row * product.depth), "a_at")
         offsets = [step * product.depth for step in range(rows)]
-        first = emitter.bind(emitter.load(self.starts, number), "first")
-        count = emitter.bind(emitter.load(self.starts, number + 1) - first, "count")
+        first, count = self.stored.entries(emitter, number)
         with emitter.loop(count, name="entry", start=first) as entry:
-            place = emitter.bind(a_offset + emitter.load(self.places, entry), "place")
-            tile.step(self.a, place, offsets, self.values, entry * self.width)
+            place = emitter.bind(a_offset + self.stored.column(emitter, entry), "place")
+            tile.step(self.a, place, offsets, self.stored.values, entry * self.width)
 
         def store(step: Expr | int, lane: Expr, element: Expr) -> None:
             column = number * self.width + lane
@@ -192,8 +187,3 @@ class _Lowering:
 
             copy_row(emitter, self.lanes, self.a, row * product.depth, product.depth, element)
 
-
-def _least(one: Expr, other: Expr) -> Expr:
-    from tvm import tirx
-
-    return tirx.Min(one, other)
