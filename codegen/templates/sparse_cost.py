@@ -23,3 +23,17 @@ def bitmap_cycles(target: Target, rows: int, columns: int, depth: int) -> float:
 def gather_cycles(target: Target, rows: int, columns: int, entries: int) -> float:
     """Cycles of a product of ``rows`` with a weight whose ``entries`` are listed one by one, arithmetic alone."""
     return entries * (0.3 + 0.6 * rows) + columns * (15.0 + 10.0 * rows)
+
+
+def row_vector_cycles(target: Target, vectors: int, width: int, entries: float, columns: float, depth: int) -> float:
+    """Cycles of one tile of ``vectors`` vectors of rows: transposing it, ``entries`` of panels of ``width``, and storing the results."""
+    lanes = target.vector_lanes
+    step = max(vectors * width / target.fma_units, (vectors + width) / 2, 4.0)
+    if depth * vectors * target.vector_bytes > _L1_SHARE * target.l1_bytes:
+        step = max(step, 1.2 * vectors)
+    transposing = vectors * lanes * (depth + columns) * 0.5
+    return entries * (step + 0.5) + columns / width * 12.0 + transposing
+
+
+_L1_SHARE = 0.9
+"""Of the first-level cache, for a tile of rows."""
