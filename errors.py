@@ -53,6 +53,10 @@ class TypeInferenceError(Error, TypeError):
     """An operation cannot take operands of these types or attributes."""
 
 
+class EncodingError(Error, ValueError):
+    """Numbers cannot be stored in an encoding, or the parts of an encoded constant do not fit its type."""
+
+
 class PassError(Error):
     """A pass failed or broke the graph; the message names the pass."""
 

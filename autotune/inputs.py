@@ -12,7 +12,7 @@ import numpy as np
 
 from ..codegen.task import Task
 from ..codegen.templates import template_for
-from ..ir import DType, Graph, Node, TensorType, Trait, Value, interpret, lookup
+from ..ir import DType, Graph, Node, TensorType, Trait, Value, constant_of, interpret, lookup
 
 SETS = 2
 """Different sets of inputs on which a candidate must be right."""
@@ -23,17 +23,24 @@ _POSITIVE = {"log": (0,), "sqrt": (0,), "rsqrt": (0,), "reciprocal": (0,), "batc
 
 
 def example_inputs(task: Task, variant: int, seed: int = 0) -> list[np.ndarray]:
-    """Arrays in logical order for the inputs of ``task``. Constants are the same in all variants, the others differ.
+    """Arrays in logical order for the inputs of ``task``. Constants are the same in all variants, the others differ; encoded constants are
+    what they decode to.
 
     Floats are normal in even variants and uniform with some zeros in odd ones, scaled so that contractions give values around
     one; integers used as indices stay in range.
     """
     arrays = []
     for position, value in enumerate(task.graph.inputs):
-        constant = position in task.constant_inputs
-        generator = np.random.default_rng([seed, position, 0 if constant else variant + 1])
-        arrays.append(_random(task.graph, value, generator, plain=constant or variant % 2 == 0))
+        array = _drawn(task, position, variant, seed)
+        arrays.append(constant_of(array, value.tensor).array() if position in task.constant_inputs else array)
     return arrays
+
+
+def _drawn(task: Task, position: int, variant: int, seed: int) -> np.ndarray:
+    """Random numbers for an input, not rounded to its encoding."""
+    constant = position in task.constant_inputs
+    generator = np.random.default_rng([seed, position, 0 if constant else variant + 1])
+    return _random(task.graph, task.graph.inputs[position], generator, plain=constant or variant % 2 == 0)
 
 
 def _random(graph: Graph, value: Value, generator: np.random.Generator, plain: bool) -> np.ndarray:
@@ -118,8 +125,8 @@ def write_case(task: Task, folder: pathlib.Path, seed: int = 0) -> pathlib.Path:
     """Writes inputs and reference outputs of ``task`` into ``folder``, stored as kernels see them; the manifest's path.
 
     The manifest names files without their folder, so that a case can be moved to another machine.
-    Constants are stored in logical order, since every kernel may want them in another; the references are the interpreter's, in
-    float64 where they are floats.
+    Constants are stored in logical order and not encoded, since every kernel may want them in another form; the references are the
+    interpreter's, in float64 where they are floats.
     """
     folder.mkdir(parents=True, exist_ok=True)
     inputs = [example_inputs(task, variant, seed) for variant in range(SETS)]
@@ -127,7 +134,10 @@ def write_case(task: Task, folder: pathlib.Path, seed: int = 0) -> pathlib.Path:
     manifest: dict[str, Any] = {
         "threads": task.threads,
         "inputs": [
-            _write_input(task, position, [arrays[position] for arrays in inputs], folder) for position in range(len(task.graph.inputs))
+            _write_constant(task, position, seed, folder)
+            if position in task.constant_inputs
+            else _write_input(task, position, [arrays[position] for arrays in inputs], folder)
+            for position in range(len(task.graph.inputs))
         ],
         "outputs": [
             _write_output(value.tensor, position, [arrays[position] for arrays in results], folder) | {"held": None}
@@ -143,15 +153,20 @@ def write_case(task: Task, folder: pathlib.Path, seed: int = 0) -> pathlib.Path:
     return path
 
 
+def _write_constant(task: Task, position: int, seed: int, folder: pathlib.Path) -> dict[str, object]:
+    name = f"input{position}.npy"
+    np.save(folder / name, _drawn(task, position, 0, seed))
+    return {"constant": True, "type": str(task.graph.inputs[position].tensor), "files": [name]}
+
+
 def _write_input(task: Task, position: int, variants: Sequence[np.ndarray], folder: pathlib.Path) -> dict[str, object]:
-    constant = position in task.constant_inputs
     layout = task.graph.inputs[position].tensor.layout
     names = []
-    for variant, array in enumerate(variants[:1] if constant else variants):
+    for variant, array in enumerate(variants):
         name = f"input{position}.{variant}.npy"
-        np.save(folder / name, array if constant else layout.pack(array))
+        np.save(folder / name, layout.pack(array))
         names.append(name)
-    return {"constant": constant, "order": list(layout.order), "blocks": list(layout.blocks), "files": names}
+    return {"constant": False, "files": names}
 
 
 def _write_held(task: Task, updated: int, inputs: Sequence[Sequence[np.ndarray]], folder: pathlib.Path) -> list[str]:

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..codegen.constant_layout import ConstantLayout, constant_layouts_of
+from ..codegen.constant_layout import ConstantLayout, constant_layouts_of, stored
 from ..errors import MeasurementError
-from ..ir import DType, Layout
+from ..ir import DType, TensorType, constant_of, parse_type
 from ..ir.program import ALIGNMENT
 
 NORM_TOLERANCE = 1e-4
@@ -210,9 +210,12 @@ class KernelRunner:
     def _constant(self, index: int, layout: ConstantLayout | None) -> Memory:
         """Constant input ``index`` packed as a kernel wants it (None: as its type says)."""
         item = self._case["inputs"][index]
-        wanted = layout or Layout(tuple(item["order"]), tuple((axis, size) for axis, size in item["blocks"]))
+        type = parse_type(item["type"])
+        assert isinstance(type, TensorType)
+        wanted = layout or type.layout
         if (index, wanted) not in self._packed:
-            self._packed[index, wanted] = _copy(wanted.pack(self._map(item["files"][0])))
+            constant = constant_of(self._map(item["files"][0]).view(type.dtype.numpy), type)
+            self._packed[index, wanted] = _copy(stored(constant, wanted))
         return self._packed[index, wanted]
 
 

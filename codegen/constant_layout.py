@@ -1,31 +1,86 @@
-"""How a kernel wants a constant stored: in another order, or transformed; and the form of that in files."""
+"""How a kernel wants a constant stored: in another order, transformed, or in a form of its own; and what of that stands in files."""
 
 from __future__ import annotations
 
+import importlib
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias, TypeVar
 
-from ..ir import Layout
-from .sparse_weight import BitmapWeight, PanelWeight
+import numpy as np
+
+from ..ir import Constant, Layout
 from .winograd import WinogradWeight
 
-ConstantLayout: TypeAlias = Layout | WinogradWeight | PanelWeight | BitmapWeight
-"""Gives ``pack(array)`` of a logical array and ``physical_shape(shape)``; equal ones store equal constants alike."""
+
+class ConstantForm(ABC):
+    """Bytes of a kernel's own making, for constants that it does not read densely: encoded ones, sparse ones.
+
+    A frozen dataclass of integers, texts and other JSON values, so that equal ones store equal constants alike; a ``kind`` is registered
+    once, by :func:`register_form`.
+    """
+
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def nbytes(self, constant: Constant) -> int:
+        """The size of what :meth:`pack` gives, at best without reading the data."""
+
+    @abstractmethod
+    def pack(self, constant: Constant) -> np.ndarray:
+        """The bytes that the kernel reads, of whatever dtype. The address of the first is a multiple of 64."""
+
+    @abstractmethod
+    def document(self) -> list[Any]:
+        """The fields, as JSON."""
+
+    @classmethod
+    @abstractmethod
+    def of(cls, document: list[Any]) -> Self:
+        """The inverse of :meth:`document`; ValueError or TypeError for anything else."""
+
+
+ConstantLayout: TypeAlias = Layout | WinogradWeight | ConstantForm
+"""A :class:`Layout` or :class:`WinogradWeight` stores the dense array: ``pack(array)``, of ``physical_shape(shape)``."""
+
+_FORMS: dict[str, type[ConstantForm]] = {}
+_HOMES = {"panels": ".sparse_weight", "bitmap": ".sparse_weight"}
+"""Modules that register a kind, imported when a file names it."""
+_FormType = TypeVar("_FormType", bound=type[ConstantForm])
+
+
+def register_form(form: _FormType) -> _FormType:
+    """Class decorator: makes a form readable from files."""
+    if form.kind in _FORMS:
+        raise ValueError(f"constant form '{form.kind}' is defined twice")
+    _FORMS[form.kind] = form
+    return form
+
+
+def stored(constant: Constant, layout: ConstantLayout) -> np.ndarray:
+    """``constant`` as ``layout`` stores it; an encoded one decoded, unless the layout is a form."""
+    return layout.pack(constant) if isinstance(layout, ConstantForm) else layout.pack(constant.array())
+
+
+def stored_bytes(constant: Constant, layout: ConstantLayout) -> int:
+    """The size of :func:`stored`."""
+    if isinstance(layout, ConstantForm):
+        return layout.nbytes(constant)
+    return math.prod(layout.physical_shape(constant.type.static_shape)) * constant.type.dtype.nbytes
 
 
 def constant_layouts_document(layouts: Mapping[int, ConstantLayout]) -> list[list[Any]]:
     """Layouts by input position, as JSON."""
     document: list[list[Any]] = []
     for position, layout in layouts.items():
-        if isinstance(layout, WinogradWeight):
-            document.append([position, "winograd", layout.outputs, layout.panel])
-        elif isinstance(layout, PanelWeight):
-            document.append([position, "panels", layout.width, layout.capacity, layout.shares, layout.transposed])
-        elif isinstance(layout, BitmapWeight):
-            kept = None if layout.kept is None else list(layout.kept)
-            document.append([position, "bitmap", layout.rows, layout.lanes, layout.capacity, layout.shares, kept, layout.transposed])
-        else:
-            document.append([position, list(layout.order), [list(block) for block in layout.blocks]])
+        match layout:
+            case WinogradWeight():
+                document.append([position, "winograd", layout.outputs, layout.panel])
+            case ConstantForm():
+                document.append([position, layout.kind, *layout.document()])
+            case Layout():
+                document.append([position, list(layout.order), [list(block) for block in layout.blocks]])
     return document
 
 
@@ -36,13 +91,12 @@ def constant_layouts_of(document: list[list[Any]]) -> dict[int, ConstantLayout]:
         if kind == "winograd":
             outputs, panel = rest
             layouts[position] = WinogradWeight(int(outputs), int(panel))
-        elif kind == "panels":
-            width, capacity, shares, transposed = rest
-            layouts[position] = PanelWeight(int(width), int(capacity), int(shares), bool(transposed))
-        elif kind == "bitmap":
-            rows, lanes, capacity, shares, kept, transposed = rest
-            pair = None if kept is None else (int(kept[0]), int(kept[1]))
-            layouts[position] = BitmapWeight(int(rows), int(lanes), int(capacity), int(shares), pair, bool(transposed))
+        elif isinstance(kind, str):
+            if kind in _HOMES:
+                importlib.import_module(_HOMES[kind], __package__)
+            if kind not in _FORMS:
+                raise ValueError(f"no constant form is called '{kind}' (known: {', '.join(_FORMS) or 'none'})")
+            layouts[position] = _FORMS[kind].of(rest)
         else:
             (blocks,) = rest
             layouts[position] = Layout(tuple(kind), tuple((axis, size) for axis, size in blocks))

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import LoweringError
 from ..ir import (
+    DENSE,
     Constant,
     DerivedConstant,
     Dim,
@@ -71,6 +72,8 @@ def kernel_nodes(graph: Graph, target: Target, threads: int, numerics: Numerics,
             refused.append(f"  {label_of(node)} ({node.location}) on {', '.join(str(value.type) for value in node.inputs)}")
             locations += _refused_locations(node, target.kind)
             continue
+        if not template.reads_encoded(region):
+            region = canonicalise(with_dense_inputs(region))
         constant_inputs = frozenset(position for position, value in enumerate(node.inputs) if value in constants)
         offsets: dict[int, int] = {}
         symbols = used_symbols(original)
@@ -123,6 +126,19 @@ def _is_free(node: Node, constants: Mapping[Value, Constant]) -> bool:
     """Whether the node needs no kernel: its result shares its operand's memory, is a constant, or has no elements."""
     known = len(node.outputs) == 1 and node.output in constants
     return known or is_alias(node) or all(value.tensor.is_empty for value in node.outputs)
+
+
+def with_dense_inputs(region: Graph) -> Graph:
+    """``region`` for inputs that are stored densely: the numbers are the same."""
+    if all(value.tensor.encoding.is_dense for value in region.inputs):
+        return region
+    builder = GraphBuilder(region.name, region.symbols)
+    mapping = {value: builder.input(value.tensor.with_encoding(DENSE), value.name) for value in region.inputs}
+    for node in region.nodes:
+        types = [value.type for value in node.outputs]
+        new = builder.append(Node(node.op, [mapping[value] for value in node.inputs], node.attributes, types, node.regions, node.location))
+        mapping.update(zip(node.outputs, new.outputs, strict=True))
+    return builder.finish([mapping[value] for value in region.outputs])
 
 
 def wrapped(node: Node, symbols: Mapping[str, SymbolRange] | None = None) -> Graph:

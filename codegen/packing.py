@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import math
 
 import numpy as np
 
 from ..ir import Constant
 from ..ir.program import ALIGNMENT, BufferRef, ConstantSlot, Space
 from .build import in_parallel
-from .constant_layout import ConstantLayout
+from .constant_layout import ConstantLayout, stored, stored_bytes
 from .memory_plan import aligned
 
 
@@ -24,8 +23,7 @@ class PackedConstants:
     def place(self, constant: Constant, layout: ConstantLayout) -> BufferRef:
         key = (constant.digest, layout)
         if key not in self._entries:
-            elements = math.prod(layout.physical_shape(constant.type.static_shape))
-            nbytes = max(elements * constant.type.dtype.nbytes, 1)
+            nbytes = max(stored_bytes(constant, layout), 1)
             self._entries[key] = (constant, self._end, nbytes)
             self._end += aligned(nbytes)
         _, offset, nbytes = self._entries[key]
@@ -39,7 +37,7 @@ class PackedConstants:
 
         def pack(item: tuple[tuple[str, ConstantLayout], tuple[Constant, int, int]]) -> ConstantSlot:
             (_, layout), (constant, offset, nbytes) = item
-            data = layout.pack(constant.array()).reshape(-1).view(np.uint8)
+            data = stored(constant, layout).reshape(-1).view(np.uint8)
             blob[offset : offset + data.nbytes] = data
             blob[offset + data.nbytes : offset + aligned(nbytes)] = 0
             return ConstantSlot(offset, nbytes, hashlib.sha256(blob[offset : offset + nbytes].data).hexdigest())

@@ -9,24 +9,29 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..errors import LoweringError
+from ..ir import Constant
 from ..ir.sparse import kept_of_groups, pack_bitmap, pack_panels
+from .constant_layout import ConstantForm, register_form
 
 LINE = 16
 """Words of a cache line, at whose multiples the parts of a stored weight start."""
 
 
+@register_form
 @dataclass(frozen=True)
-class PanelWeight:
+class PanelWeight(ConstantForm):
     """A weight in panels of ``width`` outputs, at most ``capacity`` entries in all.
 
     Parts: the first entry of each panel and the end of the last; the first panel of each of ``shares`` and the end; the columns of the
     entries, in 16 bits where there are few enough inputs, and their values.
     """
 
+    kind: ClassVar[str] = "panels"
     width: int
     capacity: int
     shares: int = 1
@@ -52,30 +57,42 @@ class PanelWeight:
         words = -(-self.capacity * np.dtype(self.column_dtype(inputs)).itemsize // 4)
         return self.columns_at(outputs) + _lines(words)
 
-    def physical_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """The number of words for a weight of ``shape``."""
-        return (self.values_at(*_matrix_shape(shape, self.transposed)) + _lines(self.capacity * self.width),)
+    def words(self, outputs: int, inputs: int) -> int:
+        """The size of the stored array."""
+        return self.values_at(outputs, inputs) + _lines(self.capacity * self.width)
 
-    def pack(self, array: np.ndarray) -> np.ndarray:
+    def nbytes(self, constant: Constant) -> int:
+        return 4 * self.words(*_matrix_shape(constant.type.static_shape, self.transposed))
+
+    def document(self) -> list[Any]:
+        return [self.width, self.capacity, self.shares, self.transposed]
+
+    @classmethod
+    def of(cls, document: list[Any]) -> PanelWeight:
+        width, capacity, shares, transposed = document
+        return cls(int(width), int(capacity), int(shares), bool(transposed))
+
+    def pack(self, constant: Constant) -> np.ndarray:
         """The stored array; LoweringError when there are more entries than ``capacity``."""
-        matrix = _matrix(array, self.transposed)
+        matrix = _matrix(constant.array(), self.transposed)
         packed = pack_panels(matrix, self.width)
         if len(packed.columns) > self.capacity:
             raise LoweringError(f"a sparse weight of {len(packed.columns)} entries does not fit the {self.capacity} of its type")
         outputs, inputs = matrix.shape
-        words = np.zeros(self.physical_shape(array.shape), np.int32)
+        words = np.zeros(self.words(outputs, inputs), np.int32)
         _put(words, 0, packed.starts)
         _put(words, self.bounds_at(outputs), equal_shares(packed.starts, self.shares))
         _put(words, self.columns_at(outputs), packed.columns.astype(self.column_dtype(inputs)))
         _put(words, self.values_at(outputs, inputs), packed.values)
-        return words.view(np.float32)
+        return words
 
     def __str__(self) -> str:
         return f"{{panels of {self.width}, {self.capacity} entries, {self.shares} shares}}"
 
 
+@register_form
 @dataclass(frozen=True)
-class BitmapWeight:
+class BitmapWeight(ConstantForm):
     """A weight as a bitmap, at most ``capacity`` elements in all: ``rows`` outputs together, ``lanes`` inputs of each at a time.
 
     Parts: the first element of each group of outputs and the end of the last; the first group of each of ``shares`` and the end; the bits
@@ -83,6 +100,7 @@ class BitmapWeight:
     stored, zeros among them if need be.
     """
 
+    kind: ClassVar[str] = "bitmap"
     rows: int
     lanes: int
     capacity: int
@@ -116,15 +134,27 @@ class BitmapWeight:
         n, m = self.kept
         return self.groups(outputs) * self.rows * self.steps(inputs) * self.lanes // m * n
 
-    def physical_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """The number of words for a weight of ``shape``."""
-        outputs, inputs = _matrix_shape(shape, self.transposed)
+    def words(self, outputs: int, inputs: int) -> int:
+        """The size of the stored array."""
         # A whole vector is read from the last element on.
-        return (self.values_at(outputs, inputs) + _lines(self.stored(outputs, inputs) + self.lanes),)
+        return self.values_at(outputs, inputs) + _lines(self.stored(outputs, inputs) + self.lanes)
 
-    def pack(self, array: np.ndarray) -> np.ndarray:
+    def nbytes(self, constant: Constant) -> int:
+        return 4 * self.words(*_matrix_shape(constant.type.static_shape, self.transposed))
+
+    def document(self) -> list[Any]:
+        kept = None if self.kept is None else list(self.kept)
+        return [self.rows, self.lanes, self.capacity, self.shares, kept, self.transposed]
+
+    @classmethod
+    def of(cls, document: list[Any]) -> BitmapWeight:
+        rows, lanes, capacity, shares, kept, transposed = document
+        pair = None if kept is None else (int(kept[0]), int(kept[1]))
+        return cls(int(rows), int(lanes), int(capacity), int(shares), pair, bool(transposed))
+
+    def pack(self, constant: Constant) -> np.ndarray:
         """The stored array; LoweringError when there are more elements than ``capacity``."""
-        matrix = _matrix(array, self.transposed)
+        matrix = _matrix(constant.array(), self.transposed)
         outputs, inputs = matrix.shape
         groups, steps = self.groups(outputs), self.steps(inputs)
         whole = np.pad(matrix, ((0, groups * self.rows - outputs), (0, steps * self.lanes - inputs)))
@@ -138,12 +168,12 @@ class BitmapWeight:
             raise LoweringError(f"a sparse weight of {len(bitmap.values)} elements does not fit the {self.capacity} of its type")
         starts = np.zeros(groups + 1, np.int32)
         np.cumsum(np.count_nonzero(kept.reshape(groups, -1), axis=1), out=starts[1:])
-        words = np.zeros(self.physical_shape(array.shape), np.int32)
+        words = np.zeros(self.words(outputs, inputs), np.int32)
         _put(words, 0, starts)
         _put(words, self.bounds_at(outputs), equal_shares(starts, self.shares))
         _put(words, self.bits_at(outputs), bitmap.bits)
         _put(words, self.values_at(outputs, inputs), bitmap.values)
-        return words.view(np.float32)
+        return words
 
     def __str__(self) -> str:
         kept = "" if self.kept is None else f", {self.kept[0]} of {self.kept[1]}"

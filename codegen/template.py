@@ -50,6 +50,13 @@ class Template(ABC):
     def takes(self, graph: Graph) -> bool:
         """Whether this template can compile ``graph``, the region of a fusion. Cheap; asked often by the fusion pass."""
 
+    def reads_encoded(self, graph: Graph) -> bool:
+        """Whether the kernel for ``graph`` reads constant inputs as their types encode them.
+
+        Otherwise the task has the dense types, so that it is the same as that of the model before its weights were encoded.
+        """
+        return False
+
     def in_place(self, graph: Graph) -> int | None:
         """The input of ``graph`` whose content the (only) output must hold before the kernel runs; None where that does not matter.
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from .constant import ArrayConstant, Constant, DerivedConstant
     from .cost import graph_cost, node_cost
     from .dims import below, product, same_dim
+    from .encoded_constant import EncodedConstant, constant_of, encode, encoded_from_parts
     from .encoding import DENSE, ENCODING_KINDS, Encoding
+    from .encodings import scheme_of
     from .graph import UNKNOWN, Attribute, Graph, GraphBuilder, Location, Node, Rewriter, Value
     from .interpreter import Interpreter, interpret
     from .layout import Layout, Padding
@@ -35,7 +37,9 @@ _HOMES = {
     "constant": ("ArrayConstant", "Constant", "DerivedConstant"),
     "cost": ("graph_cost", "node_cost"),
     "dims": ("below", "product", "same_dim"),
+    "encoded_constant": ("EncodedConstant", "constant_of", "encode", "encoded_from_parts"),
     "encoding": ("DENSE", "ENCODING_KINDS", "Encoding"),
+    "encodings": ("scheme_of",),
     "graph": ("UNKNOWN", "Attribute", "Graph", "GraphBuilder", "Location", "Node", "Rewriter", "Value"),
     "interpreter": ("Interpreter", "interpret"),
     "layout": ("Layout", "Padding"),
@@ -65,6 +69,7 @@ __all__ = [
     "DType",
     "DerivedConstant",
     "Dim",
+    "EncodedConstant",
     "Encoding",
     "Extent",
     "Graph",
@@ -87,8 +92,11 @@ __all__ = [
     "Value",
     "below",
     "canonicalise",
+    "constant_of",
     "control_walk",
     "dimension_at",
+    "encode",
+    "encoded_from_parts",
     "graph_cost",
     "interpret",
     "is_alias",
@@ -109,6 +117,7 @@ __all__ = [
     "same_bytes",
     "same_dim",
     "save_text",
+    "scheme_of",
     "size_of",
     "specialise",
     "symbol",

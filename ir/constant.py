@@ -45,7 +45,7 @@ class ArrayConstant(Constant):
     """A constant held as an array. The array is not copied: it must not change afterwards."""
 
     def __init__(self, array: np.ndarray) -> None:
-        self._array = _read_only(array)
+        self._array = read_only(array)
         self.type = TensorType(DType.from_numpy(array.dtype), tuple(array.shape))
 
     @cached_property
@@ -94,12 +94,12 @@ class DerivedConstant(Constant):
                         f"the constant folded by {self.op} is {array.dtype}{list(array.shape)}, its type says {self.type}; "
                         "round and shape the result before it becomes a constant"
                     )
-                self._array = _read_only(array)
+                self._array = read_only(array)
                 self._evaluate = None
             return self._array
 
 
-def _read_only(array: np.ndarray) -> np.ndarray:
+def read_only(array: np.ndarray) -> np.ndarray:
     """A contiguous view (a copy if ``array`` is strided) that cannot be written through; ``ascontiguousarray`` turns 0-d into 1-d."""
     view = np.ascontiguousarray(array).reshape(array.shape)
     view.flags.writeable = False

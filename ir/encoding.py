@@ -2,7 +2,8 @@
 
 A tensor's dtype and shape say which numbers it holds; its encoding says how they are stored, as its layout says in which order.
 The dense encoding stores each element as the bits of its dtype. The others are descriptors that types, text form and verifier
-know, so that passes can introduce them and templates can ask for them; nothing in this version computes with them.
+know: a constant of such a type has the numbers that :mod:`mlc.ir.encodings` decodes its parts to, whoever reads it. A template that
+knows the encoding asks for the parts; to all others the constant is the dense array.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 Parameter: TypeAlias = "int | float | str"
 """Strings are words (``i8``) or name a constant by digest (``#`` and hexadecimal digits)."""
+
+STORED = "stored"
+"""The word for numbers that are not in the type but parts of the constant that has it."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,8 @@ class EncodingKind:
     check: Callable[[Mapping[str, Parameter], str, Sequence[Dim]], None] = lambda given, dtype, shape: None
 
 
-def _one_of(*words: str) -> Callable[[Parameter], bool]:
-    return lambda value: value in words
+def _one_of(*words: Parameter) -> Callable[[Parameter], bool]:
+    return lambda value: any(type(value) is type(word) and value == word for word in words)
 
 
 def _count(value: Parameter) -> bool:
@@ -101,11 +105,11 @@ def _digest(value: Parameter) -> bool:
 
 
 def _scale(value: Parameter) -> bool:
-    return _digest(value) or (type(value) is float and 0 < value < float("inf"))
+    return _digest(value) or value == STORED or (type(value) is float and 0 < value < float("inf"))
 
 
 def _need_float(name: str, dtype: str) -> None:
-    if dtype not in ("f16", "bf16", "f32", "f64"):
+    if dtype not in ("f8e4m3", "f8e5m2", "f16", "bf16", "f32", "f64"):
         raise TypeInferenceError(f"encoding {name} represents floats, the tensor holds {dtype}")
 
 
@@ -121,11 +125,24 @@ def _need_axis(name: str, given: Mapping[str, Parameter], shape: Sequence[Dim], 
 
 def _check_affine(given: Mapping[str, Parameter], dtype: str, shape: Sequence[Dim]) -> None:
     _need_float("affine", dtype)
-    per_axis = _digest(given["scale"])
-    if per_axis != ("axis" in given):
-        raise TypeInferenceError("encoding affine has an axis exactly when its scale is a constant with one value per index of that axis")
+    scale, zero_point = given["scale"], given.get("zero_point", 0)
+    if (_digest(scale) and "axis" not in given) or (isinstance(scale, float) and "axis" in given):
+        raise TypeInferenceError("encoding affine has an axis when its scale is a constant with one value per index of it, or stored")
+    if zero_point == STORED and scale != STORED:
+        raise TypeInferenceError("the zero points of encoding affine are stored only where its scales are")
     if "axis" in given:
         _need_axis("affine", given, shape)
+
+
+def _check_along_axis(name: str) -> Callable[[Mapping[str, Parameter], str, Sequence[Dim]], None]:
+    """The check of an encoding of floats that has an axis, of any extent, or may have one."""
+
+    def check(given: Mapping[str, Parameter], dtype: str, shape: Sequence[Dim]) -> None:
+        _need_float(name, dtype)
+        if "axis" in given:
+            _need_axis(name, given, shape)
+
+    return check
 
 
 def _check_sparse(given: Mapping[str, Parameter], dtype: str, shape: Sequence[Dim]) -> None:
@@ -137,19 +154,22 @@ def _check_sparse(given: Mapping[str, Parameter], dtype: str, shape: Sequence[Di
     _need_axis("nm_sparse", given, shape, group)
 
 
+def _check_block_sparse(given: Mapping[str, Parameter], dtype: str, shape: Sequence[Dim]) -> None:
+    _check_matrix(given, dtype, shape)
+    _need_axis("block_sparse", given, shape)
+
+
 def _check_matrix(given: Mapping[str, Parameter], dtype: str, shape: Sequence[Dim]) -> None:
     if len(shape) < 2:
         raise TypeInferenceError(f"sparse encodings are of weights, which have outputs and inputs, not of rank {len(shape)}")
 
 
-def _check_block_scaled(given: Mapping[str, Parameter], dtype: str, shape: Sequence[Dim]) -> None:
-    _need_float("block_scaled", dtype)
-    block = given["block"]
-    assert isinstance(block, int)
-    _need_axis("block_scaled", given, shape, block)
-
-
 _AXIS_DOC = "the axis, counted from the front"
+_AXIS = EncodingParameter(_AXIS_DOC, _axis)
+_SCALE_DTYPE = EncodingParameter("the dtype of the scales: f32, f16 or bf16", _one_of("f32", "f16", "bf16"))
+_GROUP = EncodingParameter(
+    "elements that share a scale: 32, 64, 96 or 128; the last group of an axis may be shorter", _one_of(32, 64, 96, 128)
+)
 
 ENCODING_KINDS: Mapping[str, EncodingKind] = {
     kind.name: kind
@@ -160,9 +180,14 @@ ENCODING_KINDS: Mapping[str, EncodingKind] = {
             "integers q that stand for scale * (q - zero_point), per tensor or per index of one axis (Jacob et al. 2018)",
             {
                 "storage": EncodingParameter("the stored integers, i8 or u8", _one_of("i8", "u8")),
-                "scale": EncodingParameter("a positive float, or the #digest of a constant with one value per index of the axis", _scale),
+                "scale": EncodingParameter(
+                    "a positive float, the #digest of a constant with one value per index of the axis, or stored: part of the constant",
+                    _scale,
+                ),
                 "zero_point": EncodingParameter(
-                    "an integer, or the #digest of a constant (default 0)", lambda value: _integer(value) or _digest(value), True
+                    "an integer, the #digest of a constant, or stored (default 0)",
+                    lambda value: _integer(value) or _digest(value) or value == STORED,
+                    True,
                 ),
                 "axis": EncodingParameter(_AXIS_DOC, _axis, True),
             },
@@ -175,7 +200,7 @@ ENCODING_KINDS: Mapping[str, EncodingKind] = {
             {
                 "n": EncodingParameter("elements kept, at least 1", _count),
                 "m": EncodingParameter("elements in a group, at least 1", _count),
-                "axis": EncodingParameter(_AXIS_DOC, _axis),
+                "axis": _AXIS,
             },
             _check_sparse,
         ),
@@ -186,8 +211,9 @@ ENCODING_KINDS: Mapping[str, EncodingKind] = {
             {
                 "width": EncodingParameter("outputs in a panel, at least 1", _count),
                 "entries": EncodingParameter("the most inputs stored, of all panels together, at least 1", _count),
+                "axis": EncodingParameter("the axis of the outputs, counted from the front", _axis),
             },
-            _check_matrix,
+            _check_block_sparse,
         ),
         EncodingKind(
             "bitmap",
@@ -196,15 +222,49 @@ ENCODING_KINDS: Mapping[str, EncodingKind] = {
             _check_matrix,
         ),
         EncodingKind(
-            "block_scaled",
-            "narrow elements, each block along an axis with a scale of its own (OCP Microscaling Formats 1.0, 2023)",
+            "grouped",
+            "integers of 2, 3, 4 or 8 bits that stand for scale * (q - zero_point), each group along an axis with a scale of its own",
             {
-                "storage": EncodingParameter("i8, i4, e4m3, e5m2 or e2m1", _one_of("i8", "i4", "e4m3", "e5m2", "e2m1")),
-                "block": EncodingParameter("elements in a block, at least 1", _count),
-                "axis": EncodingParameter(_AXIS_DOC, _axis),
-                "scale": EncodingParameter("the dtype of the scales: f32, f16, bf16 or e8m0", _one_of("f32", "f16", "bf16", "e8m0")),
+                "storage": EncodingParameter(
+                    "i2, i3, i4, i8 (two's complement), u2, u3, u4 or u8",
+                    _one_of("i2", "i3", "i4", "i8", "u2", "u3", "u4", "u8"),
+                ),
+                "group": _GROUP,
+                "axis": _AXIS,
+                "scale": _SCALE_DTYPE,
+                "zero_point": EncodingParameter("stored: one integer for each group (default: 0)", _one_of(STORED), True),
             },
-            _check_block_scaled,
+            _check_along_axis("grouped"),
+        ),
+        EncodingKind(
+            "block_scaled",
+            "narrow elements, each block along an axis with a power of two as scale (OCP Microscaling Formats 1.0, 2023)",
+            {
+                "storage": EncodingParameter(
+                    "e4m3, e5m2 (MXFP8), e2m3, e3m2 (MXFP6), e2m1 (MXFP4) or i8 (MXINT8: 64ths)",
+                    _one_of("e4m3", "e5m2", "e2m3", "e3m2", "e2m1", "i8"),
+                ),
+                "block": EncodingParameter("elements in a block, at least 1 (MX: 32); the last one of an axis may be shorter", _count),
+                "axis": _AXIS,
+            },
+            _check_along_axis("block_scaled"),
+        ),
+        EncodingKind(
+            "codebook",
+            "indices into a table of 2**bits numbers, which each group along an axis multiplies by a scale of its own",
+            {
+                "bits": EncodingParameter("bits of an index, 3 or 4", _one_of(3, 4)),
+                "group": _GROUP,
+                "axis": _AXIS,
+                "scale": _SCALE_DTYPE,
+            },
+            _check_along_axis("codebook"),
+        ),
+        EncodingKind(
+            "ternary",
+            "-1, 0 or 1 times a scale, per tensor or per index of one axis (Ma et al., The Era of 1-bit LLMs, 2024)",
+            {"scale": _SCALE_DTYPE, "axis": EncodingParameter(_AXIS_DOC, _axis, True)},
+            _check_along_axis("ternary"),
         ),
     )
 }

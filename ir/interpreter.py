@@ -17,8 +17,9 @@ def interpret(graph: Graph, inputs: Sequence[np.ndarray], *, wide: bool = False)
     """The outputs of ``graph`` for ``inputs`` (arrays in logical order; for a state token what its buffer holds, before and after).
 
     Every operation computes floats in float64. Its results are rounded to the value's dtype, or kept in float64 if ``wide``: the
-    reference against which errors are measured. SignatureError when the inputs do not fit; TypeInferenceError when a value is
-    encoded otherwise than densely. What NumPy raises where an operation is undefined (an index out of range) names the node in a note.
+    reference against which errors are measured. Encoded constants are the numbers that they decode to, and so are inputs, of a region,
+    that have an encoding. SignatureError when the inputs do not fit; TypeInferenceError when any other value has an encoding. What NumPy
+    raises where an operation is undefined (an index out of range) names the node in a note.
     """
     return Interpreter(graph, wide=wide).run(_checked_inputs(graph, inputs, wide))
 
@@ -32,8 +33,9 @@ class Interpreter:
 
     def run(self, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         values: dict[Value, np.ndarray] = dict(zip(self.graph.inputs, inputs, strict=True))
-        for value in self.graph.values():
-            _require_dense(value)
+        for node in self.graph.nodes:
+            if node.op != "constant":
+                _require_dense(node)
         self.symbols = bind_symbols(self.graph, inputs)
         last_use = _last_uses(self.graph)
         for position, node in enumerate(self.graph.nodes):
@@ -170,10 +172,10 @@ def _substitute(value: Attribute, bound: Mapping[str, int]) -> Attribute:
     return value
 
 
-def _require_dense(value: Value) -> None:
-    tensor = value.type.buffer if isinstance(value.type, TokenType) else value.type
-    if isinstance(tensor, TensorType) and not tensor.encoding.is_dense:
-        raise TypeInferenceError(f"%{value.name} is {value.type}: only dense values can be computed with; decode it first")
+def _require_dense(node: Node) -> None:
+    for value in node.outputs:
+        if isinstance(value.type, TensorType) and not value.type.encoding.is_dense:
+            raise TypeInferenceError(f"%{value.name} is {value.type}: only constants are held encoded, {node.op} computes dense values")
 
 
 def _last_uses(graph: Graph) -> Mapping[Value, int]:

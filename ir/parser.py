@@ -322,10 +322,12 @@ class _Parser:
     def constant(self) -> Constant:
         start = self.token
         type = self.tensor_type()
-        if type != TensorType(type.dtype, type.shape) or not type.is_static:
-            raise self._error_at(start.offset, f"a constant's type has a static shape and neither layout nor encoding, {type} does not fit")
+        if not type.layout.is_row_major or not type.is_static:
+            raise self._error_at(start.offset, f"a constant's type has a static shape and no layout, {type} does not fit")
         if self.token.kind == "digest":
             return self._elided_constant(type)
+        if not type.encoding.is_dense:
+            raise self._error_at(self.token.offset, f"an encoded constant is named by its #digest, found {self._found()}")
         data = self.token
         self.expect("[")
         numbers = self.list_of(self.number, "]")

@@ -12,9 +12,9 @@ Grammar, informally (``//`` starts a comment)::
     value    := none | true | false | integer | float | "string" | dtype | '[' value, ... ']' | '`'expression'`' | constant
     constant := 'const' type ('[' numbers ']' | '#'digest)
 
-Attributes stand in the order of the operation's definition, those at their default are left out. Complex constants and those of more
-than ``INLINE_ELEMENTS`` elements are written as their digest. Dimensions and expressions are those sympy prints: sums, products and
-powers of integers and symbols, floor, ceiling, Max, Min, Mod.
+Attributes stand in the order of the operation's definition, those at their default are left out. Encoded and complex constants and
+those of more than ``INLINE_ELEMENTS`` elements are written as their digest. Dimensions and expressions are those sympy prints: sums,
+products and powers of integers and symbols, floor, ceiling, Max, Min, Mod.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def print_float(value: float) -> str:
 
 def is_elided(constant: Constant) -> bool:
     """Whether the text form leaves out the data of ``constant``."""
-    return constant.type.elements > INLINE_ELEMENTS or constant.type.dtype.kind is Kind.COMPLEX
+    return not constant.type.encoding.is_dense or constant.type.elements > INLINE_ELEMENTS or constant.type.dtype.kind is Kind.COMPLEX
 
 
 def _print_constant(constant: Constant) -> str:

@@ -1,5 +1,7 @@
 """How sparse matrices are stored: by panels of rows, or by a bit for each element. Pure NumPy, the reference of every kernel.
 
+The encodings ``block_sparse``, ``bitmap`` and ``nm_sparse`` say of a constant that it can be stored so; its numbers are those of the array.
+
 Both forms keep every element that is not zero bit for bit (NaN and infinities are not zero, -0.0 is), and may keep zeros among them.
 Matrices are [rows, columns]: of a linear layer outputs by inputs, of a pointwise convolution output channels by input channels.
 """
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import TypeInferenceError
+from .encoding import Encoding
 
 
 @dataclass(frozen=True)
@@ -109,3 +112,39 @@ def kept_of_groups(array: np.ndarray, n: int, m: int) -> np.ndarray:
     kept = np.zeros_like(groups)
     np.put_along_axis(kept, first, True, axis=1)
     return kept.reshape(array.shape)
+
+
+SPARSE = ("block_sparse", "bitmap", "nm_sparse")
+"""The encodings that leave out zeros."""
+
+
+def fitted(array: np.ndarray, encoding: Encoding) -> np.ndarray:
+    """``array``, with zeros where it has more numbers than a sparse ``encoding`` has room for: random data for a type."""
+    given = dict(encoding.parameters)
+    axis, most = given.get("axis", 0), given.get("entries", given.get("elements", 0))
+    assert isinstance(axis, int)
+    assert isinstance(most, int)
+    if encoding.name == "nm_sparse":
+        n, m = given["n"], given["m"]
+        assert isinstance(n, int)
+        assert isinstance(m, int)
+        last = np.moveaxis(array, axis, -1)
+        groups = last.reshape(-1, m)
+        order = np.argsort(np.abs(groups), axis=1, kind="stable")
+        kept = np.zeros(groups.shape, bool)
+        np.put_along_axis(kept, order[:, m - n :], True, axis=1)
+        return np.moveaxis(np.where(kept, groups, 0).reshape(last.shape), -1, axis).astype(array.dtype)
+    width = given.get("width", 1)
+    assert isinstance(width, int)
+    first = np.moveaxis(array, axis, 0)
+    matrix = first.reshape(first.shape[0], -1)
+    panels = -(-matrix.shape[0] // width)
+    padded = np.pad(matrix, ((0, panels * width - matrix.shape[0]), (0, 0))).reshape(panels, width, -1)
+    taken = np.any(padded != 0, axis=1)
+    if np.count_nonzero(taken) <= most:
+        return array
+    places = np.flatnonzero(taken)
+    dropped = np.random.default_rng(0).permutation(places)[most:]
+    taken.reshape(-1)[dropped] = False
+    result = np.where(taken[:, None, :], padded, 0).reshape(panels * width, -1)[: matrix.shape[0]]
+    return np.moveaxis(result.reshape(first.shape), 0, axis).astype(array.dtype)

@@ -49,6 +49,8 @@ class DType(enum.Enum):
     INT16 = ("i16", 16, Kind.INTEGER, "int16")
     INT32 = ("i32", 32, Kind.INTEGER, "int32")
     INT64 = ("i64", 64, Kind.INTEGER, "int64")
+    FLOAT8_E4M3 = ("f8e4m3", 8, Kind.FLOAT, "float8_e4m3fn")
+    FLOAT8_E5M2 = ("f8e5m2", 8, Kind.FLOAT, "float8_e5m2")
     FLOAT16 = ("f16", 16, Kind.FLOAT, "float16")
     BFLOAT16 = ("bf16", 16, Kind.FLOAT, "bfloat16")
     FLOAT32 = ("f32", 32, Kind.FLOAT, "float32")
@@ -67,12 +69,12 @@ class DType(enum.Enum):
 
     @cached_property
     def numpy(self) -> np.dtype[Any]:
-        """The NumPy dtype. That of bfloat16 comes from ml_dtypes, imported only when it is asked for."""
-        if self is DType.BFLOAT16:
+        """The NumPy dtype. Those of bfloat16 and of 8 bits come from ml_dtypes, imported only when they are asked for."""
+        if self in (DType.BFLOAT16, DType.FLOAT8_E4M3, DType.FLOAT8_E5M2):
             import ml_dtypes
 
-            bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-            return bfloat16
+            narrow: np.dtype[Any] = np.dtype(getattr(ml_dtypes, self._numpy_name))
+            return narrow
         return np.dtype(self._numpy_name)
 
     @property
@@ -204,9 +206,7 @@ class TensorType:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the stored array (static shapes, dense encoding only)."""
-        if not self.encoding.is_dense:
-            raise TypeInferenceError(f"{self} is not dense: how many bytes it takes is up to the kernel that stores it")
+        """Bytes of the array stored densely (static shapes), as it is for everything that does not know its encoding."""
         return math.prod(self.physical_shape) * self.dtype.nbytes
 
     def with_shape(self, shape: Sequence[Dim]) -> TensorType:

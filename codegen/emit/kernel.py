@@ -11,7 +11,7 @@ from tvm.ir import PointerType, PrimType, StringImm
 
 from ...errors import LoweringError
 from ...ir import Dim, DType, Graph, Layout, TensorType, Value, product
-from ..constant_layout import ConstantLayout
+from ..constant_layout import ConstantForm, ConstantLayout
 from . import halves
 from .access import layout_offset
 from .emitter import Emitter, Expr, index, truth_as
@@ -122,10 +122,9 @@ class Kernel:
         return self._view(self._workspace, "float32", extent_of(self.workspace_bytes) // 4, extent_of(byte_offset) // 4, count, dtype, name)
 
     def part(self, value: Value, dtype: str, word: int, count: int, name: str = "part") -> Any:
-        """A flat buffer of ``count`` elements over a stored input of 4-byte words, from ``word`` (a multiple of 16) on."""
-        layout = self._input_layouts[value]
-        words = product(layout.physical_shape(value.tensor.shape))
-        return self._view(self._pointers[value], storage_dtype(value.tensor.dtype), words, word, count, dtype, name)
+        """A flat buffer of ``count`` elements over an input that is stored in a form of its own, from the 4-byte ``word`` (a multiple of
+        16) on."""
+        return self._view(self._pointers[value], "float32", word + 1, word, count, dtype, name)
 
     def import_llvm(self, source: str) -> None:
         """Compiles functions in LLVM's language with the kernel, once, for it to call."""
@@ -146,6 +145,8 @@ class Kernel:
         return pointer
 
     def _parameter(self, name: str, type: TensorType, layout: ConstantLayout | None = None) -> Any:
+        if isinstance(layout, ConstantForm):
+            return self._pointer(f"{name}_pointer", "float32")
         count = product((layout or type.layout).physical_shape(type.shape))
         # Symbolic ones are looked at when the program is called.
         if not is_dim(count) and count >= MOST_ELEMENTS:

@@ -42,6 +42,9 @@ class SparseGather(Template):
         product = SparseProduct.find(graph, _ENCODINGS)
         return product is not None and product.parameter("width") == 1 and product.rows <= MOST_ROWS
 
+    def reads_encoded(self, graph: Graph) -> bool:
+        return True
+
     def space(self, task: Task) -> Space:
         lanes = task.target.vector_lanes
         return Space(self.name, (("lanes", (lanes,)),), Config.of(self.name, {"lanes": lanes}))

@@ -52,6 +52,9 @@ class SparseMatvec(Template):
             product.parameter("axis") == (0 if product.is_transposed else 1) and 8 % product.parameter("m") == 0
         )
 
+    def reads_encoded(self, graph: Graph) -> bool:
+        return True
+
     def space(self, task: Task) -> Space:
         product = SparseProduct.of(task, _ENCODINGS)
         if not expansion_lanes(task.target):

@@ -49,6 +49,9 @@ class SparsePanels(Template):
         product = SparseProduct.find(graph, _ENCODINGS)
         return product is not None and product.parameter("width") >= _NARROWEST
 
+    def reads_encoded(self, graph: Graph) -> bool:
+        return True
+
     def space(self, task: Task) -> Space:
         product = SparseProduct.of(task, _ENCODINGS)
         parallel = _parallel(task, product)

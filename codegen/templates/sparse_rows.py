@@ -48,6 +48,9 @@ class SparseRows(Template):
         product = SparseProduct.find(graph, _ENCODINGS)
         return product is not None and product.parameter("width") in _WIDTHS and product.rows > MOST_ROWS
 
+    def reads_encoded(self, graph: Graph) -> bool:
+        return True
+
     def space(self, task: Task) -> Space:
         product = SparseProduct.of(task, _ENCODINGS)
         parallel = _parallel(task, product)

@@ -215,8 +215,8 @@ class Op:
 
 
 def _is_float(array: np.ndarray) -> bool:
-    # bfloat16 is not a subtype of np.floating.
-    return array.dtype.kind == "f" or array.dtype.name in ("bfloat16",)
+    # Those of ml_dtypes are no subtypes of np.floating.
+    return array.dtype.kind == "f" or array.dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")
 
 
 _REGISTRY: dict[str, Op] = {}

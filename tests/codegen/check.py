@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from harness import HOST, NativeKernel, aligned
 
+from mlc.codegen.constant_layout import stored
 from mlc.codegen.space import Config
 from mlc.codegen.target import Target
 from mlc.codegen.task import Numerics, Task
 from mlc.codegen.template import Template
-from mlc.ir import DType, Graph, GraphBuilder, Layout, TensorType, Value, interpret
+from mlc.ir import DType, Graph, GraphBuilder, Layout, TensorType, Value, constant_of, interpret
 
 
 def tensor(shape: Sequence[int], dtype: DType = DType.FLOAT32, order: Sequence[int] | None = None) -> TensorType:
@@ -61,7 +62,7 @@ def run(
     kernel = template.lower(task, config or space.default)
     arguments = []
     for position, (value, array) in enumerate(zip(graph.inputs, inputs, strict=True)):
-        packed = kernel.constant_layouts.get(position, value.tensor.layout).pack(array)
+        packed = stored(constant_of(array, value.tensor), kernel.constant_layouts.get(position, value.tensor.layout))
         buffer = aligned(packed.shape, packed.dtype)
         buffer[...] = packed
         arguments.append(buffer)

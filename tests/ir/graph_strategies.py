@@ -83,7 +83,11 @@ def encodings(draw: st.DrawFn, dtype: DType, shape: tuple[Dim, ...]) -> Encoding
                 Encoding("affine", (("storage", "i8"), ("scale", 0.02), ("zero_point", -3))),
                 Encoding("affine", (("storage", "u8"), ("scale", "#00ff"), ("zero_point", "#12"), ("axis", axis))),
                 Encoding("nm_sparse", (("n", 1), ("m", divisor), ("axis", axis))),
-                Encoding("block_scaled", (("storage", "e4m3"), ("block", divisor), ("axis", axis), ("scale", "e8m0"))),
+                Encoding("affine", (("storage", "i8"), ("scale", "stored"), ("zero_point", "stored"), ("axis", axis))),
+                Encoding("grouped", (("storage", "u4"), ("group", 32), ("axis", axis), ("scale", "bf16"), ("zero_point", "stored"))),
+                Encoding("block_scaled", (("storage", "e4m3"), ("block", 32), ("axis", axis))),
+                Encoding("codebook", (("bits", 3), ("group", 128), ("axis", axis), ("scale", "f16"))),
+                Encoding("ternary", (("scale", "f32"),)),
             ]
         )
     )

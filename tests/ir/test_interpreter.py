@@ -190,10 +190,16 @@ def test_malformed_while(old: str, new: str, message: str) -> None:
         parse(text)
 
 
-def test_encoded_values_are_refused_with_a_clear_error() -> None:
-    encoded = graph("graph @main(%x: f32[4] as nm_sparse(n=2, m=4, axis=0)) {\n  %y = relu(%x) : f32[4]\n  return %y\n}")
-    with pytest.raises(TypeInferenceError, match=re.escape("only dense values can be computed with")):
+def test_encoded_results_are_refused_with_a_clear_error() -> None:
+    encoded = graph("graph @main(%x: f32[4]) {\n  %y = relu(%x) : f32[4] as nm_sparse(n=2, m=4, axis=0)\n  return %y\n}")
+    with pytest.raises(TypeInferenceError, match=re.escape("only constants are held encoded, relu computes dense values")):
         interpret(encoded, [np.zeros(4, np.float32)])
+
+
+def test_inputs_with_an_encoding_are_the_numbers_that_it_stands_for() -> None:
+    encoded = graph("graph @main(%x: f32[4] as ternary(scale=f32)) {\n  %y = neg(%x) : f32[4]\n  return %y\n}")
+    (negated,) = interpret(encoded, [np.arange(4, dtype=np.float32)])
+    assert negated.tolist() == [0, -1, -2, -3]
 
 
 def test_errors_of_numpy_name_the_node() -> None:
