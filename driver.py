@@ -64,7 +64,10 @@ def compile(
     ``database`` is a tuning database (see :func:`tune`) or JSON lines exported from one, ``threads`` bounds the threads of a call
     (default: all cores of the target). ``progress`` is told (kernels done, kernels in all, label).
 
-    ``precision``, ``tolerance``, ``calibration``, ``sparsity`` and ``memory_budget`` have only their defaults in this version.
+    ``sparsity="auto"`` finds zeros in the weights (see :func:`prune`) and leaves them out where that is predicted to be faster, None computes
+    with them as with other numbers; so does ``nonfinite="strict"``, since zero times infinity is NaN.
+
+    ``precision``, ``tolerance``, ``calibration`` and ``memory_budget`` have only their defaults in this version.
 
     Raises OptionError and TargetError (arguments), ExportError (the model), and if ``strict`` UnsupportedOpError (the model), LoweringError
     and BuildError (code generation).
@@ -73,9 +76,9 @@ def compile(
     _require_default("tolerance", tolerance, None, "leave it out: fp32 programs are always within PyTorch's own rounding")
     _require_default("calibration", calibration, None, "leave it out: fp32 programs need none")
     _require_default("memory_budget", memory_budget, None, "leave it out")
-    if sparsity not in ("auto", None):
-        _require_default("sparsity", sparsity, "auto", "leave it out: weights are computed with as dense ones")
-    options = check_options(target=target, threads=threads, nonfinite=nonfinite, database=database, strict=strict, progress=progress)
+    options = check_options(
+        target=target, threads=threads, nonfinite=nonfinite, database=database, strict=strict, progress=progress, sparsity=sparsity
+    )
     name = getattr(model, "__name__", type(model).__name__)
 
     initial: dict[str, Constant] = {}
@@ -200,7 +203,7 @@ class Options:
     """How a model is to be compiled, after the arguments of :func:`mlc.compile` were checked.
 
     ``strict`` makes operations that PyTorch would have to run an error. ``pipeline`` None is the target's default one. ``instruments``
-    watch every pass.
+    watch every pass. ``sparsity`` leaves out zeros in weights where that pays.
     """
 
     target: Target
@@ -211,6 +214,7 @@ class Options:
     pipeline: Pipeline | None = None
     instruments: tuple[Instrument, ...] = ()
     progress: Progress | None = None
+    sparsity: bool = True
 
 
 @dataclass(frozen=True)
@@ -309,7 +313,7 @@ def lower_imported(imported: Imported, options: Options) -> Lowered:
     """An imported graph after every pass."""
     from .passes import default_pipeline
 
-    pipeline = options.pipeline or default_pipeline(options.target)
+    pipeline = options.pipeline or default_pipeline(options.target, sparsity=options.sparsity)
     graph = pipeline.run(imported.graph, pass_context(options), options.instruments)
     return Lowered(graph, imported.signature, imported.states)
 
@@ -359,6 +363,7 @@ def check_options(
     database: str | os.PathLike[str] | None = None,
     strict: bool = False,
     progress: Progress | None = None,
+    sparsity: str | None = "auto",
 ) -> Options:
     """The options of a compilation; OptionError or TargetError for a value that makes no sense."""
     facts = target if isinstance(target, Target) else Target.parse(target)
@@ -368,7 +373,17 @@ def check_options(
         numerics = Numerics(nonfinite)
     except ValueError:
         raise OptionError(f"nonfinite={nonfinite!r} is unknown; use 'fast' or 'strict'") from None
-    return Options(facts, threads or facts.threads, numerics, Path(database) if database is not None else None, strict, progress=progress)
+    if sparsity not in ("auto", "off", None):
+        raise OptionError(f"sparsity={sparsity!r} is unknown; use 'auto', or 'off' (None) to compute with zeros as with other numbers")
+    return Options(
+        facts,
+        threads or facts.threads,
+        numerics,
+        Path(database) if database is not None else None,
+        strict,
+        progress=progress,
+        sparsity=sparsity == "auto",
+    )
 
 
 def _require_default(name: str, value: Any, default: Any, remedy: str) -> None:

@@ -15,6 +15,7 @@ from .layout import AssignLayouts
 from .pipeline import Pipeline
 from .raise_composites import RaiseComposites
 from .simplify import Simplify
+from .sparsity import Sparsity
 from .unrolled_loops import BatchLayers, LeadSlices
 from .widen_halves import WidenHalves
 
@@ -42,6 +43,7 @@ __all__ = [
     "RaiseComposites",
     "RewriteBudget",
     "Simplify",
+    "Sparsity",
     "Time",
     "Verify",
     "Watch",

@@ -190,7 +190,7 @@ def test_calls_that_cannot_work_say_what_would(arguments: Callable[[Tensor], tup
         ({"target": "cpu -mcpu=pentium"}, mlc.TargetError, "known"),
         ({"target": "rocm"}, mlc.TargetError, "not yet supported"),
         ({"precision": "int8"}, OptionError, "fp32"),
-        ({"sparsity": "2:4"}, OptionError, "dense"),
+        ({"sparsity": "2:4"}, OptionError, "'auto'"),
         ({"nonfinite": "maybe"}, OptionError, "'strict'"),
         ({"threads": 0}, OptionError, "at least 1"),
         ({"example_inputs": torch.randn(4, 8)}, OptionError, "(x,)"),

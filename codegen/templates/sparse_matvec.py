@@ -30,7 +30,7 @@ from .staging import clear_row, copy_row
 from .tiling import round_up, threads, useful_threads
 
 _ENCODINGS = ("bitmap", "nm_sparse")
-_MOST_ROWS = 8
+MOST_ROWS = 8
 _OUTPUTS = (2, 4, 8)
 """Outputs that are computed together."""
 
@@ -45,7 +45,7 @@ class SparseMatvec(Template):
 
     def takes(self, graph: Graph) -> bool:
         product = SparseProduct.find(graph, _ENCODINGS)
-        if product is None or product.rows > _MOST_ROWS:
+        if product is None or product.rows > MOST_ROWS:
             return False
         # Along the inputs, and whole groups in a vector.
         return product.encoding.name == "bitmap" or (
