@@ -28,6 +28,7 @@ from .errors import (
 if TYPE_CHECKING:
     from .driver import compile, estimate, tune, tune_models
     from .module import CompiledModel
+    from .pruning import prune
     from .runtime import LoadedModel, load
 
 __version__ = "0.1.0"
@@ -38,6 +39,7 @@ _HOMES = {
     "compile": ".driver",
     "estimate": ".driver",
     "load": ".runtime",
+    "prune": ".pruning",
     "tune": ".driver",
     "tune_models": ".driver",
 }
@@ -62,6 +64,7 @@ __all__ = [
     "compile",
     "estimate",
     "load",
+    "prune",
     "tune",
     "tune_models",
 ]

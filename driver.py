@@ -64,8 +64,8 @@ def compile(
     ``database`` is a tuning database (see :func:`tune`) or JSON lines exported from one, ``threads`` bounds the threads of a call
     (default: all cores of the target). ``progress`` is told (kernels done, kernels in all, label).
 
-    ``sparsity="auto"`` finds zeros in the weights (see :func:`prune`) and leaves them out where that is predicted to be faster, None computes
-    with them as with other numbers; so does ``nonfinite="strict"``, since zero times infinity is NaN.
+    ``sparsity="auto"`` finds zeros in the weights (see :func:`prune`) and leaves them out where that is predicted to be faster, ``"off"``
+    or None computes with them as with other numbers; so does ``nonfinite="strict"``, since zero times infinity is NaN.
 
     ``precision``, ``tolerance``, ``calibration`` and ``memory_budget`` have only their defaults in this version.
 

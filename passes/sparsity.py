@@ -26,8 +26,8 @@ _PATTERNS = ((1, 4), (2, 4), (4, 8))
 @register_pass
 @dataclass(frozen=True)
 class Sparsity(Pass):
-    """Gives the weights of linear layers, matrix products and pointwise convolutions that hold zeros a sparse encoding, where the kernel for
-    it is predicted to take at most ``gain`` times as long as the dense one.
+    """Gives the weights of linear layers, matrix products and pointwise convolutions that hold zeros a sparse encoding, where the kernel
+    for it is predicted to take at most ``gain`` times as long as the dense one.
 
     The weights stay what they are; only how they are stored changes. Weights with fewer than ``zeros`` zeros are not looked at closely.
     Nothing is changed where numbers need not be finite: a product of zero and an infinity that is left out would have been NaN.
@@ -128,8 +128,8 @@ def _rounded(count: int, whole: int) -> int:
 
 
 def _predicted(node: Node, weight: TensorType, ctx: Context, streamed: bool) -> float:
-    """Seconds of ``node`` alone with a weight of that type, infinite where no kernel takes it: its arithmetic as the template reckons it, or
-    the bytes of the weight if those come from memory (``streamed``)."""
+    """Seconds of ``node`` alone with a weight of that type, infinite where no kernel takes it: its arithmetic as the template reckons it,
+    or the bytes of the weight if those come from memory (``streamed``)."""
     from ..codegen.templates import template_for
 
     constants = frozenset(position for position, value in enumerate(node.inputs) if value.constant is not None)

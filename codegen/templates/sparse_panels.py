@@ -25,8 +25,8 @@ from .region import Epilogue
 from .register_tile import RegisterTile
 from .sparse_cost import WORD, panel_cycles
 from .sparse_product import SparseProduct
-from .stored_panels import StoredPanels
 from .staging import copy_row, loop_kind
+from .stored_panels import StoredPanels
 from .tiling import EvenSplit, distinct_splits, divisors, fits_registers, share, threads, useful_threads
 
 _ENCODINGS = ("block_sparse",)
@@ -189,4 +189,3 @@ class _Lowering:
                 return self.epilogue.evaluator.value_at(product.x, product.operand_indices(emitter, row, k))
 
             copy_row(emitter, self.lanes, self.a, row * product.depth, product.depth, element)
-

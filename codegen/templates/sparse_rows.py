@@ -122,9 +122,7 @@ class _Lowering:
         self.layout = PanelWeight(self.width, product.parameter("entries"), self.parallel // self.groups, product.is_transposed)
         self.layouts = {product.weight_position: self.layout}
         self.tile_words = product.depth * self.vectors * self.lanes
-        self.kernel = kernel = Kernel(
-            product.region.graph, workspace_bytes=self.parallel * self.tile_words * WORD, layouts=self.layouts
-        )
+        self.kernel = kernel = Kernel(product.region.graph, workspace_bytes=self.parallel * self.tile_words * WORD, layouts=self.layouts)
         self.emitter = kernel.emitter
         self.epilogue = Epilogue(kernel, product.region)
         self.tile: Any = kernel.workspace(self.parallel * self.tile_words, "float32", 0, "tile")
