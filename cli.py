@@ -27,6 +27,7 @@ from .console import (
     JsonOption,
     Model,
     ModelOrArtifact,
+    PrecisionOption,
     TargetOption,
     ThreadsOption,
     compile_source,
@@ -75,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     epilog=examples(
         "mlc compile mlc.benchmarks.models:resnet50 -o resnet50.mlc",
         "mlc compile my_model.py:make -o my.mlc --threads 4 --database tuning.db",
+        "mlc compile my_model.py:make -o my.mlc --precision 'decoder=w4,decoder.head=w8'",
         "mlc compile exported.pt2 -o exported.mlc --target 'cpu -mcpu=x86-64-v3 -threads=8'",
         "mlc compile my_model.py:make --target 'cortex-m4 -flash=1M -ram=256K' -o folder/   (writes C99)",
     )
@@ -85,6 +87,7 @@ def compile(
     target: TargetOption = "cpu",
     threads: ThreadsOption = None,
     database: DatabaseOption = None,
+    precision: PrecisionOption = "fp32",
     json: JsonOption = False,
 ) -> None:
     """Compile a model into an artifact that runs without PyTorch.
@@ -95,7 +98,7 @@ def compile(
     source = load_source(model)
     path = output or pathlib.Path(f"{source.name}.mlc")
     begin = time.perf_counter()
-    compiled = compile_source(source, target, threads, database)
+    compiled = compile_source(source, target, threads, database, precision)
     files = [path]
     with working(f"writing {path}"):
         if is_c(compiled) and path.suffix != ".mlc":
@@ -132,6 +135,7 @@ def run(
     target: TargetOption = "cpu",
     threads: ThreadsOption = None,
     database: DatabaseOption = None,
+    precision: PrecisionOption = "fp32",
     json: JsonOption = False,
 ) -> None:
     """Run a model or an artifact, time it, and check it against PyTorch.
@@ -146,9 +150,9 @@ def run(
             result = run_artifact(pathlib.Path(model).stem, load_artifact(model), inputs or [], repeat, output)
     else:
         source = load_source(model)
-        compiled = compile_source(source, target, threads, database)
+        compiled = compile_source(source, target, threads, database, precision)
         with working(f"running {source.name}"):
-            result = run_model(source, compiled, inputs or [], repeat, output, check)
+            result = run_model(source, compiled, inputs or [], repeat, output, check, exact=precision == "fp32")
     if json:
         print_json(result.to_dict())
     else:
@@ -163,6 +167,7 @@ def run(
         "mlc bench                         (eight models, mlc and eager PyTorch)",
         "mlc bench resnet50 my_model.py:make --rounds 9",
         "mlc bench kernels --threads 1",
+        "mlc bench gpt2 --precision w4",
         "mlc bench gpt2 --systems mlc,eager,inductor --json > gpt2.json",
         "mlc bench --suite cpu --against eager,inductor,onnxruntime,openvino --save cpu.json --html cpu.html",
         "mlc bench --suite cpu --against eager,inductor,onnxruntime,openvino --save cpu.json --resume",
@@ -188,6 +193,7 @@ def bench(
         ),
     ] = None,
     threads: Annotated[int | None, typer.Option("--threads", "-j", min=1, help="Threads of every system; all cores unless given.")] = None,
+    precision: PrecisionOption = "fp32",
     rounds: Annotated[int, typer.Option(min=1, help="Rounds around the systems.")] = 5,
     seconds: Annotated[float, typer.Option(min=0, help="Seconds of calls per system and round.")] = 0.5,
     patience: Annotated[float, typer.Option(min=1, help="Seconds after which a system that is not ready is given up.")] = 1800.0,
@@ -200,8 +206,8 @@ def bench(
 ) -> None:
     """Time mlc and other systems side by side, each in a process of its own, and check their outputs.
 
-    Every round goes around all systems; figures are medians, the speed-up is over eager PyTorch, and errors are against float64. A
-    peer that cannot run a model is reported with its reason, and does not count.
+    Every round goes around all systems; figures are medians, the speed-up is over eager PyTorch, and errors are against float64. The
+    precision is mlc's; the others compute in float32. A peer that cannot run a model is reported with its reason, and does not count.
     """
     from .benchmarks import machine
     from .benchmarks.models import expand
@@ -222,6 +228,7 @@ def bench(
         rounds=rounds,
         seconds=seconds,
         patience=patience,
+        precision=precision,
     )
     with working("measuring what this machine can do"):
         here = machine.measure(plan.threads)

@@ -43,6 +43,9 @@ DatabaseOption = Annotated[
     pathlib.Path | None,
     typer.Option("--database", "-d", help="Tuning database, or JSON lines exported from one, to take the best schedules from."),
 ]
+PrecisionOption = Annotated[
+    str, typer.Option("--precision", "-p", help="How weights are stored: a mode such as w8, or PATH=MODE with commas between.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 
 
@@ -57,7 +60,7 @@ def load_source(text: str) -> ModelSource:
         return load_model(text)
 
 
-def compile_source(source: ModelSource, target: str, threads: int | None, database: pathlib.Path | None) -> Any:
+def compile_source(source: ModelSource, target: str, threads: int | None, database: pathlib.Path | None, precision: str = "fp32") -> Any:
     import mlc
 
     if database is not None and not database.exists():
@@ -70,6 +73,7 @@ def compile_source(source: ModelSource, target: str, threads: int | None, databa
             target=target,
             threads=threads,
             database=database,
+            precision=precision,
             strict=True,
             progress=progress,
         )

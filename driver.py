@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .codegen.precision import FP32_THROUGHOUT, Precision
 from .codegen.target import Kind, Target
 from .codegen.task import Numerics
 from .collection import collection_paused
@@ -42,7 +43,7 @@ def compile(
     example_kwargs: Mapping[str, Any] | None = None,
     dynamic_shapes: Any = None,
     target: str | Target = "cpu",
-    precision: str = "fp32",
+    precision: str | Mapping[str, str] = "fp32",
     tolerance: float | None = None,
     calibration: Any = None,
     sparsity: str | None = "auto",
@@ -64,20 +65,30 @@ def compile(
     ``database`` is a tuning database (see :func:`tune`) or JSON lines exported from one, ``threads`` bounds the threads of a call
     (default: all cores of the target). ``progress`` is told (kernels done, kernels in all, label).
 
+    ``precision`` is a mode in which weights are stored, such as ``"w8"``, ``"w4"`` or ``"mxfp4"`` (``docs/precision.md`` lists them), or a
+    dict from module path to mode (as text: ``"decoder=w4,decoder.head=w8"``): a path stands for the module and what is inside it, ``*`` in
+    it for any characters, and the longest that fits a layer wins. Layers that none fits are computed in fp32.
+
     ``sparsity="auto"`` finds zeros in the weights (see :func:`prune`) and leaves them out where that is predicted to be faster, ``"off"``
     or None computes with them as with other numbers; so does ``nonfinite="strict"``, since zero times infinity is NaN.
 
-    ``precision``, ``tolerance``, ``calibration`` and ``memory_budget`` have only their defaults in this version.
+    ``tolerance``, ``calibration`` and ``memory_budget`` have only their defaults in this version.
 
     Raises OptionError and TargetError (arguments), ExportError (the model), and if ``strict`` UnsupportedOpError (the model), LoweringError
     and BuildError (code generation).
     """
-    _require_default("precision", precision, "fp32", "compute in fp32")
     _require_default("tolerance", tolerance, None, "leave it out: fp32 programs are always within PyTorch's own rounding")
-    _require_default("calibration", calibration, None, "leave it out: fp32 programs need none")
+    _require_default("calibration", calibration, None, "leave it out: no mode needs any")
     _require_default("memory_budget", memory_budget, None, "leave it out")
     options = check_options(
-        target=target, threads=threads, nonfinite=nonfinite, database=database, strict=strict, progress=progress, sparsity=sparsity
+        target=target,
+        threads=threads,
+        nonfinite=nonfinite,
+        database=database,
+        strict=strict,
+        progress=progress,
+        precision=precision,
+        sparsity=sparsity,
     )
     name = getattr(model, "__name__", type(model).__name__)
 
@@ -209,6 +220,7 @@ class Options:
     target: Target
     threads: int
     numerics: Numerics = Numerics.FAST
+    precision: Precision = FP32_THROUGHOUT
     database: Path | None = None
     strict: bool = False
     pipeline: Pipeline | None = None
@@ -242,13 +254,16 @@ def compile_program(
     ``initial`` holds the first contents of the model's states as its first program has them, and is completed with those of this program:
     when a further one is compiled, a call may have changed them.
 
-    Raises ExportError, and with ``options.strict`` UnsupportedOpError (the model), LoweringError or BuildError (code generation) or
-    PassError (a fault of mlc).
+    Raises OptionError (a precision for a module that there is not), ExportError, and with ``options.strict`` UnsupportedOpError (the
+    model), LoweringError or BuildError (code generation) or PassError (a fault of mlc).
     """
     with collection_paused():
         from .frontend import export_model
+        from .frontend.location import module_paths
 
-        return compile_exported(export_model(model, args, kwargs, dynamic_shapes), options, name=name, initial=initial)
+        exported = export_model(model, args, kwargs, dynamic_shapes)
+        options.precision.check_modules(module_paths(exported.program.graph))
+        return compile_exported(exported, options, name=name, initial=initial)
 
 
 def compile_exported(exported: Exported, options: Options, *, name: str = "model", initial: dict[str, Constant] | None = None) -> Callee:
@@ -342,6 +357,7 @@ def pass_context(options: Options) -> Context:
         target=options.target,
         threads=options.threads,
         numerics=options.numerics,
+        precision=options.precision,
         cost=CostOracle(options.target, options.threads, numerics=options.numerics),
         evaluator=interpret,
         takes=functools.partial(template_takes, kind=options.target.kind),
@@ -363,6 +379,7 @@ def check_options(
     database: str | os.PathLike[str] | None = None,
     strict: bool = False,
     progress: Progress | None = None,
+    precision: str | Mapping[str, str] = "fp32",
     sparsity: str | None = "auto",
 ) -> Options:
     """The options of a compilation; OptionError or TargetError for a value that makes no sense."""
@@ -379,6 +396,7 @@ def check_options(
         facts,
         threads or facts.threads,
         numerics,
+        Precision.of(precision),
         Path(database) if database is not None else None,
         strict,
         progress=progress,

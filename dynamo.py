@@ -27,7 +27,7 @@ from .runtime.executable import Callee
 _MODES = ("default", "reduce-overhead")
 """Modes of torch.compile that ask for nothing but what mlc always does: cheap calls (Hugging Face's CompileConfig asks for them)."""
 
-_OPTIONS = frozenset({"target", "threads", "nonfinite", "database"})
+_OPTIONS = frozenset({"target", "threads", "nonfinite", "database", "precision"})
 
 
 def mlc_backend(
@@ -35,13 +35,15 @@ def mlc_backend(
 ) -> Callable[..., Any]:
     """What Dynamo calls for each graph it traced; a callable that takes the graph's inputs and returns the tuple of its outputs.
 
-    ``options`` are those of torch.compile: ``target``, ``threads``, ``nonfinite`` and ``database``, as in :func:`mlc.compile`. Raises
-    OptionError or TargetError for options that make no sense.
+    ``options`` are those of torch.compile: ``target``, ``threads``, ``nonfinite``, ``database`` and ``precision`` (one mode for all), as in
+    :func:`mlc.compile`. Raises OptionError or TargetError for options that make no sense.
     """
     given = dict(options or {})
     unknown = sorted(given.keys() - _OPTIONS)
     if unknown:
         raise OptionError(f"torch.compile's options {unknown} are unknown to mlc; it has {sorted(_OPTIONS)}")
+    if not isinstance(given.get("precision", ""), str):
+        raise OptionError("torch.compile divides a model into graphs of its own: give one precision for all of it, or use mlc.compile")
     if mode not in (None, *_MODES):
         raise OptionError(f"mode={mode!r} is not one of mlc's; leave it out, and tune with mlc.tune and options={{'database': ...}}")
     return _Subgraph(graph_module, example_inputs, check_options(**given))

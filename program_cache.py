@@ -72,6 +72,7 @@ def program_key(imported: Imported, states: Iterable[tuple[str, Constant]], opti
         str(options.target),
         str(options.threads),
         options.numerics.value,
+        str(options.precision),
         str(options.sparsity),
         name,
         repr(imported.signature),

@@ -35,7 +35,10 @@ class OutputSummary:
 
 @dataclass(frozen=True)
 class RunResult:
-    """Median seconds per call, of PyTorch too when it was asked; errors are norm-wise and relative to PyTorch in float64."""
+    """Median seconds per call, of PyTorch too when it was asked; errors are norm-wise and relative to PyTorch in float64.
+
+    ``allowed_error`` None: weights of lower precision, whose error is for the user to judge.
+    """
 
     name: str
     seconds: float
@@ -69,6 +72,8 @@ class RunResult:
         if self.error is not None and self.allowed_error is not None:
             verdict = "right" if self.sound else "WRONG"
             lines.append(f"outputs are {verdict}: error {self.error:.1e} against float64, allowed {self.allowed_error:.1e}")
+        elif self.error is not None:
+            lines.append(f"outputs have an error of {self.error:.1e} against float64, that of rounding the weights included")
         grid = Table(box=None, pad_edge=False)
         for heading in ("output", "type", "mean", "std", "finite"):
             grid.add_column(heading, justify="right" if heading in ("mean", "std") else "left")
@@ -87,8 +92,10 @@ def run_model(
     repeat: int,
     output: pathlib.Path | None,
     check: bool,
+    exact: bool = True,
 ) -> RunResult:
-    """Runs a model just compiled on its example inputs or on ``files``, and with ``check`` in PyTorch as well."""
+    """Runs a model just compiled on its example inputs or on ``files``, and with ``check`` in PyTorch as well; ``exact`` when it is to give
+    what PyTorch gives, but for rounding in float32."""
     import torch
 
     from .benchmarks import accuracy
@@ -104,7 +111,8 @@ def run_model(
         truth = accuracy.reference(source.eager, inputs, source.kwargs)
         eager = accuracy.error(accuracy.tensors(source.eager(*inputs, **source.kwargs)), truth)
         torch_seconds = _median_seconds(source.eager, inputs, source.kwargs, repeat)
-    return RunResult(source.name, seconds, _summaries(arrays), torch_seconds, accuracy.error(result, truth), accuracy.allowed(eager))
+    allowed = accuracy.allowed(eager) if exact else None
+    return RunResult(source.name, seconds, _summaries(arrays), torch_seconds, accuracy.error(result, truth), allowed)
 
 
 def run_artifact(name: str, loaded: Any, files: Sequence[pathlib.Path], repeat: int, output: pathlib.Path | None) -> RunResult:

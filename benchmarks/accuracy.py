@@ -17,6 +17,9 @@ FLOOR = 1e-5
 FACTOR = 10.0
 """How many times PyTorch's own fp32 error is allowed."""
 
+UNRELATED = 1.0
+"""Error from which outputs have nothing in common: all that is certain of weights in lower precision, whose error is the model's affair."""
+
 
 def tensors(output: Any) -> list[Tensor]:
     """The tensors of any nested output, Hugging Face's output classes included, in order."""

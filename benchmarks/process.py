@@ -30,8 +30,10 @@ class Worker:
     Raises MeasurementError when the process fails, and when it takes longer than ``patience`` seconds.
     """
 
-    def __init__(self, spec: str, system: str, threads: int, folder: pathlib.Path, patience: float = PATIENCE) -> None:
-        request = json.dumps({"model": spec, "system": system, "threads": threads})
+    def __init__(
+        self, spec: str, system: str, threads: int, folder: pathlib.Path, patience: float = PATIENCE, precision: str = "fp32"
+    ) -> None:
+        request = json.dumps({"model": spec, "system": system, "threads": threads, "precision": precision})
         self._patience = patience
         self._log: IO[str] = open(folder / f"{system}.log", "w+")  # noqa: SIM115 - closed with the worker
         self._process = subprocess.Popen(

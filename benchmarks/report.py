@@ -22,7 +22,10 @@ PEER_ERROR = 1e-3
 
 @dataclass(frozen=True)
 class Plan:
-    """``seconds`` of calls per system and round; ``patience`` are the seconds after which a system that does not answer is given up."""
+    """``seconds`` of calls per system and round; ``patience`` are the seconds after which a system that does not answer is given up.
+
+    ``precision`` is mlc's: the other systems compute in float32.
+    """
 
     models: tuple[str, ...]
     systems: tuple[str, ...] = (OURS, BASELINE)
@@ -30,6 +33,7 @@ class Plan:
     rounds: int = 5
     seconds: float = 0.5
     patience: float = PATIENCE
+    precision: str = "fp32"
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.systems if name not in SYSTEMS]

@@ -62,7 +62,7 @@ def _compare(model: str, plan: Plan, progress: Callable[[str], None]) -> Compari
             for system in plan.systems:
                 progress(f"{model}: {system} prepares")
                 try:
-                    workers[system] = Worker(spec_of(model), system, plan.threads, folder, plan.patience)
+                    workers[system] = Worker(spec_of(model), system, plan.threads, folder, plan.patience, plan.precision)
                 except MeasurementError as error:
                     failures[system] = str(error)
             progress(f"{model}: outputs")
@@ -88,8 +88,9 @@ def _compare(model: str, plan: Plan, progress: Callable[[str], None]) -> Compari
         else Timing.of(system, rounds[system], workers[system].prepare_s, errors[system])
         for system in plan.systems
     }
+    allowed = accuracy.allowed(errors.get(BASELINE, 0.0)) if plan.precision == "fp32" else accuracy.UNRELATED
     needed = workers[BASELINE].work if BASELINE in workers else Work()
-    return Comparison(model, needed, accuracy.allowed(errors.get(BASELINE, 0.0)), timings, tuple(measured))
+    return Comparison(model, needed, allowed, timings, tuple(measured))
 
 
 def _errors(workers: Mapping[str, Worker], failures: dict[str, str], folder: pathlib.Path) -> dict[str, float]:

@@ -20,13 +20,16 @@ class Eager:
         return Prepared(functools.partial(model, *inputs))
 
 
+@dataclass(frozen=True)
 class Mlc:
     """mlc.compile; strict, so that nothing is timed that PyTorch runs."""
+
+    precision: str = "fp32"
 
     def prepare(self, model: Callable[..., Any], inputs: Sequence[Any], threads: int) -> Prepared:
         import mlc
 
-        compiled = mlc.compile(model, example_inputs=tuple(inputs), threads=threads, strict=True)
+        compiled = mlc.compile(model, example_inputs=tuple(inputs), threads=threads, strict=True, precision=self.precision)
         return Prepared(functools.partial(compiled, *inputs))
 
 

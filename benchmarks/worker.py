@@ -23,7 +23,7 @@ import torch
 from ..model_source import load_model
 from . import accuracy
 from .prepared import reason
-from .systems import BASELINE, SYSTEMS
+from .systems import BASELINE, OURS, SYSTEMS, Mlc
 from .work import work
 
 WARM_UP = 3
@@ -39,7 +39,8 @@ def main() -> None:
         source = load_model(request["model"])
         inputs = source.inputs
         begin = time.perf_counter()
-        prepared = SYSTEMS[request["system"]]().prepare(source.eager, inputs, request["threads"])
+        system = Mlc(request["precision"]) if request["system"] == OURS else SYSTEMS[request["system"]]()
+        prepared = system.prepare(source.eager, inputs, request["threads"])
         with torch.no_grad():
             prepared.call()
         prepare_s = time.perf_counter() - begin

@@ -44,6 +44,7 @@ from .build import CompiledKernel
 from .kernels import KernelNode, label_of
 from .memory_plan import MemoryPlan, aligned
 from .places import EMPTY, Places, nbytes_of, placed, plan_places
+from .precision import mode_label
 from .sizes import parallel_margin
 from .space import Config
 from .storage import Storage
@@ -85,6 +86,12 @@ def bind(
     plan, slots, places = plan_places(binder.buffers, typical_values(graph.symbols))
     packed, weights = binder.packed.finish()
     return Binding(tuple(placed(step, places) for step in steps), packed, weights, plan, tuple(specs), slots)
+
+
+def _precision(kernel: KernelNode) -> str:
+    """The modes of the kernel's encoded operands, as a report states them."""
+    given = [value.tensor for value in kernel.node.inputs]
+    return mode_label(given, [value.tensor for value in kernel.task.graph.inputs])
 
 
 def _held(value: Value) -> TensorType:
@@ -185,7 +192,9 @@ class _Binder(Places):
         workspace = size_of(kernel.renamed(native.workspace_bytes))
         if workspace != 0:
             arguments.append(self.new(workspace))
-        cost = FUSION.cost_of_region(kernel.task.graph) if kernel.offsets else self._costs[node]
+        # The task says what the kernel reads of an operand: a part, or encoded weights as they are.
+        own = kernel.offsets or any(not value.tensor.encoding.is_dense for value in node.inputs)
+        cost = FUSION.cost_of_region(kernel.task.representative.graph) if own else self._costs[node]
         return KernelCall(
             symbol=native.symbol,
             arguments=tuple(arguments),
@@ -197,6 +206,7 @@ class _Binder(Places):
             bytes=cost.bytes_read + cost.bytes_written,
             sizes=tuple(size_of(symbol(name)) for name in kernel.symbols),
             margin=parallel_margin(kernel),
+            precision=_precision(kernel),
         )
 
     def _cond(self, node: Node) -> list[Step]:

@@ -159,6 +159,8 @@ class KernelCall:
     """What the kernel is told of symbolic dimensions, as arguments after the pointers."""
     margin: Extent | None = None
     """What is negative where symbolic dimensions leave too little work for several threads; None: the kernel decides that itself."""
+    precision: str = ""
+    """The precision modes of its encoded operands; in parentheses where the kernel reads them decoded."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from .common_subexpressions import CommonSubexpressions, DeadCode
 from .control_flow import ControlFlow
 from .decompose import Decompose
 from .default import default_pipeline
+from .encode_weights import EncodeWeights
 from .fold_batch_norm import FoldBatchNorm
 from .fold_constants import FoldConstants
 from .fuse import Fuse, kernel_count
@@ -31,6 +32,7 @@ __all__ = [
     "DeadCode",
     "Decompose",
     "Dump",
+    "EncodeWeights",
     "Evaluator",
     "FoldBatchNorm",
     "FoldConstants",

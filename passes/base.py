@@ -9,6 +9,7 @@ from typing import ClassVar, Protocol, TypeVar
 
 import numpy as np
 
+from ..codegen.precision import FP32_THROUGHOUT, Precision
 from ..codegen.target import Target
 from ..codegen.task import Numerics, Task
 from ..ir import Graph
@@ -49,7 +50,8 @@ class Context:
     """What passes may ask: facts, predictions, and what templates can take.
 
     ``takes`` says whether some template compiles a region as one kernel. ``cost`` and ``evaluator`` may be absent; passes then
-    use heuristics. ``nested`` says that the graph is a region of control flow: its outputs may be inputs, constants, or a value twice.
+    use heuristics. ``precision`` says which module gets which mode. ``nested`` says that the graph is a region of control flow: its outputs
+    may be inputs, constants, or a value twice.
     """
 
     target: Target
@@ -58,6 +60,7 @@ class Context:
     cost: CostOracle | None = None
     evaluator: Evaluator | None = None
     takes: Callable[[Graph], bool] = template_takes
+    precision: Precision = FP32_THROUGHOUT
     budget: RewriteBudget = field(default_factory=RewriteBudget)
     nested: bool = False
 

@@ -9,7 +9,7 @@ _PREPARE = (
     "widen-halves,fold-constants,control-flow,simplify,common-subexpressions,raise-composites,fold-constants,simplify,fold-batch-norm,"
     "common-subexpressions"
 )
-_MERGE = "control-flow,widen-halves,batch-layers,horizontal,decompose,simplify,common-subexpressions,lead-slices"
+_MERGE = "control-flow,widen-halves,batch-layers,horizontal,decompose,simplify,common-subexpressions,encode-weights,lead-slices"
 _LOWER = "layout,fuse,dead-code"
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..codegen.precision import Mode
 from ..codegen.task import Task
 from ..ir import Constant, Graph, GraphBuilder, Node, Rewriter, TensorType, Value, canonicalise
 from .base import Context, Pass, register_pass
@@ -17,8 +18,8 @@ from .facts import is_elementwise, is_normalisation, is_view
 @register_pass
 @dataclass(frozen=True)
 class Horizontal(Pass):
-    """Linear layers with constant weights that read the same value (queries, keys and values; not gate and up) become one, and each
-    result a slice of its result along the last axis.
+    """Linear layers with constant weights that read the same value (queries, keys and values; not gate and up) and have the same precision
+    mode become one, and each result a slice of its result along the last axis.
 
     Only where every result goes, through views, to operations that read a slice in place at no cost: attention, norms, or elementwise
     operations over several values, such as rotary embeddings. A result that an epilogue would have taken stays alone, since an
@@ -47,10 +48,10 @@ class Horizontal(Pass):
         return rewriter.finish()
 
     def _groups(self, graph: Graph, ctx: Context) -> list[list[Node]]:
-        readers: dict[Value, list[Node]] = {}
+        readers: dict[tuple[Value, Mode], list[Node]] = {}
         for node in graph.nodes:
             if node.op == "linear" and all(value.constant is not None for value in node.inputs[1:]) and _reads_in_place(graph, node):
-                readers.setdefault(node.inputs[0], []).append(node)
+                readers.setdefault((node.inputs[0], ctx.precision.mode(node.location.module)), []).append(node)
         return [nodes for nodes in readers.values() if len(nodes) > 1 and self._pays(nodes, ctx)]
 
     def _pays(self, nodes: list[Node], ctx: Context) -> bool:

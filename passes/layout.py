@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..ir import (
+    DENSE,
     Graph,
     GraphBuilder,
     Layout,
@@ -47,7 +48,7 @@ class AssignLayouts(Pass):
             if same_bytes(value.tensor.layout, layout, value.tensor.shape):
                 return value
             if (value, layout) not in copies:
-                type = normal_layout(value.tensor.with_layout(layout))
+                type = normal_layout(value.tensor.with_layout(layout).with_encoding(DENSE))
                 copies[value, layout] = builder.append(Node("relayout", [value], {}, [type])).output
             return copies[value, layout]
 

@@ -267,7 +267,16 @@ class Executable:
             footprint=program.footprint,
             kernels=tuple(
                 KernelReport(
-                    call.symbol, call.label, call.location, call.task, call.config, count * call.flops, count * call.bytes, time, count
+                    call.symbol,
+                    call.label,
+                    call.location,
+                    call.task,
+                    call.config,
+                    count * call.flops,
+                    count * call.bytes,
+                    time,
+                    count,
+                    call.precision,
                 )
                 for (call, count), time in zip(program.runs, times, strict=True)
             ),

@@ -205,6 +205,7 @@ def _number(value: Any) -> int:
 
 def _call(data: Mapping[str, Any]) -> KernelCall:
     texts = {name: _text(data[name]) for name in ("symbol", "label", "task", "config", "location")}
+    texts["precision"] = _text(data.get("precision", ""))
     arguments = tuple(_ref(ref) for ref in data["arguments"])
     sizes = tuple(_extent(size) for size in data["sizes"])
     margin = None if data["margin"] is None else _number(data["margin"]) if isinstance(data["margin"], int) else _extent(data["margin"])

@@ -13,7 +13,8 @@ class KernelReport:
     """One kernel call, with all the rounds in which it is made.
 
     ``flops`` and ``bytes`` are its work by the IR's cost model and ``seconds`` its time, each summed over the ``runs`` that a call of
-    the program makes of it (one, where the rounds of a loop are not known beforehand). ``seconds`` None: not measured.
+    the program makes of it (one, where the rounds of a loop are not known beforehand). ``seconds`` None: not measured. ``precision`` names
+    the modes of its encoded weights, in parentheses where it reads them decoded.
     """
 
     symbol: str
@@ -25,6 +26,7 @@ class KernelReport:
     bytes: int
     seconds: float | None = None
     runs: int = 1
+    precision: str = ""
 
     @property
     def gflops(self) -> float | None:
@@ -103,7 +105,7 @@ class ProgramReport:
         measured = self.seconds is not None and bool(self.kernels)
         if measured:
             lines.append(f"  {(self.seconds or 0.0) * 1e6:.1f} us in kernels")
-        rows: list[tuple[str, ...]] = [("kernel", "us", "share", "GFLOP/s", "GB/s", "MFLOP", "KB", "location")]
+        rows: list[tuple[str, ...]] = [("kernel", "us", "share", "GFLOP/s", "GB/s", "MFLOP", "KB", "mode", "location")]
         order = sorted(self.kernels, key=lambda kernel: -(kernel.seconds or 0.0)) if measured else self.kernels
         for kernel in order:
             share = self.share(kernel)
@@ -116,11 +118,14 @@ class ProgramReport:
                     _number(kernel.gbytes, ".1f"),
                     f"{kernel.flops * 1e-6:.3f}",
                     f"{kernel.bytes / 1024:.1f}",
+                    kernel.precision,
                     kernel.location,
                 )
             )
         if not measured:
             rows = [(row[0], *row[5:]) for row in rows]
+        if not any(kernel.precision for kernel in self.kernels):
+            rows = [(*row[:-2], row[-1]) for row in rows]
         fallback = [f"    {line}" for each in self.fallback for line in str(each).splitlines()]
         return "\n".join(lines + _table(rows) + ["  PyTorch runs:"] * bool(fallback) + fallback)
 

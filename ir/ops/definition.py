@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, overload
 import numpy as np
 
 from ...errors import TypeInferenceError
+from ..encodings import SCHEMES, scheme_of
 from ..types import DENSE, TensorType, Type
 from .attributes import AXES, AXIS, FLOAT, NOT_NEGATIVE, USUAL, AttributeKind, is_attribute, plain
 
@@ -254,8 +255,11 @@ def no_flops(inputs: Sequence[TensorType], attributes: Attributes, outputs: Sequ
 
 
 def tensor_bytes(types: Sequence[TensorType]) -> int:
-    """Bytes of the logical elements of (static) types."""
-    return sum(type.elements * type.dtype.nbytes for type in types)
+    """Bytes of the logical elements of (static) types; of encoded ones those of codes and scales."""
+    return sum(
+        scheme_of(type.encoding).nbytes(type.static_shape) if type.encoding.name in SCHEMES else type.elements * type.dtype.nbytes
+        for type in types
+    )
 
 
 def reads_what_it_writes(inputs: Sequence[TensorType], attributes: Attributes, outputs: Sequence[TensorType]) -> int:
