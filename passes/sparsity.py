@@ -35,7 +35,7 @@ class Sparsity(Pass):
 
     name: ClassVar[str] = "sparsity"
     zeros: float = 0.4
-    gain: float = 0.85
+    gain: float = 0.8
 
     def apply(self, graph: Graph, ctx: Context) -> Graph:
         if not ctx.fast or ctx.target.kind is not Kind.CPU or ctx.nested:

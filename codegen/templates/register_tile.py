@@ -62,6 +62,13 @@ def merge_loops(nest: Sequence[ReductionLoop]) -> tuple[ReductionLoop, ...]:
     return tuple(merged)
 
 
+def multiply_add(target: Target, lanes: int, factor: Expr, other: Expr, total: Expr) -> Expr:
+    """``factor * other + total`` of fp32 vectors, in one rounding where ``target`` has an instruction for it."""
+    if "fma" not in target.features:
+        return total + factor * other
+    return tirx.call_llvm_pure_intrin(f"float32x{lanes}" if lanes > 1 else "float32", "llvm.fma", factor, other, total)
+
+
 class RegisterTile:
     """Accumulators of ``rows`` x ``vectors`` vectors, all zero at first."""
 
@@ -70,8 +77,7 @@ class RegisterTile:
         self.vectors = vectors
         self.lanes = target.vector_lanes
         self._emitter = emitter
-        self._fused = "fma" in target.features
-        self._dtype = f"float32x{self.lanes}" if self.lanes > 1 else "float32"
+        self._target = target
         self.accumulators = emitter.allocate(rows * vectors * self.lanes, "float32", "acc")
         zero = spread(tirx.const(0.0, "float32"), self.lanes)
         for number in range(rows * vectors):
@@ -130,11 +136,7 @@ class RegisterTile:
             factor = spread(scalar, self.lanes)
             for vector, column in enumerate(columns):
                 place = self._ramp((row * self.vectors + vector) * self.lanes)
-                total = tirx.BufferLoad(self.accumulators, [place])
-                if self._fused:
-                    total = tirx.call_llvm_pure_intrin(self._dtype, "llvm.fma", factor, column, total)
-                else:
-                    total = total + factor * column
+                total = multiply_add(self._target, self.lanes, factor, column, tirx.BufferLoad(self.accumulators, [place]))
                 self._emitter.emit(tirx.BufferStore(self.accumulators, total, [place]))
 
     def load(self, buffer: Any, offset: Expr, row_stride: int) -> None:

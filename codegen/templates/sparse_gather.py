@@ -20,6 +20,7 @@ from ..sparse_weight import PanelWeight
 from ..task import Task
 from ..template import LoweredKernel, Template
 from .region import Epilogue
+from .register_tile import multiply_add
 from .sparse_cost import WORD, gather_cycles
 from .sparse_product import SparseProduct
 from .staging import copy_row
@@ -51,7 +52,7 @@ class SparseGather(Template):
 
     def estimated_cycles(self, task: Task, configs: Sequence[Config]) -> Sequence[float]:
         product = SparseProduct.of(task, _ENCODINGS)
-        cycles = gather_cycles(task.target, product.rows, product.columns, product.parameter("entries"))
+        cycles = gather_cycles(product.rows, product.columns, product.parameter("entries"))
         return [cycles / _parallel(task, product) for _ in configs]
 
     def lower(self, task: Task, config: Config) -> LoweredKernel:
@@ -71,6 +72,7 @@ class _Lowering:
     """One kernel in the making."""
 
     def __init__(self, task: Task, lanes: int) -> None:
+        self.target = task.target
         self.lanes = lanes
         self.product = product = SparseProduct.of(task, _ENCODINGS)
         self.parallel = _parallel(task, product)
@@ -137,7 +139,7 @@ class _Lowering:
                 emitter.store(gathered, emitter.load(self.a, column + row * self.product.depth), lane)
             place = ramp(row * lanes, lanes)
             vector, total = tirx.BufferLoad(gathered, [ramp(0, lanes)]), tirx.BufferLoad(sums, [place])
-            fused = tirx.call_llvm_pure_intrin(f"float32x{lanes}", "llvm.fma", weights, vector, total)
+            fused = multiply_add(self.target, lanes, weights, vector, total)
             emitter.emit(tirx.BufferStore(sums, fused, [place]))
 
     def _stage(self) -> None:

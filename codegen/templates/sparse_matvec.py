@@ -30,13 +30,13 @@ from .staging import clear_row, copy_row
 from .tiling import round_up, threads, useful_threads
 
 _ENCODINGS = ("bitmap", "nm_sparse")
-MOST_ROWS = 8
+MOST_ROWS = 4
 _OUTPUTS = (2, 4, 8)
 """Outputs that are computed together."""
 
 
 class SparseMatvec(Template):
-    """Regions around one product of at most eight rows whose weight is stored as a bitmap, or N:M sparse along its inputs.
+    """Regions around one product of at most four rows whose weight is stored as a bitmap, or N:M sparse along its inputs.
 
     Knob ``outputs``: how many are computed together.
     """
@@ -66,7 +66,8 @@ class SparseMatvec(Template):
     def estimated_cycles(self, task: Task, configs: Sequence[Config]) -> Sequence[float]:
         product = SparseProduct.of(task, _ENCODINGS)
         parallel = _parallel(task, product)
-        return [bitmap_cycles(task.target, product.rows, product.columns, product.depth) / parallel for _ in configs]
+        steps = -(-product.depth // max(expansion_lanes(task.target), 1))
+        return [bitmap_cycles(product.rows, product.columns, steps) / parallel for _ in configs]
 
     def lower(self, task: Task, config: Config) -> LoweredKernel:
         if config not in self.space(task):

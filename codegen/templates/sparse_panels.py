@@ -97,9 +97,9 @@ def _cycles(product: SparseProduct, target: Target, parallel: int, knobs: Mappin
     tiles = -(-split.tiles // knobs["row_groups"]) / split.tiles
     parts = parallel // knobs["row_groups"]
     share = -(-panels // parts) / panels
-    return sum(
-        run.count * panel_cycles(target, run.size, width, product.parameter("entries"), panels, product.depth) for run in split.runs
-    ) * (tiles * share)
+    return sum(run.count * panel_cycles(target, run.size, width, product.parameter("entries"), panels) for run in split.runs) * (
+        tiles * share
+    )
 
 
 class _Lowering:

@@ -21,7 +21,8 @@ from ..target import Target
 from ..task import Task
 from ..template import LoweredKernel, Template
 from .region import Epilogue
-from .sparse_cost import WORD, row_vector_cycles
+from .register_tile import multiply_add
+from .sparse_cost import WORD, has_two_sets, row_vector_cycles
 from .sparse_gather import MOST_ROWS
 from .sparse_product import SparseProduct
 from .stored_panels import StoredPanels
@@ -30,7 +31,7 @@ from .transpose import transposed_tile
 
 _ENCODINGS = ("block_sparse",)
 _WIDTHS = (1, 2, 4)
-_VECTORS = (1, 2, 3, 4, 6, 8)
+_VECTORS = (1, 2, 3, 4, 6, 8, 12)
 _CHOSEN = 4
 """Tiles kept for each way of sharing the rows."""
 
@@ -56,7 +57,7 @@ class SparseRows(Template):
         parallel = _parallel(task, product)
         whole = -(-product.rows // task.target.vector_lanes)
         width = product.parameter("width")
-        fitting = [count for count in _VECTORS if count <= whole and count * width + count + width <= task.target.vector_registers] or [1]
+        fitting = [count for count in _VECTORS if count <= whole and count * width + width + 1 <= task.target.vector_registers] or [1]
         points = [
             {"row_groups": group, "vectors": count} for group in divisors(parallel) for count in fitting if group <= -(-whole // count)
         ] or [{"row_groups": 1, "vectors": 1}]
@@ -235,22 +236,37 @@ class _Lowering:
 
     def _panel(self, place: Expr, panel: Expr, vectors: int) -> Any:
         """A buffer that holds the sums of a panel: [outputs of the panel, rows]."""
-        emitter, lanes, width = self.emitter, self.lanes, self.width
-        dtype = f"float32x{lanes}"
-        sums = emitter.allocate(width * vectors * lanes, "float32", "sums")
-        for each in range(width * vectors):
+        emitter, lanes = self.emitter, self.lanes
+        count = self.width * vectors
+        # Where the sums are few, every other entry has its own, since additions to the same ones wait for each other.
+        sets = 2 if has_two_sets(self.target, self.width, vectors) else 1
+        sums = emitter.allocate(sets * count * lanes, "float32", "sums")
+        for each in range(sets * count):
             emitter.emit(tirx.BufferStore(sums, spread(tirx.const(0.0, "float32"), lanes), [ramp(each * lanes, lanes)]))
-        first, count = self.stored.entries(emitter, panel)
-        with emitter.loop(count, name="entry", start=first) as entry:
-            at = emitter.bind(place + self.stored.column(emitter, entry) * (vectors * lanes), "at")
-            factors = [
-                spread(emitter.bind(emitter.load(self.stored.values, entry * width + output), "weight"), lanes) for output in range(width)
-            ]
-            for vector in range(vectors):
-                data = tirx.BufferLoad(self.tile, [ramp(at + vector * lanes, lanes)])
-                data = emitter.bind(data, "data") if width > 1 else data
-                for output, factor in enumerate(factors):
-                    target = ramp((output * vectors + vector) * lanes, lanes)
-                    total = tirx.call_llvm_pure_intrin(dtype, "llvm.fma", factor, data, tirx.BufferLoad(sums, [target]))
-                    emitter.emit(tirx.BufferStore(sums, total, [target]))
+        first, entries = self.stored.entries(emitter, panel)
+        whole = emitter.bind(entries // sets, "whole")
+        with emitter.loop(whole, name="step") as step:
+            for number in range(sets):
+                self._entry(place, emitter.bind(first + step * sets + number, "entry"), vectors, sums, number * count)
+        if sets > 1:
+            with emitter.loop(entries - whole * sets, name="entry", start=first + whole * sets) as entry:
+                self._entry(place, entry, vectors, sums, 0)
+            for each in range(count):
+                here, there = ramp(each * lanes, lanes), ramp((count + each) * lanes, lanes)
+                emitter.emit(tirx.BufferStore(sums, tirx.BufferLoad(sums, [here]) + tirx.BufferLoad(sums, [there]), [here]))
         return sums
+
+    def _entry(self, place: Expr, entry: Expr, vectors: int, sums: Any, first: int) -> None:
+        """Adds the products of an entry to the ``sums`` from vector ``first`` on."""
+        emitter, lanes, width = self.emitter, self.lanes, self.width
+        at = emitter.bind(place + self.stored.column(emitter, entry) * (vectors * lanes), "at")
+        factors = [
+            spread(emitter.bind(emitter.load(self.stored.values, entry * width + output), "weight"), lanes) for output in range(width)
+        ]
+        for vector in range(vectors):
+            data = tirx.BufferLoad(self.tile, [ramp(at + vector * lanes, lanes)])
+            data = emitter.bind(data, "data") if width > 1 else data
+            for output, factor in enumerate(factors):
+                target = ramp((first + output * vectors + vector) * lanes, lanes)
+                total = multiply_add(self.target, lanes, factor, data, tirx.BufferLoad(sums, [target]))
+                emitter.emit(tirx.BufferStore(sums, total, [target]))
