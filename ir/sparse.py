@@ -145,6 +145,6 @@ def fitted(array: np.ndarray, encoding: Encoding) -> np.ndarray:
         return array
     places = np.flatnonzero(taken)
     dropped = np.random.default_rng(0).permutation(places)[most:]
-    taken.reshape(-1)[dropped] = False
+    taken.flat[dropped] = False
     result = np.where(taken[:, None, :], padded, 0).reshape(panels * width, -1)[: matrix.shape[0]]
     return np.moveaxis(result.reshape(first.shape), 0, axis).astype(array.dtype)
