@@ -1,7 +1,8 @@
 """Sparse weights beside dense ones: single layers, layers whose weights come from memory, ``sparsity="auto"`` at many densities, models.
 
 ``python -m mlc.benchmarks.sparse [part ...]`` compiles each model twice, with ``sparsity="off"`` and ``"auto"``, and prints the times of
-a call and their ratio: medians over rounds in which both take turns. ``--json`` writes the same as a file; what it holds of other parts stays.
+a call and their ratio: medians over rounds in which both take turns. ``--json`` writes the same as a file; what that holds of other parts
+stays.
 """
 
 from __future__ import annotations

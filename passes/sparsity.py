@@ -13,10 +13,13 @@ from ..codegen.task import Task
 from ..ir import DType, Encoding, Graph, GraphBuilder, Node, Rewriter, TensorType, Value, canonicalise
 from ..ir.sparse import is_nm_sparse, panel_entries
 from .base import Context, Pass, register_pass
+from .common_subexpressions import DeadCode
 from .layout_choice import channels_last
 
 _SAMPLES = 4096
 """Elements of a weight that are looked at before all are counted."""
+_OVERHEAD = 0.5e-6
+"""Seconds by which a sparse kernel has to be predicted faster at least."""
 _GRID = 128
 """Sizes are rounded up to this fraction of the weight, so that layers of nearly the same density share their kernels."""
 _PATTERNS = ((1, 4), (2, 4), (4, 8))
@@ -59,13 +62,13 @@ class Sparsity(Pass):
                 rewriter.replace(node.output, new.output)
             else:
                 rewriter.copy(node)
-        return rewriter.finish()
+        return DeadCode().apply(rewriter.finish(), ctx)
 
     def _chosen(self, node: Node, ctx: Context, streamed: bool) -> TensorType | None:
         """The type of the weight with which ``node`` is predicted to be fastest; None where that is dense."""
         array = node.inputs[1].constant.array()  # type: ignore[union-attr]  # a candidate's weight is a constant
         type = node.inputs[1].tensor
-        best, least = None, self.gain * _predicted(node, type, ctx, streamed)
+        best, least = None, self.gain * _predicted(node, type, ctx, streamed) - _OVERHEAD
         rows = node.output.tensor.elements // type.static_shape[_output_axis(node)]
         for encoding in _encodings(array, _output_axis(node), rows, ctx.target):
             encoded = type.with_encoding(encoding)

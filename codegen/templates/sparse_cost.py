@@ -6,12 +6,19 @@ The figures are rather high: a sparse kernel that is slower than the dense one i
 from __future__ import annotations
 
 from ..target import Target
+from .tiling import PARALLEL_SECONDS
 
 WORD = 4
 _LATENCY = 4.0
 """Of a multiply-add: entries whose products are added to the same sums take at least as long."""
 _L1_SHARE = 0.9
 """Of the first-level cache, for a tile of rows."""
+
+
+def threads_worth(target: Target, available: int, cycles: float, nbytes: float) -> int:
+    """``available``, or 1 when a kernel of so many cycles on one thread, which reads so many bytes, is done before others have begun."""
+    seconds = max(cycles / target.frequency, nbytes * available / target.memory_bandwidth)
+    return available if seconds >= PARALLEL_SECONDS else 1
 
 
 def panel_cycles(target: Target, rows: int, width: int, entries: int, panels: int) -> float:
@@ -23,7 +30,7 @@ def panel_cycles(target: Target, rows: int, width: int, entries: int, panels: in
 
 def bitmap_cycles(rows: int, columns: int, steps: int) -> float:
     """A product of ``rows`` with a weight stored as a bitmap, whose vectors are expanded in ``steps`` for each output."""
-    return columns * (steps * (2.0 + 0.95 * rows) + 20.0)
+    return columns * (steps * (2.0 + 0.95 * rows) + 30.0)
 
 
 def gather_cycles(rows: int, columns: int, entries: int) -> float:
@@ -44,6 +51,6 @@ def row_vector_cycles(target: Target, vectors: int, width: int, entries: float, 
     step += 0.8 if width == 1 else 1.5
     if depth * vectors * target.vector_bytes > _L1_SHARE * target.l1_bytes:
         step += 0.8 * vectors
-    transposing = 0.5 * vectors * target.vector_lanes * (depth + columns)
+    transposing = 0.75 * vectors * target.vector_lanes * (depth + columns)
     # As for gathers, plus what storing the results of an output takes.
     return entries * step + columns / width * 25.0 + transposing

@@ -21,11 +21,11 @@ from ..task import Task
 from ..template import LoweredKernel, Template
 from .region import Epilogue
 from .register_tile import multiply_add
-from .sparse_cost import WORD, gather_cycles
+from .sparse_cost import WORD, gather_cycles, threads_worth
 from .sparse_product import SparseProduct
 from .staging import copy_row
 from .stored_panels import StoredPanels
-from .tiling import round_up, threads, useful_threads
+from .tiling import round_up, threads
 
 _ENCODINGS = ("block_sparse",)
 MOST_ROWS = 4
@@ -63,9 +63,8 @@ class SparseGather(Template):
 
 def _parallel(task: Task, product: SparseProduct) -> int:
     entries = product.parameter("entries")
-    # Each multiply-add takes about as long as a vector of them elsewhere.
-    work = 2.0 * product.rows * entries * task.target.vector_lanes
-    return useful_threads(task.target, task.threads, work, float(entries * (WORD + 2)))
+    cycles = gather_cycles(product.rows, product.columns, entries)
+    return threads_worth(task.target, task.threads, cycles, float(entries * (WORD + 2)))
 
 
 class _Lowering:

@@ -24,10 +24,10 @@ from ..target import Target
 from ..task import Task
 from ..template import LoweredKernel, Template
 from .region import Epilogue
-from .sparse_cost import WORD, bitmap_cycles
+from .sparse_cost import WORD, bitmap_cycles, threads_worth
 from .sparse_product import SparseProduct
 from .staging import clear_row, copy_row
-from .tiling import round_up, threads, useful_threads
+from .tiling import round_up, threads
 
 _ENCODINGS = ("bitmap", "nm_sparse")
 MOST_ROWS = 4
@@ -66,8 +66,7 @@ class SparseMatvec(Template):
     def estimated_cycles(self, task: Task, configs: Sequence[Config]) -> Sequence[float]:
         product = SparseProduct.of(task, _ENCODINGS)
         parallel = _parallel(task, product)
-        steps = -(-product.depth // max(expansion_lanes(task.target), 1))
-        return [bitmap_cycles(product.rows, product.columns, steps) / parallel for _ in configs]
+        return [bitmap_cycles(product.rows, product.columns, _steps(task, product)) / parallel for _ in configs]
 
     def lower(self, task: Task, config: Config) -> LoweredKernel:
         if config not in self.space(task):
@@ -82,9 +81,14 @@ def _elements(product: SparseProduct) -> int:
     return product.columns * product.depth // product.parameter("m") * product.parameter("n")
 
 
+def _steps(task: Task, product: SparseProduct) -> int:
+    """Vectors of inputs."""
+    return -(-product.depth // max(expansion_lanes(task.target), 1))
+
+
 def _parallel(task: Task, product: SparseProduct) -> int:
-    size = product.columns * product.depth
-    return useful_threads(task.target, task.threads, 2.0 * product.rows * size, WORD * _elements(product) + size / 8)
+    cycles = bitmap_cycles(product.rows, product.columns, _steps(task, product))
+    return threads_worth(task.target, task.threads, cycles, WORD * _elements(product) + product.columns * product.depth / 8)
 
 
 class _Lowering:

@@ -23,11 +23,11 @@ from ..task import Task
 from ..template import LoweredKernel, Template
 from .region import Epilogue
 from .register_tile import RegisterTile
-from .sparse_cost import WORD, panel_cycles
+from .sparse_cost import WORD, panel_cycles, threads_worth
 from .sparse_product import SparseProduct
 from .staging import copy_row, loop_kind
 from .stored_panels import StoredPanels
-from .tiling import EvenSplit, distinct_splits, divisors, fits_registers, share, threads, useful_threads
+from .tiling import EvenSplit, distinct_splits, divisors, fits_registers, share, threads
 
 _ENCODINGS = ("block_sparse",)
 _L2_SHARE = 0.5
@@ -55,11 +55,8 @@ class SparsePanels(Template):
     def space(self, task: Task) -> Space:
         product = SparseProduct.of(task, _ENCODINGS)
         parallel = _parallel(task, product)
-        vectors = -(-product.parameter("width") // task.target.vector_lanes)
-        most = max(1, task.target.vector_registers // 2)
-        rows = [count for count in distinct_splits(product.rows, most) if fits_registers(task.target, count, vectors)] or [1]
         groups = [count for count in divisors(parallel) if count <= product.rows]
-        points = [{"row_groups": group, "rows": count} for group in groups for count in rows]
+        points = [{"row_groups": group, "rows": count} for group in groups for count in _row_choices(task, product)]
         ranked = sorted(points, key=lambda knobs: _cycles(product, task.target, parallel, knobs))
         best = [point for group in groups for point in [q for q in ranked if q["row_groups"] == group][:_CHOSEN]]
 
@@ -84,9 +81,17 @@ _NARROWEST = 8
 """Outputs of a panel from which on it is a vector; narrower ones are for :mod:`.sparse_rows`."""
 
 
+def _row_choices(task: Task, product: SparseProduct) -> list[int]:
+    """Numbers of rows that a register tile may have."""
+    vectors = -(-product.parameter("width") // task.target.vector_lanes)
+    most = max(1, task.target.vector_registers // 2)
+    return [count for count in distinct_splits(product.rows, most) if fits_registers(task.target, count, vectors)] or [1]
+
+
 def _parallel(task: Task, product: SparseProduct) -> int:
     entries, width = product.parameter("entries"), product.parameter("width")
-    return useful_threads(task.target, task.threads, 2.0 * product.rows * entries * width, float(WORD * entries * (width + 1)))
+    alone = min(_cycles(product, task.target, 1, {"row_groups": 1, "rows": rows}) for rows in _row_choices(task, product))
+    return threads_worth(task.target, task.threads, alone, float(WORD * entries * (width + 1)))
 
 
 def _cycles(product: SparseProduct, target: Target, parallel: int, knobs: Mapping[str, int]) -> float:

@@ -22,11 +22,11 @@ from ..task import Task
 from ..template import LoweredKernel, Template
 from .region import Epilogue
 from .register_tile import multiply_add
-from .sparse_cost import WORD, has_two_sets, row_vector_cycles
+from .sparse_cost import WORD, has_two_sets, row_vector_cycles, threads_worth
 from .sparse_gather import MOST_ROWS
 from .sparse_product import SparseProduct
 from .stored_panels import StoredPanels
-from .tiling import divisors, share, threads, useful_threads
+from .tiling import divisors, share, threads
 from .transpose import transposed_tile
 
 _ENCODINGS = ("block_sparse",)
@@ -56,11 +56,12 @@ class SparseRows(Template):
         product = SparseProduct.of(task, _ENCODINGS)
         parallel = _parallel(task, product)
         whole = -(-product.rows // task.target.vector_lanes)
-        width = product.parameter("width")
-        fitting = [count for count in _VECTORS if count <= whole and count * width + width + 1 <= task.target.vector_registers] or [1]
         points = [
-            {"row_groups": group, "vectors": count} for group in divisors(parallel) for count in fitting if group <= -(-whole // count)
-        ] or [{"row_groups": 1, "vectors": 1}]
+            {"row_groups": group, "vectors": count}
+            for group in divisors(parallel)
+            for count in _fitting(task, product)
+            if group <= -(-whole // count)
+        ]
         ranked = sorted(points, key=lambda knobs: _cycles(product, task.target, parallel, knobs))
         kept = [point for group in divisors(parallel) for point in [q for q in ranked if q["row_groups"] == group][:_CHOSEN]]
 
@@ -81,10 +82,17 @@ class SparseRows(Template):
         return _Lowering(task, config).lower()
 
 
+def _fitting(task: Task, product: SparseProduct) -> list[int]:
+    """Numbers of vectors of rows that a tile may have."""
+    whole, width = -(-product.rows // task.target.vector_lanes), product.parameter("width")
+    return [count for count in _VECTORS if count <= whole and count * width + width + 1 <= task.target.vector_registers] or [1]
+
+
 def _parallel(task: Task, product: SparseProduct) -> int:
     entries, width = product.parameter("entries"), product.parameter("width")
+    alone = min(_cycles(product, task.target, 1, {"row_groups": 1, "vectors": vectors}) for vectors in _fitting(task, product))
     moved = WORD * (product.rows * (product.depth + product.columns) + entries * width)
-    return useful_threads(task.target, task.threads, 2.0 * product.rows * entries * width, float(moved))
+    return threads_worth(task.target, task.threads, alone, float(moved))
 
 
 def _tiles(rows: int, vectors: int, lanes: int) -> tuple[int, int]:
