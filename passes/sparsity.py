@@ -20,6 +20,8 @@ _SAMPLES = 4096
 """Elements of a weight that are looked at before all are counted."""
 _OVERHEAD = 0.5e-6
 """Seconds by which a sparse kernel has to be predicted faster at least."""
+_CORE_BANDWIDTH = 20e9
+"""Bytes a second that one core can read from memory."""
 _GRID = 128
 """Sizes are rounded up to this fraction of the weight, so that layers of nearly the same density share their kernels."""
 _PATTERNS = ((1, 4), (2, 4), (4, 8))
@@ -144,7 +146,8 @@ def _predicted(node: Node, weight: TensorType, ctx: Context, streamed: bool) -> 
     if cycles is None:
         return float("inf")
     seconds = cycles[0] / ctx.target.frequency
-    return max(seconds, _stored_bytes(weight) / ctx.target.memory_bandwidth) if streamed else seconds
+    bandwidth = min(ctx.target.memory_bandwidth, ctx.threads * _CORE_BANDWIDTH)
+    return max(seconds, _stored_bytes(weight) / bandwidth) if streamed else seconds
 
 
 def _alone(node: Node, weight: TensorType) -> Graph:

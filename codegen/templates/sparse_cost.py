@@ -28,9 +28,10 @@ def panel_cycles(target: Target, rows: int, width: int, entries: int, panels: in
     return entries * (1.15 * step + 1.2) + panels * (2.0 * rows * vectors + 20.0)
 
 
-def bitmap_cycles(rows: int, columns: int, steps: int) -> float:
-    """A product of ``rows`` with a weight stored as a bitmap, whose vectors are expanded in ``steps`` for each output."""
-    return columns * (steps * (2.0 + 0.95 * rows) + 30.0)
+def bitmap_cycles(rows: int, columns: int, steps: int, regular: bool) -> float:
+    """A product of ``rows`` with a weight stored as a bitmap, whose vectors are expanded in ``steps`` for each output; with a ``regular``
+    number of elements for each vector."""
+    return columns * (steps * ((1.0 if regular else 2.0) + 0.95 * rows) + 30.0)
 
 
 def gather_cycles(rows: int, columns: int, entries: int) -> float:

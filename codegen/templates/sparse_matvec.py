@@ -66,7 +66,7 @@ class SparseMatvec(Template):
     def estimated_cycles(self, task: Task, configs: Sequence[Config]) -> Sequence[float]:
         product = SparseProduct.of(task, _ENCODINGS)
         parallel = _parallel(task, product)
-        return [bitmap_cycles(product.rows, product.columns, _steps(task, product)) / parallel for _ in configs]
+        return [_cycles(task, product) / parallel for _ in configs]
 
     def lower(self, task: Task, config: Config) -> LoweredKernel:
         if config not in self.space(task):
@@ -81,14 +81,14 @@ def _elements(product: SparseProduct) -> int:
     return product.columns * product.depth // product.parameter("m") * product.parameter("n")
 
 
-def _steps(task: Task, product: SparseProduct) -> int:
-    """Vectors of inputs."""
-    return -(-product.depth // max(expansion_lanes(task.target), 1))
+def _cycles(task: Task, product: SparseProduct) -> float:
+    """Estimated cycles on one thread."""
+    steps = -(-product.depth // max(expansion_lanes(task.target), 1))
+    return bitmap_cycles(product.rows, product.columns, steps, product.encoding.name == "nm_sparse")
 
 
 def _parallel(task: Task, product: SparseProduct) -> int:
-    cycles = bitmap_cycles(product.rows, product.columns, _steps(task, product))
-    return threads_worth(task.target, task.threads, cycles, WORD * _elements(product) + product.columns * product.depth / 8)
+    return threads_worth(task.target, task.threads, _cycles(task, product), WORD * _elements(product) + product.columns * product.depth / 8)
 
 
 class _Lowering:
@@ -108,7 +108,7 @@ class _Lowering:
         self.stride = self.steps * self.lanes
         staged = 0 if self.source is not None else int(round_up(product.rows * self.stride * WORD, 64))
         self.kernel = kernel = Kernel(product.region.graph, workspace_bytes=staged, layouts=self.layouts)
-        kernel.import_llvm(expansion_source(self.lanes))
+        kernel.import_llvm(expansion_source(self.lanes, halved=self.is_halved))
         self.emitter = kernel.emitter
         self.epilogue = Epilogue(kernel, product.region)
         if self.source is not None:
@@ -156,7 +156,7 @@ class _Lowering:
             start = emitter.bind(emitter.load(next_value, 0), "start")
             for output in range(together):
                 bits = emitter.bind(tirx.Cast("int32", emitter.load(self.bits, first_bits + step * together + output)), "bits")
-                weight = emitter.bind(expanded(self.values, start, bits, lanes), "weight")
+                weight = emitter.bind(expanded(self.values, start, bits, lanes, halved=self.is_halved), "weight")
                 for row, vector in enumerate(vectors):
                     place = ramp((row * together + output) * lanes, lanes)
                     total = tirx.call_llvm_pure_intrin(f"float32x{lanes}", "llvm.fma", vector, weight, tirx.BufferLoad(sums, [place]))
@@ -164,6 +164,11 @@ class _Lowering:
                 start = emitter.bind(start + self._count(bits), "start")
             emitter.store(next_value, start, 0)
         self._store(group, outputs, sums)
+
+    @property
+    def is_halved(self) -> bool:
+        """Whether at most half of the elements are stored, vector by vector."""
+        return self.kept is not None and 2 * self.kept[0] <= self.kept[1]
 
     def _count(self, bits: Expr) -> Expr:
         """How many elements a vector takes."""
