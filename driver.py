@@ -120,11 +120,12 @@ def tune(
     rpc: str | None = None,
     rpc_key: str | None = None,
     cost_model: str | os.PathLike[str] | None = None,
+    precision: str | Mapping[str, str] = "fp32",
 ) -> TuningResult:
     """Measures kernel configs of ``model`` and records them in ``database``, for ``compile(..., database=...)`` to use.
 
     ``trials`` is how many configs are measured per kernel on average, ``seconds`` bounds the whole job. Ctrl-C ends it early; what
-    was measured is kept, and repeating the call goes on from there.
+    was measured is kept, and repeating the call goes on from there. ``precision`` is that of the compilation to come.
 
     Kernels are measured on this machine, or on machines of ``target``: the nodes of a Ray cluster (``cluster="ray"`` or
     ``"ray=ADDRESS"``), or the devices that an RPC tracker knows (``rpc="HOST:PORT"``) under ``rpc_key``. Raises DeviceUnavailableError
@@ -145,6 +146,7 @@ def tune(
         rpc_key=rpc_key,
         cost_model=cost_model,
         progress=progress,
+        precision=precision,
     )
 
 
@@ -163,6 +165,7 @@ def tune_models(
     rpc_key: str | None = None,
     cost_model: str | os.PathLike[str] | None = None,
     progress: Callable[[TuningProgress], None] | None = None,
+    precision: str | Mapping[str, str] = "fp32",
 ) -> TuningResult:
     """:func:`tune` for several models in one job, each with its example inputs and keyword arguments.
 
@@ -172,7 +175,7 @@ def tune_models(
     from .autotune.places import measurer_at
     from .costmodel import load_cost_model
 
-    options = check_options(target=target, threads=threads, nonfinite=nonfinite)
+    options = check_options(target=target, threads=threads, nonfinite=nonfinite, precision=precision)
     if options.target.kind is not Kind.CPU:
         raise OptionError(
             f"kernels for '{options.target}' cannot be measured by this version of mlc, only those for 'cpu'; compile without tuning: "
@@ -200,11 +203,15 @@ def estimate(
     example_kwargs: Mapping[str, Any] | None = None,
     target: str | Target = "cpu",
     threads: int | None = None,
+    precision: str | Mapping[str, str] = "fp32",
 ) -> Estimate:
-    """The roofline of ``model``: the least time that ``target`` needs for each operation, and what bounds it. Compiles nothing."""
+    """The roofline of ``model``: the least time that ``target`` needs for each operation, and what bounds it. Compiles nothing.
+
+    Weights of lower ``precision`` count with the bytes of their codes and scales.
+    """
     from .costmodel import estimate as estimate_graph
 
-    options = check_options(target=target, threads=threads)
+    options = check_options(target=target, threads=threads, precision=precision)
     lowered = lower_model(model, _as_tuple(example_inputs), dict(example_kwargs or {}), options)
     return estimate_graph(lowered.graph, options.target, options.threads)
 

@@ -13,6 +13,7 @@ import typer
 from .console import (
     DatabaseOption,
     JsonOption,
+    PrecisionOption,
     TargetOption,
     ThreadsOption,
     compile_source,
@@ -78,6 +79,7 @@ def tune(
         pathlib.Path | None,
         typer.Option(help="Guide the search by this model (see 'mlc costmodel train') and not by the one that ships.", show_default=False),
     ] = None,
+    precision: PrecisionOption = "fp32",
     json: JsonOption = False,
 ) -> None:
     """Search for faster schedules of models' kernels by measuring them, on this machine or on others of the target.
@@ -105,6 +107,7 @@ def tune(
                 rpc_key=rpc_key,
                 cost_model=cost_model,
                 progress=tell,
+                precision=precision,
             )
     if export is not None:
         _write_winners(export, database, result)
@@ -166,6 +169,7 @@ def report(
     target: TargetOption = "cpu",
     threads: ThreadsOption = None,
     database: DatabaseOption = None,
+    precision: PrecisionOption = "fp32",
     html: Annotated[
         pathlib.Path | None, typer.Option(help="Write a page on how the kernels were tuned, by the records of --database, instead.")
     ] = None,
@@ -179,11 +183,11 @@ def report(
     if html is not None:
         if database is None:
             raise OptionError("--html needs --database FILE, where 'mlc tune' keeps its measurements")
-        _write_page(html, tuning_of(model, database, target, threads), json)
+        _write_page(html, tuning_of(model, database, target, threads, precision), json)
     elif model is None:
         raise OptionError("name a MODEL to report on; without one, --database FILE --html FILE writes a page on everything in a database")
     else:
-        _print_kernels(model, target, threads, database, json)
+        _print_kernels(model, target, threads, database, precision, json)
 
 
 def _write_page(path: pathlib.Path, tuning: Tuning, json: bool) -> None:
@@ -196,14 +200,14 @@ def _write_page(path: pathlib.Path, tuning: Tuning, json: bool) -> None:
         out.print(f"{path}: {tuning}", highlight=False, markup=False, soft_wrap=True)
 
 
-def tuning_of(model: str | None, database: pathlib.Path, target: str, threads: int | None) -> Tuning:
+def tuning_of(model: str | None, database: pathlib.Path, target: str, threads: int | None, precision: str = "fp32") -> Tuning:
     """What ``database`` tells about the kernels of a model or an artifact, or about all of its tasks."""
     from .autotune.database import Database
     from .costmodel import RooflineModel, pretrained
     from .tuning_history import calibrate, read_histories
     from .tuning_page import Tuning
 
-    calls = _kernel_calls(model, target, threads) if model is not None else None
+    calls = _kernel_calls(model, target, threads, precision) if model is not None else None
     with working("reading records"), Database(database, create=False) as opened:
         histories = read_histories(opened, calls)
         calibrations = (
@@ -214,7 +218,7 @@ def tuning_of(model: str | None, database: pathlib.Path, target: str, threads: i
     return Tuning(model or "all kernels", str(database), tuple(histories), calibrations, unmeasured)
 
 
-def _kernel_calls(model: str, target: str, threads: int | None) -> dict[str, int]:
+def _kernel_calls(model: str, target: str, threads: int | None, precision: str) -> dict[str, int]:
     """How often a model calls each task, by key."""
     if is_artifact(model):
         keys = [kernel.task for program in load_artifact(model).report().programs for kernel in program.kernels]
@@ -223,15 +227,15 @@ def _kernel_calls(model: str, target: str, threads: int | None) -> dict[str, int
         with working(f"lowering {source.name}"):
             from .driver import check_options, model_tasks
 
-            options = check_options(target=target, threads=threads)
+            options = check_options(target=target, threads=threads, precision=precision)
             keys = [kernel.task.key for kernel in model_tasks(source.model, source.inputs, source.kwargs, options)]
     return dict(collections.Counter(key for key in keys if key))
 
 
-def _print_kernels(model: str, target: str, threads: int | None, database: pathlib.Path | None, json: bool) -> None:
+def _print_kernels(model: str, target: str, threads: int | None, database: pathlib.Path | None, precision: str, json: bool) -> None:
     from .runtime import Report
 
-    compiled = load_artifact(model) if is_artifact(model) else compile_source(load_source(model), target, threads, database)
+    compiled = load_artifact(model) if is_artifact(model) else compile_source(load_source(model), target, threads, database, precision)
     found = compiled.report()
     if not is_c(compiled):  # else the device is elsewhere: sizes, but no times
         try:

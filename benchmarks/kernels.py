@@ -23,10 +23,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..codegen.build import PACKAGE, compile_kernel, link_library
+from ..codegen.constant_layout import stored
 from ..codegen.space import Config
 from ..codegen.target import Target
 from ..codegen.task import Task
-from ..ir import interpret
+from ..ir import constant_of, interpret
 from .kernel_cases import Case, groups
 from .machine import Machine, Peaks, measure, peaks
 
@@ -83,14 +84,15 @@ class Bench:
         generator = np.random.default_rng(0)
         self._inputs = [generator.standard_normal(value.tensor.static_shape, np.float32) for value in case.graph.inputs]
         layouts = [kernel.constant_layouts.get(position, value.tensor.layout) for position, value in enumerate(case.graph.inputs)]
-        stored = [_aligned(layout.pack(array)) for layout, array in zip(layouts, self._inputs, strict=True)]
+        inputs = zip(case.graph.inputs, self._inputs, layouts, strict=True)
+        placed = [_aligned(stored(constant_of(array, value.tensor), layout)) for value, array, layout in inputs]
         self._outputs = [_aligned(np.full(value.tensor.physical_shape, np.nan, np.float32)) for value in case.graph.outputs]
         workspace = [_aligned(np.empty(kernel.workspace_bytes // 4, np.float32))] if kernel.workspace_bytes else []
-        weights = sum(stored[position].nbytes for position in case.constants)
+        weights = sum(placed[position].nbytes for position in case.constants)
         copies = 1 + math.ceil(STREAM * cache / weights) if case.streamed else 1
-        self._sets = [[*stored, *self._outputs, *workspace]]
+        self._sets = [[*placed, *self._outputs, *workspace]]
         for _ in range(copies - 1):
-            others = [_aligned(array) if position in case.constants else array for position, array in enumerate(stored)]
+            others = [_aligned(array) if position in case.constants else array for position, array in enumerate(placed)]
             self._sets.append([*others, *self._outputs, *workspace])
 
     def _load(self, symbol: str, content: bytes, workspace_bytes: int) -> Callable[..., int]:

@@ -44,7 +44,7 @@ from .build import CompiledKernel
 from .kernels import KernelNode, label_of
 from .memory_plan import MemoryPlan, aligned
 from .places import EMPTY, Places, nbytes_of, placed, plan_places
-from .precision import mode_label
+from .precision import mode_label, table_label
 from .sizes import parallel_margin
 from .space import Config
 from .storage import Storage
@@ -91,7 +91,7 @@ def bind(
 def _precision(kernel: KernelNode) -> str:
     """The modes of the kernel's encoded operands, as a report states them."""
     given = [value.tensor for value in kernel.node.inputs]
-    return mode_label(given, [value.tensor for value in kernel.task.graph.inputs])
+    return mode_label(given, [value.tensor for value in kernel.task.graph.inputs]) or table_label(kernel.task.graph)
 
 
 def _held(value: Value) -> TensorType:

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from typing import TypeAlias
 
 from ..errors import OptionError
-from ..ir import Encoding, TensorType
+from ..ir import DType, Encoding, Graph, TensorType
 from ..ir.encodings import Affine, BlockScaled, Codebook, Grouped, Ternary
 
 
@@ -158,6 +158,12 @@ def mode_label(given: Iterable[TensorType], read: Iterable[TensorType]) -> str:
             word = _mode_of(type.encoding)
             words.append(word if as_read.encoding == type.encoding else f"({word})")
     return " ".join(dict.fromkeys(words))
+
+
+def table_label(region: Graph) -> str:
+    """What a report says of a kernel that looks up rows of an 8-bit table: the mode of its numbers, '' where it does not."""
+    tables = (node.inputs[0].tensor for node in region.nodes if node.op == "take")
+    return "w8" if any(type.dtype is DType.INT8 and type.rank == 2 for type in tables) else ""
 
 
 def _mode_of(encoding: Encoding) -> str:

@@ -104,7 +104,7 @@ class Interpreter:
         if tensor.dtype.is_float and self.wide:
             return np.asarray(array, dtype=np.float64)
         with np.errstate(all="ignore"):
-            return np.asarray(array).astype(tensor.dtype.numpy)
+            return tensor.dtype.rounded(np.asarray(array))
 
 
 def bind_symbols(graph: Graph, inputs: Sequence[np.ndarray]) -> dict[str, int]:

@@ -77,6 +77,12 @@ class DType(enum.Enum):
             return narrow
         return np.dtype(self._numpy_name)
 
+    def rounded(self, array: np.ndarray) -> np.ndarray:
+        """``array`` in this dtype. As in PyTorch numbers beyond f8e4m3, which has no infinity, become its largest."""
+        if self is DType.FLOAT8_E4M3:
+            array = np.clip(array.astype(np.float64), -_LARGEST_E4M3, _LARGEST_E4M3)
+        return array.astype(self.numpy)
+
     @property
     def nbytes(self) -> int:
         """Bytes one element takes in memory."""
@@ -110,6 +116,7 @@ class DType(enum.Enum):
         return f"DType.{self.name}"
 
 
+_LARGEST_E4M3 = 448.0
 _BY_TEXT = {dtype.text: dtype for dtype in DType}
 _BY_NUMPY = {dtype._numpy_name: dtype for dtype in DType}
 

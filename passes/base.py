@@ -72,12 +72,14 @@ class Context:
 
 @dataclass(frozen=True)
 class Pass(ABC):
-    """A transformation of graphs. The graph is valid before and after :meth:`apply` and computes the same.
+    """A transformation of graphs. The graph is valid before and after :meth:`apply` and computes the same, unless the pass ``rounds``: then
+    it stores or computes numbers in the fewer bits that the user's precision allows.
 
     Options are the dataclass fields: bool, int, float or str, each with a default. ``str(pass)`` is the text form.
     """
 
     name: ClassVar[str]
+    rounds: ClassVar[bool] = False
 
     @abstractmethod
     def apply(self, graph: Graph, ctx: Context) -> Graph:

@@ -12,6 +12,7 @@ from ..codegen.precision import Precision, WeightAxes
 from ..ir import Constant, DType, EncodedConstant, Encoding, Graph, Node, Rewriter, Value, encode, scheme_of
 from .base import Context, Pass, register_pass
 from .common_subexpressions import without_dead_code
+from .encoded_tables import TABLE, is_table, looked_up
 
 _SMALLEST_GAIN = 2
 """How much smaller than in float32 a weight must be: groups of a few elements, each with a scale, cost accuracy and save nothing."""
@@ -20,7 +21,8 @@ _SMALLEST_GAIN = 2
 @register_pass
 @dataclass(frozen=True)
 class EncodeWeights(Pass):
-    """Replaces constant weights of linear layers, matrix products and convolutions by encoded constants.
+    """Replaces constant weights of linear layers, matrix products and convolutions by encoded constants, and lookups of embeddings by
+    lookups of 8-bit integers and scales.
 
     The mode of a layer is that of its module in the context's precision, or ``mode`` where that is given. Results are those of the graph
     with rounded weights. A weight stays as it is when it holds NaN or infinity, or when its codes and scales would take more than half of
@@ -28,6 +30,7 @@ class EncodeWeights(Pass):
     """
 
     name: ClassVar[str] = "encode-weights"
+    rounds: ClassVar[bool] = True
     mode: str = ""
 
     def apply(self, graph: Graph, ctx: Context) -> Graph:
@@ -35,7 +38,7 @@ class EncodeWeights(Pass):
         if not precision.rules:
             return graph
 
-        def rule(rewriter: Rewriter, node: Node) -> Sequence[Value] | None:
+        def encoded_layer(rewriter: Rewriter, node: Node) -> Sequence[Value] | None:
             position, axes_of = _WEIGHTS[node.op]
             weight = node.inputs[position]
             mode = precision.mode(node.location.module)
@@ -49,7 +52,16 @@ class EncodeWeights(Pass):
             types = [value.type for value in node.outputs]
             return rewriter.builder.append(Node(node.op, operands, node.attributes, types, node.regions, node.location)).outputs
 
-        return without_dead_code(Rewriter(graph).run(dict.fromkeys(_WEIGHTS, rule)))
+        def encoded_table(rewriter: Rewriter, node: Node) -> Sequence[Value] | None:
+            table = node.inputs[0].constant
+            if table is None or not is_table(node) or precision.mode(node.location.module).weights is None:
+                return None
+            encoded = _encoded(table, TABLE)
+            if encoded is None or not ctx.budget.spend():
+                return None
+            return looked_up(rewriter.builder, encoded, rewriter[node.inputs[1]])
+
+        return without_dead_code(Rewriter(graph).run({**dict.fromkeys(_WEIGHTS, encoded_layer), "take": encoded_table}))
 
 
 def _encoded(weight: Constant, encoding: Encoding) -> EncodedConstant | None:
@@ -57,9 +69,11 @@ def _encoded(weight: Constant, encoding: Encoding) -> EncodedConstant | None:
     if not weight.type.dtype.is_float or weight.type.elements == 0:
         return None
     single = weight.type.elements * DType.FLOAT32.nbytes
-    if scheme_of(encoding).nbytes(weight.type.static_shape) * _SMALLEST_GAIN > single or not np.isfinite(weight.array()).all():
+    if scheme_of(encoding).nbytes(weight.type.static_shape) * _SMALLEST_GAIN > single:
         return None
-    return encode(weight, encoding)
+    with np.errstate(over="ignore"):
+        finite = bool(np.isfinite(weight.array().astype(np.float32, copy=False)).all())
+    return encode(weight, encoding) if finite else None
 
 
 _WEIGHTS: Mapping[str, tuple[int, Callable[[int], WeightAxes]]] = {

@@ -81,7 +81,8 @@ class Compare(Instrument):
     """Runs the graph before and after each pass in the interpreter, in float64, on the same random inputs.
 
     PassError when an output differs by more than ``tolerance`` relative to its largest element, or when not the same elements are
-    NaN or infinite. ``bounds`` gives, by input name, the exclusive upper bound of integer inputs (default 2: fit to index anything).
+    NaN or infinite. What a pass that rounds leaves is what the passes behind it must keep. ``bounds`` gives, by input name, the exclusive
+    upper bound of integer inputs (default 2: fit to index anything).
     """
 
     tolerance: float = 1e-5
@@ -98,6 +99,8 @@ class Compare(Instrument):
     def after(self, position: int, step: Pass, graph: Graph, result: Graph) -> None:
         assert self._expected is not None
         results = interpret(result, self._inputs, wide=True)
+        if step.rounds:
+            self._expected = results
         for index, (expected, found) in enumerate(zip(self._expected, results, strict=True)):
             difference = relative_difference(expected, found)
             if difference > self.tolerance:

@@ -15,7 +15,7 @@ ROOT = pathlib.Path(mlc.__file__).parent
 EXAMPLES_OF_NAMES = {"my_model.py"}
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/tuning.md"])
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/tuning.md", "docs/precision.md"])
 def test_named_files_exist(document: str) -> None:
     text = (ROOT / document).read_text()
     named = set(re.findall(r"`((?:[\w.]+/)*[\w.*]+\.(?:py|md|h|c)|(?:[\w.]+/)+(?:run)?)`", text)) - EXAMPLES_OF_NAMES

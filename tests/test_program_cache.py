@@ -63,6 +63,15 @@ def test_other_options_make_another_program(cache: Path, monkeypatch: pytest.Mon
     assert compiles(perceptron(), monkeypatch, **options)
 
 
+def test_another_precision_makes_another_program(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(3, 8)
+    with torch.inference_mode():
+        results = [mlc.compile(perceptron(), example_inputs=(x,), precision=mode)(x) for mode in ("fp32", "w8", {"0": "w8"}, "w8")]
+    assert len(list(cache.glob("*.program"))) == 3
+    torch.testing.assert_close(results[3], results[1], rtol=0, atol=0)
+    assert len({tuple(result.flatten().tolist()) for result in results}) == 3
+
+
 def test_other_weights_make_another_program(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiles(perceptron(), monkeypatch)
     assert compiles(perceptron(seed=1), monkeypatch)

@@ -120,4 +120,5 @@ def _elements_of(codes: np.ndarray, storage: str) -> np.ndarray:
 def _numpy_dtype(storage: str) -> np.dtype[Any]:
     import ml_dtypes
 
-    return np.dtype(getattr(ml_dtypes, FORMATS[storage].numpy_name))
+    dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, FORMATS[storage].numpy_name))
+    return dtype

@@ -70,7 +70,7 @@ class Grouped(Scheme):
         extent = codes.shape[self.axis]
         if self.zero_point:
             codes -= spread(parts[ZERO_POINTS], extent, self.axis, self.group)
-        return codes * spread(parts[SCALES].astype(np.float32), extent, self.axis, self.group)
+        return np.asarray(codes * spread(parts[SCALES].astype(np.float32), extent, self.axis, self.group))
 
     def _quantise(self, array: np.ndarray) -> dict[str, np.ndarray]:
         codes, scales, zeros = in_chunks(self._best, split(array, self.axis, self.group))
@@ -92,7 +92,8 @@ class Grouped(Scheme):
             codes = integer_codes(groups, wide, zeros, low, high)
             if self.code_bits == 8:
                 return codes, scales, zeros
-            error = np.square((codes - zeros) * wide - groups).sum(axis=1, keepdims=True, dtype=np.float64)
+            with np.errstate(over="ignore"):
+                error = np.square((codes - zeros) * wide - groups).sum(axis=1, keepdims=True, dtype=np.float64)
             if best is None:
                 best, least = (codes, scales, zeros), error
                 continue

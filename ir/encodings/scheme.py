@@ -135,4 +135,5 @@ def _limits(dtype: np.dtype[Any]) -> Any:
 def integer_codes(array: np.ndarray, scale: np.ndarray, zero: np.ndarray | int, low: int, high: int) -> np.ndarray:
     """Codes, as float32, of ``array`` for the integers from ``low`` to ``high``: nearest, ties to even, saturating."""
     with np.errstate(over="ignore"):
-        return np.clip(np.rint(array / scale) + zero, low, high)
+        codes: np.ndarray = np.clip(np.rint(array / scale) + zero, low, high)
+    return codes

@@ -317,7 +317,7 @@ def _evaluate_cast(inputs: Sequence[np.ndarray], attributes: Attributes) -> np.n
     dtype: DType = attributes["dtype"]
     if dtype.kind is Kind.FLOAT:
         # Rounded here: a cast to a narrow float loses bits even where the interpreter keeps float64.
-        return x.astype(dtype.numpy).astype(np.float64)
+        return dtype.rounded(x).astype(np.float64)
     if x.dtype.kind == "f" and dtype.is_integer:
         # As PyTorch on x86 does: through a 64-bit integer for i64, else a 32-bit one. What these cannot hold becomes their lowest
         # number; then narrower integers wrap.

@@ -35,6 +35,8 @@ def test_a_wrong_command_is_a_usage_error(mlc: CommandLine) -> None:
     [
         (("run", "resnet50"), "does not name a model"),
         (("compile", TINY, "--target", "abacus"), "'abacus' names no target"),
+        (("compile", TINY, "--precision", "w5"), "'w5' is unknown; use one of"),
+        (("compile", TINY, "--precision", "decoder=w4"), "'decoder' is no module of this model"),
         (("compile", TINY, "--database", "nowhere.db"), "there is no tuning database 'nowhere.db'; 'mlc tune' makes one"),
         (("run", "nowhere.mlc"), "nowhere.mlc"),
         (("run", TINY, "--input", "nowhere.npy"), "input 'nowhere.npy' cannot be read"),
@@ -84,6 +86,21 @@ def test_an_artifact_runs_on_a_file_of_inputs(mlc: CommandLine, tmp_path: pathli
     done = mlc("run", str(artifact), "--input", str(image), "--repeat", "2")
     assert done.code == 0 and "f32" in done.out.replace("float32", "f32")
     assert mlc("run", str(artifact), "--input", str(image), "--input", str(image)).code == 1
+
+
+def test_precision_goes_by_mode_or_by_module(mlc: CommandLine, tmp_path: pathlib.Path) -> None:
+    artifact = tmp_path / "tiny.mlc"
+    done = mlc("compile", TINY, "-o", str(artifact), "--precision", "w8", "--json")
+    assert done.code == 0
+    assert {kernel["precision"].strip("()") for kernel in done.json["report"]["programs"][0]["kernels"]} == {"w8"}
+    ran = mlc("run", TINY, "--precision", "w8", "--repeat", "2", "--json")
+    assert ran.code == 0 and ran.json["allowed_error"] is None and 1e-6 < ran.json["error"] < 0.05
+    assert "that of rounding the weights included" in mlc("run", TINY, "--precision", "w8", "--repeat", "2").out
+    mixed = mlc("report", TINY, "--precision", "layers=w8,layers.1=fp32", "--json")
+    assert [kernel["precision"].strip("()") for kernel in mixed.json["programs"][0]["kernels"]] == ["w8", ""]
+    benched = mlc("bench", "mlp_tiny", "--rounds", "1", "--seconds", "0", "--precision", "w8", "--json")
+    assert benched.code == 0 and benched.json["plan"]["precision"] == "w8"
+    assert benched.json["models"][0]["systems"]["mlc"]["error"] > 1e-6
 
 
 def test_report_lists_kernels_with_times(mlc: CommandLine) -> None:

@@ -161,4 +161,4 @@ def torch_dtype(dtype: DType) -> torch.dtype:
 
 def comparable(dtype: torch.dtype) -> torch.dtype:
     """A dtype that NumPy knows and that holds every value of ``dtype``."""
-    return torch.float64 if dtype in (torch.bfloat16, torch.float16) else dtype
+    return torch.float64 if dtype in (torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float8_e5m2) else dtype
