@@ -28,6 +28,7 @@ from .console import (
     Model,
     ModelOrArtifact,
     PrecisionOption,
+    SparsityOption,
     TargetOption,
     ThreadsOption,
     compile_source,
@@ -88,6 +89,7 @@ def compile(
     threads: ThreadsOption = None,
     database: DatabaseOption = None,
     precision: PrecisionOption = "fp32",
+    sparsity: SparsityOption = "auto",
     json: JsonOption = False,
 ) -> None:
     """Compile a model into an artifact that runs without PyTorch.
@@ -98,7 +100,7 @@ def compile(
     source = load_source(model)
     path = output or pathlib.Path(f"{source.name}.mlc")
     begin = time.perf_counter()
-    compiled = compile_source(source, target, threads, database, precision)
+    compiled = compile_source(source, target, threads, database, precision, sparsity)
     files = [path]
     with working(f"writing {path}"):
         if is_c(compiled) and path.suffix != ".mlc":
@@ -136,6 +138,7 @@ def run(
     threads: ThreadsOption = None,
     database: DatabaseOption = None,
     precision: PrecisionOption = "fp32",
+    sparsity: SparsityOption = "auto",
     json: JsonOption = False,
 ) -> None:
     """Run a model or an artifact, time it, and check it against PyTorch.
@@ -150,7 +153,7 @@ def run(
             result = run_artifact(pathlib.Path(model).stem, load_artifact(model), inputs or [], repeat, output)
     else:
         source = load_source(model)
-        compiled = compile_source(source, target, threads, database, precision)
+        compiled = compile_source(source, target, threads, database, precision, sparsity)
         with working(f"running {source.name}"):
             result = run_model(source, compiled, inputs or [], repeat, output, check, exact=precision == "fp32")
     if json:

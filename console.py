@@ -46,6 +46,9 @@ DatabaseOption = Annotated[
 PrecisionOption = Annotated[
     str, typer.Option("--precision", "-p", help="How weights are stored: a mode such as w8, or PATH=MODE with commas between.")
 ]
+SparsityOption = Annotated[
+    str, typer.Option("--sparsity", help="auto: leave out zeros in the weights where that is faster; off: compute with them.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 
 
@@ -60,7 +63,14 @@ def load_source(text: str) -> ModelSource:
         return load_model(text)
 
 
-def compile_source(source: ModelSource, target: str, threads: int | None, database: pathlib.Path | None, precision: str = "fp32") -> Any:
+def compile_source(
+    source: ModelSource,
+    target: str,
+    threads: int | None,
+    database: pathlib.Path | None,
+    precision: str = "fp32",
+    sparsity: str = "auto",
+) -> Any:
     import mlc
 
     if database is not None and not database.exists():
@@ -74,6 +84,7 @@ def compile_source(source: ModelSource, target: str, threads: int | None, databa
             threads=threads,
             database=database,
             precision=precision,
+            sparsity=sparsity,
             strict=True,
             progress=progress,
         )
