@@ -63,8 +63,9 @@ class Pattern:
         """The sums of non-negative ``scores`` [..., outputs, inputs] over blocks; those at the edges may be smaller."""
         rows, columns = scores.shape[-2:]
         pad = (0, -columns % self.columns, 0, -rows % self.rows)
-        whole = nn.functional.pad(scores, pad)
-        split = whole.unflatten(-1, (-1, self.columns)).unflatten(-3, (-1, self.rows))
+        whole: torch.Tensor = nn.functional.pad(scores, pad)
+        height, width = whole.shape[-2:]
+        split = whole.reshape(*whole.shape[:-2], height // self.rows, self.rows, width // self.columns, self.columns)
         return split.sum(dim=(-3, -1))
 
     def spread(self, blocks: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
@@ -173,7 +174,7 @@ def _permanent_copy(model: nn.Module) -> nn.Module:
     for module in copied.modules():
         for hook in list(module._forward_pre_hooks.values()):
             if isinstance(hook, torch_prune.BasePruningMethod):
-                torch_prune.remove(module, hook._tensor_name)
+                torch_prune.remove(module, hook._tensor_name)  # type: ignore[no-untyped-call]
         if parametrize.is_parametrized(module):
             _remove_parametrizations(module)
     return copied
@@ -249,7 +250,7 @@ def _kept(
     if rest > 0:
         flat = torch.cat([torch.where(kept[name], -1.0, score).flatten() for name, score in means.items()])
         more = _largest(flat, rest)
-        for (name, mask), part in zip(kept.items(), more.split([mask.numel() for mask in kept.values()]), strict=True):
+        for (name, mask), part in zip(kept.items(), torch.split(more, [mask.numel() for mask in kept.values()]), strict=True):
             kept[name] = mask | part.view(mask.shape)
     return kept
 
@@ -271,9 +272,10 @@ def _largest_of_rows(scores: torch.Tensor, density: float) -> torch.Tensor:
 
 
 def _best_of_groups(scores: torch.Tensor, n: int, m: int) -> torch.Tensor:
-    """A mask of the ``n`` largest of each ``m`` consecutive inputs; a last group that is shorter keeps its share, rounded up."""
+    """A mask of the ``n`` largest of each ``m`` consecutive inputs; a last group that is shorter keeps as many, if it has them."""
     columns = scores.shape[-1]
-    groups = nn.functional.pad(scores, (0, -columns % m), value=-1.0).unflatten(-1, (-1, m))
+    padded = nn.functional.pad(scores, (0, -columns % m), value=-1.0)
+    groups = padded.reshape(*padded.shape[:-1], -1, m)
     mask = torch.zeros_like(groups, dtype=torch.bool)
     mask.scatter_(-1, torch.topk(groups, n, dim=-1).indices, True)
     return mask.flatten(-2)[..., :columns]

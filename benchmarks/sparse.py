@@ -67,7 +67,7 @@ def _layer(rows: int, inputs: int, outputs: int, pattern: str, density: float) -
 def _chain(pattern: str, density: float | None) -> Made:
     """Layers one after the other whose weights no cache holds together."""
     torch.manual_seed(0)
-    layers = []
+    layers: list[nn.Module] = []
     for _ in range(_LAYERS):
         layer = nn.Linear(4096, 4096, bias=False)
         # Random places: sorting millions of magnitudes takes long.

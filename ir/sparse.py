@@ -109,7 +109,7 @@ def kept_of_groups(array: np.ndarray, n: int, m: int) -> np.ndarray:
         raise TypeInferenceError(f"a matrix of shape {list(array.shape)} is not {n}:{m} sparse along its rows")
     groups = (array != 0).reshape(-1, m)
     first = np.argsort(~groups, axis=1, kind="stable")[:, :n]
-    kept = np.zeros_like(groups)
+    kept = np.zeros(groups.shape, dtype=bool)
     np.put_along_axis(kept, first, True, axis=1)
     return kept.reshape(array.shape)
 
@@ -133,7 +133,7 @@ def fitted(array: np.ndarray, encoding: Encoding) -> np.ndarray:
         order = np.argsort(np.abs(groups), axis=1, kind="stable")
         kept = np.zeros(groups.shape, bool)
         np.put_along_axis(kept, order[:, m - n :], True, axis=1)
-        return np.moveaxis(np.where(kept, groups, 0).reshape(last.shape), -1, axis).astype(array.dtype)
+        return np.ascontiguousarray(np.moveaxis(np.where(kept, groups, 0).reshape(last.shape), -1, axis).astype(array.dtype))
     width = given.get("width", 1)
     assert isinstance(width, int)
     first = np.moveaxis(array, axis, 0)
