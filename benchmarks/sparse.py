@@ -1,13 +1,14 @@
 """Sparse weights beside dense ones: single layers, layers whose weights come from memory, ``sparsity="auto"`` at many densities, models.
 
 ``python -m mlc.benchmarks.sparse [part ...]`` compiles each model twice, with ``sparsity="off"`` and ``"auto"``, and prints the times of
-a call and their ratio: medians over rounds in which both take turns. ``--json`` writes the same as a file; what that holds of other parts
-stays.
+a call and their ratio: medians over rounds in which both take turns. ``--json`` writes the same into a file, where what it holds
+of other cases stays.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import json
 import pathlib
@@ -67,16 +68,16 @@ def _layer(rows: int, inputs: int, outputs: int, pattern: str, density: float) -
 def _chain(pattern: str, density: float | None) -> Made:
     """Layers one after the other whose weights no cache holds together."""
     torch.manual_seed(0)
-    layers: list[nn.Module] = []
-    for _ in range(_LAYERS):
-        layer = nn.Linear(4096, 4096, bias=False)
-        # Random places: sorting millions of magnitudes takes long.
-        weight = layer.weight.data
-        if density is not None:
-            weight.mul_(torch.rand_like(weight) < density)
-            layers.append(layer)
+    first: Any = nn.Linear(4096, 4096, bias=False)
+    with torch.no_grad():
+        if density is None:
+            first = mlc.prune(first, pattern)
         else:
-            layers.append(mlc.prune(layer, pattern))
+            # Random places: sorting millions of magnitudes takes long.
+            first.weight.mul_(torch.rand_like(first.weight) < density)
+        layers = [copy.deepcopy(first) for _ in range(_LAYERS)]
+        for number, layer in enumerate(layers):
+            layer.weight.mul_(1 + number / 8)  # equal weights would be stored once
     return nn.Sequential(*layers), (torch.randn(1, 4096),)
 
 
@@ -184,9 +185,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="for each case")
     parser.add_argument("--json", type=pathlib.Path, help="also write the timings to this file")
     options = parser.parse_args(arguments)
-    chosen = [case for case in cases() if not options.parts or case.part in options.parts]
-    timings = []
-    for case in chosen:
+    timings: list[Timing] = []
+    for case in cases():
+        if options.parts and case.part not in options.parts:
+            continue
         timing = time_case(case, options.threads, options.rounds, options.seconds)
         timings.append(timing)
         print(
@@ -194,12 +196,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"x {timing.ratio:5.2f}  {timing.kernels:3} sparse kernels  error {timing.error:.1e}",
             flush=True,
         )
-    if options.json:
-        parts = {case.part for case in chosen}
-        kept = json.loads(options.json.read_text())["timings"] if options.json.exists() else []
-        rows = [row for row in kept if row["part"] not in parts] + [dataclasses.asdict(timing) for timing in timings]
-        report = {"processor": processor(), "threads": options.threads or usable_cores(), "timings": rows}
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+        if options.json:
+            _write(options.json, options.threads or usable_cores(), timings)
+
+
+def _write(path: pathlib.Path, threads: int, timings: Sequence[Timing]) -> None:
+    """Puts ``timings`` into a file, in the place of those of the same cases."""
+    kept = json.loads(path.read_text())["timings"] if path.exists() else []
+    names = {(timing.part, timing.name) for timing in timings}
+    rows = [row for row in kept if (row["part"], row["name"]) not in names] + [dataclasses.asdict(timing) for timing in timings]
+    path.write_text(json.dumps({"processor": processor(), "threads": threads, "timings": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -129,6 +129,11 @@ def test_every_config_with_threads(template: Template, rows: int, width: int) ->
     check_sparse(template, linear((rows, 256), weight, encoding), weight, threads=2, all_configs=True)
 
 
+def test_weights_that_no_cache_near_holds() -> None:
+    weight = blocks((300, 900), 1, 0.3)
+    check_sparse(GATHER, linear((2, 900), weight, block_sparse(weight, 1)), weight, threads=2)
+
+
 @pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (4, 8)])
 @pytest.mark.parametrize("depth", [64, 72])
 def test_n_of_m_inputs(n: int, m: int, depth: int) -> None:
