@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .compression import compress
     from .driver import compile, estimate, tune, tune_models
     from .module import CompiledModel
+    from .pruning import prune
     from .runtime import LoadedModel, load
 
 __version__ = "0.1.0"
@@ -41,6 +42,7 @@ _HOMES = {
     "compress": ".compression",
     "estimate": ".driver",
     "load": ".runtime",
+    "prune": ".pruning",
     "tune": ".driver",
     "tune_models": ".driver",
 }
@@ -67,6 +69,7 @@ __all__ = [
     "compress",
     "estimate",
     "load",
+    "prune",
     "tune",
     "tune_models",
 ]

@@ -28,6 +28,7 @@ from .console import (
     Model,
     ModelOrArtifact,
     PrecisionOption,
+    SparsityOption,
     TargetOption,
     ThreadsOption,
     ToleranceOption,
@@ -95,6 +96,7 @@ def compile(
     html: Annotated[
         pathlib.Path | None, typer.Option(help="Write a page on what --precision auto decided, layer by layer.", show_default=False)
     ] = None,
+    sparsity: SparsityOption = "auto",
     json: JsonOption = False,
 ) -> None:
     """Compile a model into an artifact that runs without PyTorch.
@@ -105,7 +107,7 @@ def compile(
     source = load_source(model)
     path = output or pathlib.Path(f"{source.name}.mlc")
     begin = time.perf_counter()
-    compiled = compile_source(source, target, threads, database, precision, tolerance)
+    compiled = compile_source(source, target, threads, database, precision, tolerance, sparsity)
     if html is not None:
         _write_precision(html, source.name, compiled)
     files = [path]
@@ -157,6 +159,7 @@ def run(
     database: DatabaseOption = None,
     precision: PrecisionOption = "fp32",
     tolerance: ToleranceOption = None,
+    sparsity: SparsityOption = "auto",
     json: JsonOption = False,
 ) -> None:
     """Run a model or an artifact, time it, and check it against PyTorch.
@@ -171,7 +174,7 @@ def run(
             result = run_artifact(pathlib.Path(model).stem, load_artifact(model), inputs or [], repeat, output)
     else:
         source = load_source(model)
-        compiled = compile_source(source, target, threads, database, precision, tolerance)
+        compiled = compile_source(source, target, threads, database, precision, tolerance, sparsity)
         with working(f"running {source.name}"):
             result = run_model(source, compiled, inputs or [], repeat, output, check, exact=precision == "fp32")
     if json:

@@ -47,6 +47,9 @@ PrecisionOption = Annotated[str, typer.Option("--precision", "-p", help="A mode 
 ToleranceOption = Annotated[
     float | None, typer.Option("--tolerance", help="The relative error of the outputs that --precision auto may cause (0.01).")
 ]
+SparsityOption = Annotated[
+    str, typer.Option("--sparsity", help="auto: leave out zeros in the weights where that is faster; off: compute with them.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 
 
@@ -68,6 +71,7 @@ def compile_source(
     database: pathlib.Path | None,
     precision: str = "fp32",
     tolerance: float | None = None,
+    sparsity: str = "auto",
 ) -> Any:
     import mlc
 
@@ -83,6 +87,7 @@ def compile_source(
             database=database,
             precision=precision,
             tolerance=tolerance,
+            sparsity=sparsity,
             strict=True,
             progress=progress,
         )

@@ -81,7 +81,10 @@ def compile(
     ``calibration`` is a list of a few samples like ``example_inputs``, by which ``"int8"`` judges the range of each activation; without it,
     ranges are found anew in every call, which takes time.
 
-    ``sparsity`` and ``memory_budget`` have only their defaults in this version.
+    ``sparsity="auto"`` finds zeros in the weights (see :func:`prune`) and leaves them out where that is predicted to be faster, ``"off"``
+    or None computes with them as with other numbers; so does ``nonfinite="strict"``, since zero times infinity is NaN.
+
+    ``memory_budget`` has only its default in this version.
 
     Raises OptionError and TargetError (arguments), ExportError (the model), and if ``strict`` UnsupportedOpError (the model), LoweringError
     and BuildError (code generation).
@@ -90,8 +93,6 @@ def compile(
     if not is_auto:
         _require_default("tolerance", tolerance, None, "give it with precision='auto', which chooses modes by it")
     _require_default("memory_budget", memory_budget, None, "leave it out")
-    if sparsity not in ("auto", None):
-        _require_default("sparsity", sparsity, "auto", "leave it out: weights are computed with as dense ones")
     options = check_options(
         target=target,
         threads=threads,
@@ -101,6 +102,7 @@ def compile(
         progress=progress,
         precision="fp32" if is_auto else precision,
         calibration=calibration,
+        sparsity=sparsity,
     )
     name = getattr(model, "__name__", type(model).__name__)
 
@@ -238,7 +240,7 @@ class Options:
     """How a model is to be compiled, after the arguments of :func:`mlc.compile` were checked.
 
     ``strict`` makes operations that PyTorch would have to run an error. ``pipeline`` None is the target's default one. ``instruments``
-    watch every pass.
+    watch every pass. ``sparsity`` leaves out zeros in weights where that pays.
     """
 
     target: Target
@@ -251,6 +253,7 @@ class Options:
     pipeline: Pipeline | None = None
     instruments: tuple[Instrument, ...] = ()
     progress: Progress | None = None
+    sparsity: bool = True
 
 
 @dataclass(frozen=True)
@@ -355,7 +358,7 @@ def lower_imported(imported: Imported, options: Options, samples: FlatSamples = 
     """An imported graph after every pass. ``samples`` are the calibration's, of the graph's inputs."""
     from .passes import default_pipeline
 
-    pipeline = options.pipeline or default_pipeline(options.target)
+    pipeline = options.pipeline or default_pipeline(options.target, sparsity=options.sparsity)
     graph = pipeline.run(imported.graph, pass_context(options, samples), options.instruments)
     return Lowered(graph, imported.signature, imported.states)
 
@@ -409,6 +412,7 @@ def check_options(
     progress: Progress | None = None,
     precision: str | Mapping[str, str] = "fp32",
     calibration: Any = None,
+    sparsity: str | None = "auto",
 ) -> Options:
     """The options of a compilation; OptionError or TargetError for a value that makes no sense."""
     facts = target if isinstance(target, Target) else Target.parse(target)
@@ -418,6 +422,8 @@ def check_options(
         numerics = Numerics(nonfinite)
     except ValueError:
         raise OptionError(f"nonfinite={nonfinite!r} is unknown; use 'fast' or 'strict'") from None
+    if sparsity not in ("auto", "off", None):
+        raise OptionError(f"sparsity={sparsity!r} is unknown; use 'auto', or 'off' (None) to compute with zeros as with other numbers")
     return Options(
         facts,
         threads or facts.threads,
@@ -427,6 +433,7 @@ def check_options(
         Path(database) if database is not None else None,
         strict,
         progress=progress,
+        sparsity=sparsity == "auto",
     )
 
 

@@ -74,6 +74,7 @@ def program_key(imported: Imported, states: Iterable[tuple[str, Constant]], opti
         options.numerics.value,
         str(options.precision),
         calibration,
+        str(options.sparsity),
         name,
         repr(imported.signature),
         repr([(state, constant.digest, str(constant.type)) for state, constant in states]),

@@ -28,6 +28,7 @@ from .functional import functional_directly
 from .holders import Opening, has_holders, open_holders
 from .location import source_line
 from .mutation import changed_inputs, returned_inputs
+from .sparse_tensors import with_dense_tensors
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def export_model(
         warnings.simplefilter("ignore")
         if isinstance(model, ExportedProgram):
             return _functional(model)
-        module = as_module(model)
+        module = with_dense_tensors(as_module(model))
         counters = {buffer: buffer.clone() for buffer in module.buffers() if buffer.numel() == 1 and not isinstance(buffer, FakeTensor)}
         constants = hashed_meanwhile([*module.parameters(), *module.buffers()])
         try:

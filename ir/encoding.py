@@ -154,6 +154,16 @@ def _check_sparse(given: Mapping[str, Parameter], dtype: str, shape: Sequence[Di
     _need_axis("nm_sparse", given, shape, group)
 
 
+def _check_block_sparse(given: Mapping[str, Parameter], dtype: str, shape: Sequence[Dim]) -> None:
+    _check_matrix(given, dtype, shape)
+    _need_axis("block_sparse", given, shape)
+
+
+def _check_matrix(given: Mapping[str, Parameter], dtype: str, shape: Sequence[Dim]) -> None:
+    if len(shape) < 2:
+        raise TypeInferenceError(f"sparse encodings are of weights, which have outputs and inputs, not of rank {len(shape)}")
+
+
 _AXIS_DOC = "the axis, counted from the front"
 _AXIS = EncodingParameter(_AXIS_DOC, _axis)
 _SCALE_DTYPE = EncodingParameter("the dtype of the scales: f32, f16 or bf16", _one_of("f32", "f16", "bf16"))
@@ -193,6 +203,23 @@ ENCODING_KINDS: Mapping[str, EncodingKind] = {
                 "axis": _AXIS,
             },
             _check_sparse,
+        ),
+        EncodingKind(
+            "block_sparse",
+            "of every width consecutive indices along the outputs only the inputs at which some element is not zero are stored, with "
+            "their places; width 1 is CSR, more are blocks of width x 1",
+            {
+                "width": EncodingParameter("outputs in a panel, at least 1", _count),
+                "entries": EncodingParameter("the most inputs stored, of all panels together, at least 1", _count),
+                "axis": EncodingParameter("the axis of the outputs, counted from the front", _axis),
+            },
+            _check_block_sparse,
+        ),
+        EncodingKind(
+            "bitmap",
+            "a bit for each element says whether it is stored",
+            {"elements": EncodingParameter("the most elements stored, at least 1", _count)},
+            _check_matrix,
         ),
         EncodingKind(
             "grouped",

@@ -18,6 +18,7 @@ from .narrow_operands import NarrowOperands
 from .pipeline import Pipeline
 from .raise_composites import RaiseComposites
 from .simplify import Simplify
+from .sparsity import Sparsity
 from .unrolled_loops import BatchLayers, LeadSlices
 from .widen_halves import WidenHalves
 
@@ -48,6 +49,7 @@ __all__ = [
     "RaiseComposites",
     "RewriteBudget",
     "Simplify",
+    "Sparsity",
     "Time",
     "Verify",
     "Watch",

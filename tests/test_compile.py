@@ -192,7 +192,7 @@ def test_calls_that_cannot_work_say_what_would(arguments: Callable[[Tensor], tup
         ({"precision": "int8"}, OptionError, "fp32"),
         ({"precision": "w5"}, OptionError, "'w4'"),
         ({"precision": {"layers": "w4"}}, OptionError, "'layers' is no module of this model"),
-        ({"sparsity": "2:4"}, OptionError, "dense"),
+        ({"sparsity": "2:4"}, OptionError, "'auto'"),
         ({"nonfinite": "maybe"}, OptionError, "'strict'"),
         ({"threads": 0}, OptionError, "at least 1"),
         ({"example_inputs": torch.randn(4, 8)}, OptionError, "(x,)"),

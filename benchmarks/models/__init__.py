@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .convolutional import mobilenet_v2, resnet50, unet
+from .convolutional import mobilenet_v1, mobilenet_v2, resnet50, unet
 from .kernels import conv1x1_256_512_14, conv3x3_64_56, conv3x3_512_7, matmul_128x768x768, mlp_tiny
 from .mlp import mlp
 from .published import (
@@ -50,6 +50,7 @@ __all__ = [
     "matmul_128x768x768",
     "mlp",
     "mlp_tiny",
+    "mobilenet_v1",
     "mobilenet_v2",
     "randomise",
     "resnet50",

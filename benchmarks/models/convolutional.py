@@ -1,4 +1,4 @@
-"""Convolutional networks in plain torch.nn: ResNet-50, MobileNetV2 and a UNet."""
+"""Convolutional networks in plain torch.nn: ResNet-50, MobileNet (two versions) and a UNet."""
 
 from __future__ import annotations
 
@@ -117,6 +117,30 @@ def mobilenet_v2(depth: int = 4, size: int = 224, batch: int = 1, seed: int = 0)
     """MobileNetV2 with at most ``depth`` blocks a stage (4: all). Input (batch, 3, size, size), output (batch, 1000)."""
     inputs = (_image(size, batch, seed),)
     return randomise(MobileNetV2(depth), inputs, seed), inputs
+
+
+def _separable(channels: int, out: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, stride, 1, groups=channels, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(channels, out, 1, bias=False),
+        nn.BatchNorm2d(out),
+        nn.ReLU(inplace=True),
+    )
+
+
+def mobilenet_v1(size: int = 224, batch: int = 1, seed: int = 0) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """MobileNet (Howard et al., 2017), width 1. Input (batch, 3, size, size), output (batch, 1000)."""
+    stages = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]
+    layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU(inplace=True)]
+    channels = 32
+    for out, stride in stages:
+        layers.append(_separable(channels, out, stride))
+        channels = out
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 1000))
+    inputs = (_image(size, batch, seed),)
+    return randomise(model, inputs, seed), inputs
 
 
 def _double_conv(channels: int, out: int) -> nn.Sequential:

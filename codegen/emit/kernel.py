@@ -11,7 +11,7 @@ from tvm.ir import PointerType, PrimType
 
 from ...errors import LoweringError
 from ...ir import Dim, DType, Graph, Layout, TensorType, Value, product
-from ..constant_layout import DenseLayout
+from ..constant_layout import ConstantForm, ConstantLayout, DenseLayout
 from . import halves
 from .access import layout_offset
 from .emitter import INDEX, Emitter, Expr, truth_as
@@ -132,7 +132,12 @@ class Kernel:
         fits = is_dim(self.workspace_bytes) or (byte_offset + nbytes <= self.workspace_bytes and byte_offset % 64 == 0)
         if self._workspace is None or not fits:
             raise LoweringError(f"{nbytes} bytes at {byte_offset} do not fit a workspace of {self.workspace_bytes} bytes")
-        return self._view(self._workspace, "float32", extent_of(byte_offset) // 4, count, dtype, name)
+        return self._view(self._workspace, "float32", extent_of(self.workspace_bytes) // 4, extent_of(byte_offset) // 4, count, dtype, name)
+
+    def part(self, value: Value, dtype: str, word: int, count: int, name: str = "part") -> Any:
+        """A flat buffer of ``count`` elements over an input that is stored in a form of its own, from the 4-byte ``word`` (a multiple of
+        16) on."""
+        return self._view(self._pointers[value], "float32", word + 1, word, count, dtype, name)
 
     def words_as(self, value: Value, dtype: str) -> Any:
         """The buffer over an input of int32 words as elements of another ``dtype``."""
@@ -159,7 +164,9 @@ class Kernel:
         self._parameters.append(pointer)
         return pointer
 
-    def _parameter(self, name: str, type: TensorType, layout: DenseLayout | None = None) -> Any:
+    def _parameter(self, name: str, type: TensorType, layout: ConstantLayout | None = None) -> Any:
+        if isinstance(layout, ConstantForm):
+            return self._pointer(f"{name}_pointer", "float32")
         count = product((layout or type.layout).physical_shape(type.shape))
         # Symbolic ones are looked at when the program is called.
         if not is_dim(count) and count >= MOST_ELEMENTS:
@@ -174,8 +181,8 @@ class Kernel:
         self._declarations.append(tirx.DeclBuffer(buffer, data=pointer))
         return buffer
 
-    def _view(self, pointer: Any, pointer_dtype: str, offset: Expr | int, count: Dim, dtype: str, name: str) -> Any:
-        size = extent_of(self.workspace_bytes) // 4
+    def _view(self, pointer: Any, pointer_dtype: str, size: Expr | int, offset: Expr | int, count: Dim, dtype: str, name: str) -> Any:
+        """A flat buffer over a part of what ``pointer`` points to: ``count`` elements from element ``offset`` on, of ``size`` in all."""
         whole = tirx.decl_buffer((size,), pointer_dtype, name=self.emitter.fresh("whole"), data_alignment=64)
         buffer = tirx.decl_buffer((extent_of(count),), dtype, name=self.emitter.fresh(name), data_alignment=64)
         self._declarations.append(tirx.DeclBuffer(whole, data=pointer))

@@ -65,13 +65,20 @@ class Arithmetic(ABC):
         return f"{dtype}x{count}" if count > 1 else dtype
 
 
+def multiply_add(target: Target, lanes: int, factor: Expr, other: Expr, total: Expr) -> Expr:
+    """``factor * other + total`` of fp32 vectors, in one rounding where ``target`` has an instruction for it."""
+    if "fma" not in target.features:
+        return total + factor * other
+    return tirx.call_llvm_pure_intrin(f"float32x{lanes}" if lanes > 1 else "float32", "llvm.fma", factor, other, total)
+
+
 class Fp32(Arithmetic):
     """Single-precision numbers, ``lanes`` of them in a vector: as many as the target's have, or fewer."""
 
     def __init__(self, target: Target, lanes: int | None = None) -> None:
         super().__init__(target)
         self.lanes = lanes or self.lanes
-        self._fused = "fma" in target.features
+        self._target = target
 
     def column(self, b: Any, offset: Expr) -> Expr:
         return tirx.BufferLoad(b, [ramp(offset, self.lanes)])
@@ -80,9 +87,7 @@ class Fp32(Arithmetic):
         return self._multiply_add(spread(word, self.lanes), column, total)
 
     def _multiply_add(self, factor: Expr, column: Expr, total: Expr) -> Expr:
-        if self._fused:
-            return tirx.call_llvm_pure_intrin(self._vector("float32"), "llvm.fma", factor, column, total)
-        return total + factor * column
+        return multiply_add(self._target, self.lanes, factor, column, total)
 
 
 class LaneByLane(Fp32):

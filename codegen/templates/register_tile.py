@@ -96,7 +96,7 @@ class RegisterTile:
         other. The innermost loop is unrolled ``unroll`` times; prefetches of what is ``ahead`` are spread over its iterations.
         """
         if not nest:
-            self._step(a, a_offset, row_offsets, b, b_offset)
+            self.step(a, a_offset, row_offsets, b, b_offset)
             return
         loop, inner = nest[0], nest[1:]
         if inner:
@@ -118,9 +118,21 @@ class RegisterTile:
             if ahead is not None:
                 self._prefetch(ahead, k, trips)
             for step in range(times):
-                self._step(a, a_next + step * loop.a_stride, row_offsets, b, b_next + step * loop.b_stride)
+                self.step(a, a_next + step * loop.a_stride, row_offsets, b, b_next + step * loop.b_stride)
         for step in range(trips * times, loop.extent):
-            self._step(a, a_offset + step * loop.a_stride, row_offsets, b, b_offset + step * loop.b_stride)
+            self.step(a, a_offset + step * loop.a_stride, row_offsets, b, b_offset + step * loop.b_stride)
+
+    def step(self, a: Any, a_offset: Expr, row_offsets: Sequence[int], b: Any, b_offset: Expr) -> None:
+        """Adds the products of one step of the reduction; operands as for :meth:`accumulate`."""
+        columns = []
+        for vector in range(self.vectors):
+            columns.append(self._bound(self._arithmetic.column(b, b_offset + vector * self.lanes), "b"))
+        for row, offset in enumerate(row_offsets):
+            word = self._bound(self._arithmetic.word(a, a_offset + offset), "a")
+            for vector, column in enumerate(columns):
+                place = self._ramp((row * self.vectors + vector) * self.lanes)
+                total = self._arithmetic.multiply_add(word, column, tirx.BufferLoad(self.accumulators, [place]))
+                self._emitter.emit(tirx.BufferStore(self.accumulators, total, [place]))
 
     def load(self, buffer: Any, offset: Expr, row_stride: int) -> None:
         """Takes the accumulators from where :meth:`spill` put them."""
@@ -188,17 +200,6 @@ class RegisterTile:
         elements = width // np.dtype(str(ahead.buffer.dtype)).itemsize
         for line in range(min(-(-share * width // _LINE), _MOST_PREFETCHES)):
             self._emitter.prefetch(ahead.buffer, (ahead.start + k * share + line * (_LINE // width)) * elements)
-
-    def _step(self, a: Any, a_offset: Expr, row_offsets: Sequence[int], b: Any, b_offset: Expr) -> None:
-        columns = []
-        for vector in range(self.vectors):
-            columns.append(self._bound(self._arithmetic.column(b, b_offset + vector * self.lanes), "b"))
-        for row, offset in enumerate(row_offsets):
-            word = self._bound(self._arithmetic.word(a, a_offset + offset), "a")
-            for vector, column in enumerate(columns):
-                place = self._ramp((row * self.vectors + vector) * self.lanes)
-                total = self._arithmetic.multiply_add(word, column, tirx.BufferLoad(self.accumulators, [place]))
-                self._emitter.emit(tirx.BufferStore(self.accumulators, total, [place]))
 
     def _bound(self, value: Expr, name: str) -> Expr:
         variable = tirx.Var(self._emitter.fresh(name), value.ty)

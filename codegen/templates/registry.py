@@ -13,6 +13,10 @@ from ..template import Template
 
 # Module, class. The first that takes a graph compiles it; elementwise takes what has no anchor.
 _LOOPS = (
+    ("sparse_gather", "SparseGather"),
+    ("sparse_rows", "SparseRows"),
+    ("sparse_panels", "SparsePanels"),
+    ("sparse_matvec", "SparseMatvec"),
     ("matmul", "NarrowMatmul"),
     ("matmul", "MatmulTemplate"),
     ("grouped_matmul", "GroupedMatmul"),
