@@ -169,8 +169,10 @@ def test_infinite_activations_as_with_a_dense_weight_where_numerics_are_strict()
 
 
 def test_few_bits_and_one_row_are_looked_up_and_many_rows_decoded_first() -> None:
+    target = Target.parse("cpu -mcpu=znver3 -threads=2")
+
     def chosen(name: str, rows: int) -> Algorithm:
-        return Algorithm(TEMPLATE.space(task_of(linear(rows, weight(ENCODINGS[name], 512, 512)), {1, 2})).default["algorithm"])
+        return Algorithm(TEMPLATE.space(task_of(linear(rows, weight(ENCODINGS[name], 512, 512)), {1, 2}, target)).default["algorithm"])
 
     assert chosen("i2 in groups", 1) is chosen("ternary by column", 1) is Algorithm.LOOKUP
     assert chosen("i4 in groups", 1) is chosen("i8 by column", 1) is chosen("i2 in groups", 8) is Algorithm.REGISTERS

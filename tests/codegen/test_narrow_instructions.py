@@ -48,7 +48,7 @@ def conv(dtypes: Dtypes) -> Graph:
         (BYTES, "sapphirerapids", "vpdpbusd"),
         (BYTES, "alderlake", "vpdpbusd"),
         (BF16, "znver4", "vdpbf16ps"),
-        (BF16, "sapphirerapids", "vdpbf16ps"),
+        (BF16, "znver5", "vdpbf16ps"),
         (SIGNED, "znver4", "vpdpwssd"),
         (BYTES, "skylake-avx512", "vpmaddwd"),
         (BYTES, "x86-64-v3", "vpmaddwd"),
