@@ -1,10 +1,10 @@
 """Matrix products and linear layers on the CPU: packed panels of the second operand against register tiles.
 
-``b`` is stored as panels of ``nr`` columns, ``[columns / nr][K][nr]``: a constant is packed once at compile time, anything else by
-the kernel itself. Each thread takes some panels and some rows; for each panel it walks over its rows in register tiles that run
-through all of K, and the fused operations are applied to a tile before it leaves the registers. Where the rows of the first operand do
-not fit the second-level cache, rows are cut into blocks that do, and K as well if too few rows would fit: the tiles are then added up
-in the workspace.
+``b`` is stored as panels of ``nr`` columns, ``[columns / nr][K][nr]``: a constant is packed once at compile time, anything else
+by the kernel itself, unless it lies row by row and is read only once. Each thread takes some panels and some rows; for each
+panel it walks over its rows in register tiles that run through all of K, and the fused operations are applied to a tile before
+it leaves the registers. Where the rows of the first operand do not fit the second-level cache, rows are cut into blocks that
+do, and K as well if too few rows would fit: the tiles are then added up in the workspace.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class MatmulTemplate(Template):
     """
 
     name = "matmul"
-    revision = 2
+    revision = 3
 
     def takes(self, graph: Graph) -> bool:
         region = self.find(graph)
@@ -187,6 +187,8 @@ class _Lowering:
         self.b_source = stored_weight(self.region.anchor)
         self.a_source = self._plain_a()
         self.b_packed = self._packed_b()
+        self.block = min(config["block_depth"], product.depth)
+        self.b_plain = None if self.b_packed is not None else self._plain_b()
         self.a_stride = product.depth
         a_bytes: Dim = 0
         if self.a_source is None:
@@ -194,10 +196,9 @@ class _Lowering:
                 self.a_stride = product.depth + self.lanes
             a_bytes = round_up(product.batch * product.rows * self.a_stride * _WORD, _ALIGNMENT)
         b_bytes: Dim = 0
-        if self.b_packed is None:
+        if self.b_packed is None and self.b_plain is None:
             b_bytes = round_up(product.batch * self.panels * product.depth * self.panel * arithmetic.b_bytes, _ALIGNMENT)
         layouts = {} if self.b_packed is None else {self.b_packed: weight_layout(product.b_layout(self.panel), arithmetic)}
-        self.block = min(config["block_depth"], product.depth)
         self.row_blocks = 1 if self.split is None else row_blocks(product, self.target, self.groups, self.split, self.block)
         sums: Dim = 0 if self.block == product.depth else product.rows * self.panels * self.panel
         self.kernel = Kernel(self.region.graph, workspace_bytes=a_bytes + b_bytes + sums * _WORD, layouts=layouts)
@@ -211,6 +212,8 @@ class _Lowering:
             self.a = self.kernel.workspace(a_bytes // bytes_of(arithmetic.a_dtype), arithmetic.a_dtype, 0, "rows")
         if self.b_packed is not None:
             self.b: Any = self.kernel.inputs[self.b_source]
+        elif self.b_plain is not None:
+            self.b = self.kernel.inputs[self.b_plain]
         else:
             self.b = self.kernel.workspace(b_bytes // bytes_of(arithmetic.b_dtype), arithmetic.b_dtype, a_bytes, "panels")
         if self.block < product.depth:
@@ -224,6 +227,17 @@ class _Lowering:
         source = self.region.source(self.a_value)
         return source if source is not None and storage_dtype(source.tensor.dtype) == self.arithmetic.a_dtype else None
 
+    def _plain_b(self) -> Value | None:
+        """The graph input that already is ``[batch, depth, columns]`` words in memory, if one tile only reads each, in whole vectors."""
+        product = self.product
+        once = self.split is not None and self.split.tiles == 1 and self.block == product.depth
+        if self.region.anchor.op != "matmul" or not once or product.per_word != 1 or product.columns % self.lanes:
+            return None
+        if not same_dim(self.b_value.tensor.size, product.batch * product.depth * product.columns):
+            return None
+        source = self.region.source(self.b_value)
+        return source if source is not None and storage_dtype(source.tensor.dtype) == self.arithmetic.b_dtype else None
+
     def _packed_b(self) -> int | None:
         """The position of the constant input that is ``b``, if it can be stored in panels."""
         batched = math.prod(self.b_value.tensor.shape[:-2]) if self.region.anchor.op == "matmul" else 1
@@ -232,7 +246,7 @@ class _Lowering:
     def lower(self) -> LoweredKernel:
         if self.a_source is None:
             self._stage_a()
-        if self.b_packed is None:
+        if self.b_packed is None and self.b_plain is None:
             self._stage_b()
         emitter, product = self.emitter, self.product
         column_groups = self.parallel // self.groups
@@ -294,9 +308,12 @@ class _Lowering:
         vectors = -(-block.columns // self.lanes)
         tile = RegisterTile(emitter, self.arithmetic, rows, vectors)
         a_at = emitter.simplify((batch * extent_of(product.rows) + row) * self.a_stride + block.start)
-        b_at = emitter.simplify((batch * self.panels + number) * (product.depth * self.panel) + block.start * self.panel)
-        a_offset, b_offset = emitter.bind(a_at, "a_at"), emitter.bind(b_at, "b_at")
-        nest = merge_loops([ReductionLoop(block.depth, 1, self.panel)])
+        if self.b_plain is None:
+            b_at, b_stride = (batch * self.panels + number) * (product.depth * self.panel) + block.start * self.panel, self.panel
+        else:
+            b_at, b_stride = batch * (product.depth * product.columns) + number * self.panel, product.columns
+        a_offset, b_offset = emitter.bind(a_at, "a_at"), emitter.bind(emitter.simplify(b_at), "b_at")
+        nest = merge_loops([ReductionLoop(block.depth, 1, b_stride)])
         row_offsets = [number * self.a_stride for number in range(rows)]
         if self.block < product.depth:
             sums_at = emitter.bind(emitter.simplify((number * product.rows + row) * self.panel), "sums_at")

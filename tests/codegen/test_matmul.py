@@ -52,6 +52,15 @@ def test_matmul_broadcasts_as_numpy(a: tuple[int, ...], b: tuple[int, ...], cons
     check(TEMPLATE, task_of(matmul(a, b), constants))
 
 
+@pytest.mark.parametrize(("rows", "columns", "staged"), [(1, 176, False), (4, 160, False), (40, 160, True), (1, 170, True)])
+def test_an_operand_that_is_read_once_stays_where_it_is(rows: int, columns: int, staged: bool) -> None:
+    builder = GraphBuilder()
+    a, b = builder.input(f32(14, rows, 27)), builder.input(f32(2, 7, 27, columns))
+    task = task_of(builder.finish([builder.call("matmul", a, builder.call("reshape", b, shape=(14, 27, columns)))]))
+    assert bool(TEMPLATE.lower(task, TEMPLATE.space(task).default).workspace_bytes) == staged
+    check(TEMPLATE, task)
+
+
 @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     rows=st.integers(1, 70),
