@@ -18,7 +18,7 @@ from .runtime.states import States
 from .warning import warn
 
 if TYPE_CHECKING:
-    from .driver import Options
+    from .options import Options
     from .passes.auto_precision import Assignment
 
 DEFAULT_TOLERANCE = 1e-2

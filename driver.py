@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .auto_precision import AutoPrecision, checked_tolerance
-from .calibration import FlatSamples, Samples, digest, flat_samples, require_like, samples_of
-from .codegen.precision import AUTO, FP32_THROUGHOUT, Precision
+from .calibration import FlatSamples, digest, flat_samples, require_like
+from .codegen.precision import AUTO
 from .codegen.target import Kind, Target
-from .codegen.task import Numerics
 from .collection import collection_paused
 from .errors import OptionError
 from .evaluation import HostEvaluator
 from .ir import Constant, Graph
 from .ir.program import Signature
 from .module import CompiledModel, own_forward
+from .options import Options, check_options
 from .program_cache import find_program, is_cacheable, keep_program, program_key
 from .runtime.devices import executable_for
 from .runtime.executable import Callee, Executable
@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from .codegen.kernels import KernelNode
     from .costmodel import Estimate
     from .frontend import Exported, Imported, State
-    from .passes import Context, Pipeline
-    from .passes.instruments import Instrument
+    from .passes import Context
 
 
 def compile(
@@ -236,27 +235,6 @@ def estimate(
 
 
 @dataclass(frozen=True)
-class Options:
-    """How a model is to be compiled, after the arguments of :func:`mlc.compile` were checked.
-
-    ``strict`` makes operations that PyTorch would have to run an error. ``pipeline`` None is the target's default one. ``instruments``
-    watch every pass. ``sparsity`` leaves out zeros in weights where that pays.
-    """
-
-    target: Target
-    threads: int
-    numerics: Numerics = Numerics.FAST
-    precision: Precision = FP32_THROUGHOUT
-    calibration: Samples = ()
-    database: Path | None = None
-    strict: bool = False
-    pipeline: Pipeline | None = None
-    instruments: tuple[Instrument, ...] = ()
-    progress: Progress | None = None
-    sparsity: bool = True
-
-
-@dataclass(frozen=True)
 class Lowered:
     """A model after all passes: what code generation gets."""
 
@@ -400,41 +378,6 @@ def config_chooser(options: Options) -> Choose:
     from .autotune.choose import chooser
 
     return chooser(options.database)
-
-
-def check_options(
-    *,
-    target: str | Target = "cpu",
-    threads: int | None = None,
-    nonfinite: str = "fast",
-    database: str | os.PathLike[str] | None = None,
-    strict: bool = False,
-    progress: Progress | None = None,
-    precision: str | Mapping[str, str] = "fp32",
-    calibration: Any = None,
-    sparsity: str | None = "auto",
-) -> Options:
-    """The options of a compilation; OptionError or TargetError for a value that makes no sense."""
-    facts = target if isinstance(target, Target) else Target.parse(target)
-    if threads is not None and (not isinstance(threads, int) or threads < 1):
-        raise OptionError(f"threads={threads!r}: give a whole number of at least 1, or leave it out to use all {facts.threads} cores")
-    try:
-        numerics = Numerics(nonfinite)
-    except ValueError:
-        raise OptionError(f"nonfinite={nonfinite!r} is unknown; use 'fast' or 'strict'") from None
-    if sparsity not in ("auto", "off", None):
-        raise OptionError(f"sparsity={sparsity!r} is unknown; use 'auto', or 'off' (None) to compute with zeros as with other numbers")
-    return Options(
-        facts,
-        threads or facts.threads,
-        numerics,
-        Precision.of(precision),
-        samples_of(calibration),
-        Path(database) if database is not None else None,
-        strict,
-        progress=progress,
-        sparsity=sparsity == "auto",
-    )
 
 
 def _require_default(name: str, value: Any, default: Any, remedy: str) -> None:

@@ -19,9 +19,10 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from .driver import Options, check_options, compile_program
+from .driver import compile_program
 from .errors import Error, OptionError
 from .module import CompiledModel
+from .options import Options, check_options
 from .runtime.executable import Callee
 
 _MODES = ("default", "reduce-overhead")

@@ -36,8 +36,8 @@ from .runtime.store import cache_folder, file_digest
 
 if TYPE_CHECKING:
     from .codegen.assembly import Assembled
-    from .driver import Options
     from .frontend import Imported
+    from .options import Options
 
 PACKAGE = Path(__file__).resolve().parent
 _ROOMS = ("ir", "frontend", "passes", "costmodel", "codegen", "autotune", "runtime")

@@ -225,7 +225,8 @@ def _kernel_calls(model: str, target: str, threads: int | None, precision: str) 
     else:
         source = load_source(model)
         with working(f"lowering {source.name}"):
-            from .driver import check_options, model_tasks
+            from .driver import model_tasks
+            from .options import check_options
 
             options = check_options(target=target, threads=threads, precision=precision)
             keys = [kernel.task.key for kernel in model_tasks(source.model, source.inputs, source.kwargs, options)]

@@ -144,10 +144,8 @@ def _random(type: TensorType, generator: np.random.Generator) -> Constant:
     """Any numbers of a byte; integers of 32 bits that do not drown such; floats of about one."""
     if type.dtype.is_integer:
         limits = np.iinfo(type.dtype.numpy if type.dtype.nbytes == 1 else np.int16)
-        array = generator.integers(limits.min, limits.max, type.static_shape, endpoint=True)
-    else:
-        array = generator.standard_normal(type.static_shape, np.float32)
-    return constant_of(array.astype(type.dtype.numpy), type)
+        return constant_of(generator.integers(limits.min, limits.max, type.static_shape, endpoint=True).astype(type.dtype.numpy), type)
+    return constant_of(generator.standard_normal(type.static_shape, np.float32).astype(type.dtype.numpy), type)
 
 
 def _poisoned(type: TensorType) -> np.ndarray:

@@ -33,6 +33,7 @@ from ..costmodel.dataset import HELD_OUT, split_of
 from ..costmodel.evaluation import pairwise
 from ..costmodel.sampling import sample_tasks
 from ..errors import UnsupportedOpError
+from ..options import check_options
 from .models import ZOO
 from .vendor import vendor_seconds
 
@@ -119,7 +120,7 @@ def held_out_tasks(count: int, target: Target) -> Iterator[Task]:
 
 def model_tasks(names: Sequence[str], target: Target) -> Iterator[Task]:
     """The different tasks of models of the zoo, in the order of their first calls."""
-    options = driver.check_options(target=target)
+    options = check_options(target=target)
     found: dict[str, Task] = {}
     for name in names:
         model, inputs = ZOO[name].full()

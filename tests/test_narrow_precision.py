@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 import mlc
 from mlc.calibration import flat_samples
-from mlc.driver import check_options, lower_imported
+from mlc.driver import lower_imported
 from mlc.errors import OptionError
 from mlc.frontend import export_model, import_exported
 from mlc.ir import DType, interpret
+from mlc.options import check_options
 
 
 class Residual(nn.Module):

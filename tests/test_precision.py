@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 import mlc
 from mlc.codegen.precision import MODES, Precision, WeightAxes
-from mlc.driver import check_options, lower_model
+from mlc.driver import lower_model
 from mlc.errors import OptionError
 from mlc.ir import EncodedConstant, Encoding, interpret, load_text, parse, print_graph, save_text, scheme_of
+from mlc.options import check_options
 
 LOWER = [name for name, mode in MODES.items() if mode.weights is not None]
 PAGE = Path(mlc.__file__).parent / "docs" / "precision.md"

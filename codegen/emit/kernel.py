@@ -11,7 +11,7 @@ from tvm.ir import PointerType, PrimType
 
 from ...errors import LoweringError
 from ...ir import Dim, DType, Graph, Layout, TensorType, Value, product
-from ..constant_layout import ConstantForm, ConstantLayout, DenseLayout
+from ..constant_layout import ConstantForm, ConstantLayout
 from . import halves
 from .access import layout_offset
 from .emitter import INDEX, Emitter, Expr, truth_as
@@ -72,7 +72,7 @@ class Kernel:
         graph: Graph,
         *,
         workspace_bytes: Dim = 0,
-        layouts: Mapping[int, DenseLayout] | None = None,
+        layouts: Mapping[int, ConstantLayout] | None = None,
         words: Mapping[int, int] | None = None,
         streamed: Collection[int] = (),
     ) -> None:
@@ -86,7 +86,7 @@ class Kernel:
         self._declarations: list[Any] = []
         self._layouts = dict(layouts or {})
         self.inputs: dict[Value, Any] = {}
-        self._input_layouts: dict[Value, DenseLayout] = {}
+        self._input_layouts: dict[Value, ConstantLayout] = {}
         self._pointers: dict[Value, Any] = {}
         for position, value in enumerate(graph.inputs):
             if words is not None and position in words:
