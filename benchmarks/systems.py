@@ -23,14 +23,18 @@ class Eager:
 
 @dataclass(frozen=True)
 class Mlc:
-    """mlc.compile; strict, so that nothing is timed that PyTorch runs."""
+    """mlc.compile; strict, so that nothing is timed that PyTorch runs. ``int8`` takes its ranges from the example inputs, as OpenVINO does."""
 
     precision: str = "fp32"
 
     def prepare(self, model: Callable[..., Any], inputs: Sequence[Any], threads: int) -> Prepared:
         import mlc
 
-        compiled = mlc.compile(model, example_inputs=tuple(inputs), threads=threads, strict=True, precision=self.precision)
+        example = tuple(inputs)
+        calibration = [example] if "int8" in self.precision else None
+        compiled = mlc.compile(
+            model, example_inputs=example, threads=threads, strict=True, precision=self.precision, calibration=calibration
+        )
         return Prepared(functools.partial(compiled, *inputs))
 
 
