@@ -23,7 +23,7 @@ class Eager:
 
 @dataclass(frozen=True)
 class Mlc:
-    """mlc.compile; strict, so that nothing is timed that PyTorch runs. ``int8`` takes its ranges from the example inputs, as OpenVINO does."""
+    """mlc.compile; strict, so that nothing is timed that PyTorch runs. ``int8`` takes its ranges from the inputs, as OpenVINO does."""
 
     precision: str = "fp32"
 
