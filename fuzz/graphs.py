@@ -58,6 +58,8 @@ _WEIGHTS = {
     "take": 1,
     "scatter": 0.8,
     "grouped": 0.2,
+    "monarch": 0.2,
+    "quantise": 0.3,
     "cond": 0.2,
     "loop": 0.3,
 }

@@ -189,7 +189,7 @@ def test_calls_that_cannot_work_say_what_would(arguments: Callable[[Tensor], tup
         ({"target": "gpu9000"}, mlc.TargetError, "use 'cpu'"),
         ({"target": "cpu -mcpu=pentium"}, mlc.TargetError, "known"),
         ({"target": "rocm"}, mlc.TargetError, "not yet supported"),
-        ({"precision": "int8"}, OptionError, "fp32"),
+        ({"precision": "w4", "tolerance": 0.1}, OptionError, "precision='auto'"),
         ({"precision": "w5"}, OptionError, "'w4'"),
         ({"precision": {"layers": "w4"}}, OptionError, "'layers' is no module of this model"),
         ({"sparsity": "2:4"}, OptionError, "'auto'"),

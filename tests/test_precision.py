@@ -161,13 +161,6 @@ def test_embeddings_are_stored_in_8_bits_beside_a_tied_layer() -> None:
     assert {kernel.precision for kernel in plain.report().programs[0].kernels} == {""}
 
 
-def test_words_of_later_versions_are_refused_by_name() -> None:
-    model, x = built(Block)
-    for word in ("auto",):
-        with pytest.raises(OptionError, match=f"'{word}' is not supported by this version"):
-            mlc.compile(model, example_inputs=(x,), precision=word)
-
-
 def test_weights_that_are_not_finite_stay_dense() -> None:
     model = nn.Sequential(nn.Linear(64, 32), nn.Linear(32, 8)).eval()
     model[1].weight.data[3, 4] = float("inf")

@@ -103,6 +103,14 @@ class ContractionSteps(Drawing):
             mask = [self.array((batch, 1, length, keys), F32)]
         return self.builder.call("attention", q, k, v, *mask, scale=self.choice((1.0, 0.35)), is_causal=not mask and self.chance(0.5))
 
+    def monarch(self) -> Value:
+        x = self.pick(lambda type: type.rank >= 1 and type.dtype is F32 and type.elements > 0)
+        width = x.tensor.static_shape[-1]
+        blocks = self.choice([count for count in range(1, width + 1) if width % count == 0])
+        rank, groups, outputs = self.choice((1, 2)), self.choice((1, 3, 8)), self.choice((1, 2, 5))
+        first = self.array((blocks, width // blocks, rank, groups), F32, 1 / math.sqrt(width // blocks))
+        return self.builder.call("monarch", x, first, self.array((blocks, rank, outputs, groups), F32, 1 / math.sqrt(blocks * rank)))
+
     def grouped(self) -> Value:
         x = self.pick(lambda type: type.rank == 2 and type.dtype is F32 and type.elements > 0)
         rows, depth = x.tensor.static_shape

@@ -90,6 +90,11 @@ class ElementwiseSteps(Drawing):
             x = self.limited(x, 0.0 if dtype is DType.UINT8 else -100.0, 100.0)
         return self.builder.call("cast", x, dtype=dtype)
 
+    def quantise(self) -> Value:
+        x, dtype = self.pick(lambda type: type.dtype is DType.FLOAT32), self.choice((DType.INT8, DType.UINT8))
+        zero_point = self.choice((0, 3, 100))
+        return self.builder.call("quantise", x, self.number(x, self.choice((2.0, 16.0))), dtype=dtype, zero_point=zero_point)
+
     def where(self) -> Value:
         x = self.pick()
         condition = self.pick(lambda type: type.dtype is DType.BOOL) if self.chance(0.5) else self.builder.call("gt", x, self.partner(x))

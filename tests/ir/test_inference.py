@@ -289,7 +289,10 @@ def test_dimensions_are_normalised() -> None:
         ("f32[8] as grouped(storage=i4, group=48, axis=0, scale=f32)", "'48' does not fit the parameter 'group'"),
         ("f32[8] as codebook(bits=4.0, group=32, axis=0, scale=f32)", "'4.0' does not fit the parameter 'bits'"),
         ("i32[8] as ternary(scale=f32)", "represents floats, the tensor holds i32"),
-        ("f32[8] as csr", "there is no encoding 'csr' (known: dense, affine, nm_sparse, grouped, block_scaled, codebook, ternary)"),
+        (
+            "f32[8] as csr",
+            "there is no encoding 'csr' (known: dense, affine, nm_sparse, block_sparse, bitmap, grouped, block_scaled, codebook, ternary)",
+        ),
     ],
 )
 def test_encodings_are_checked(text: str, message: str) -> None:

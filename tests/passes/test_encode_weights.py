@@ -197,7 +197,7 @@ def test_the_longest_pattern_wins(module: str, mode: str) -> None:
 def test_precisions_that_make_no_sense() -> None:
     for given, message in [
         ("w5", "'w5' is unknown; use one of 'fp32', 'bf16'"),
-        ("auto", "'auto' is not supported by this version"),
+        ("auto", "'auto' decides for a whole model: give it alone, to mlc.compile"),
         ({"head": "w5"}, "'w5' is unknown"),
         ({"head": 4}, "4 is unknown"),
         ({3: "w4"}, "3 is no module path"),
