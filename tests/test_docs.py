@@ -27,9 +27,10 @@ def test_named_files_exist(document: str) -> None:
     assert not missing
 
 
-@pytest.mark.parametrize(
-    "generator", ["docs/generate.py", "docs/results.py", "docs/performance.py", "docs/tuning_figures.py", "docs/sparsity.py"]
-)
+_GENERATORS = ("generate", "results", "performance", "tuning_figures", "sparsity", "precision_figures")
+
+
+@pytest.mark.parametrize("generator", [f"docs/{name}.py" for name in _GENERATORS])
 def test_generated_pages_are_up_to_date(generator: str) -> None:
     done = subprocess.run([sys.executable, str(ROOT / generator), "--check"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
