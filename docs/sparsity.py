@@ -92,7 +92,7 @@ def _figures(report: dict[str, Any]) -> str:
         f"## Figures: {report['processor']}, {threads}",
         "",
         'Milliseconds of a call with `sparsity="off"` and `"auto"`, medians of rounds in which both take turns, and the median of their '
-        "ratio. The machine did other work meanwhile. Percentages are the share of elements that are not zero.",
+        "ratio. Where there are no sparse kernels both programs are the same. Percentages are the share of elements that are not zero.",
     ]
     for part, title in _TITLES.items():
         rows = [row for row in report["timings"] if row["part"] == part]
