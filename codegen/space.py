@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 from ..errors import LoweringError
 
@@ -61,6 +62,17 @@ class Space:
     choices: tuple[tuple[str, tuple[int, ...]], ...]
     default: Config
     allows: Callable[[Mapping[str, int]], bool] = lambda knobs: True
+
+    @classmethod
+    def of_points(cls, template: str, ranked: Sequence[Mapping[str, int]], group: str, each: int) -> Self:
+        """Of ``ranked`` points, the best first, the first ``each`` for every value of the knob ``group``; the best is the default."""
+        kept = [
+            point
+            for value in dict.fromkeys(point[group] for point in ranked)
+            for point in [other for other in ranked if other[group] == value][:each]
+        ]
+        choices = tuple((name, tuple(sorted({point[name] for point in kept}))) for name in sorted(ranked[0]))
+        return cls(template, choices, Config.of(template, ranked[0]), lambda knobs: dict(knobs) in kept)
 
     @cached_property
     def configs(self) -> tuple[Config, ...]:

@@ -59,13 +59,7 @@ class SparsePanels(Template):
         groups = [count for count in divisors(parallel) if count <= product.rows]
         points = [{"row_groups": group, "rows": count} for group in groups for count in _row_choices(task, product)]
         ranked = sorted(points, key=lambda knobs: _cycles(product, task.target, parallel, knobs))
-        best = [point for group in groups for point in [q for q in ranked if q["row_groups"] == group][:_CHOSEN]]
-
-        def allows(knobs: Mapping[str, int]) -> bool:
-            return dict(knobs) in best
-
-        choices = tuple((name, tuple(sorted({point[name] for point in best}))) for name in ("row_groups", "rows"))
-        return Space(self.name, choices, Config.of(self.name, ranked[0]), allows)
+        return Space.of_points(self.name, ranked, "row_groups", _CHOSEN)
 
     def estimated_cycles(self, task: Task, configs: Sequence[Config]) -> Sequence[float]:
         product = SparseProduct.of(task, _ENCODINGS)

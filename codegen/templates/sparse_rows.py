@@ -63,13 +63,7 @@ class SparseRows(Template):
             if group <= -(-whole // count)
         ]
         ranked = sorted(points, key=lambda knobs: _cycles(product, task.target, parallel, knobs))
-        kept = [point for group in divisors(parallel) for point in [q for q in ranked if q["row_groups"] == group][:_CHOSEN]]
-
-        def allows(knobs: Mapping[str, int]) -> bool:
-            return dict(knobs) in kept
-
-        choices = tuple((name, tuple(sorted({point[name] for point in kept}))) for name in ("row_groups", "vectors"))
-        return Space(self.name, choices, Config.of(self.name, ranked[0]), allows)
+        return Space.of_points(self.name, ranked, "row_groups", _CHOSEN)
 
     def estimated_cycles(self, task: Task, configs: Sequence[Config]) -> Sequence[float]:
         product = SparseProduct.of(task, _ENCODINGS)
