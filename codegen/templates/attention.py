@@ -26,6 +26,8 @@ _SCORES = 1 << 16
 
 _STACK = 96 << 10
 """Bytes that the buffers of a block of queries may take."""
+_ONE_BLOCK = 256
+"""Keys up to which one block has all of them, so that no earlier result is scaled anew."""
 _TASKS = 4
 """Blocks of queries that each thread should have, so that they end at about the same time."""
 
@@ -77,10 +79,10 @@ class Attention(Template):
         wide = 2 if most >= 2 else 1
         keys = 8 if target.vector_registers >= 32 else 6
         most_keys = problem.keys if isinstance(symbolic.keys, int) else 512
-        block = min(128, most_keys)
+        block = most_keys if most_keys <= _ONE_BLOCK else 128
         parts = _parts_that_fit(problem, task, lanes * wide, block)
         spaces = (
-            ("block", tuple(sorted({min(64, most_keys), block, min(256, most_keys)}))),
+            ("block", tuple(sorted({min(64, most_keys), min(128, most_keys), min(_ONE_BLOCK, most_keys)}))),
             ("keys", (4, 6, 8, 12)),
             ("lanes", (lanes,)),
             ("parallel", parallels),
