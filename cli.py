@@ -192,6 +192,7 @@ def run(
         "mlc bench resnet50 my_model.py:make --rounds 9",
         "mlc bench kernels --threads 1",
         "mlc bench gpt2 --precision w4",
+        "mlc bench resnet50 --database tuned.db --against onnxruntime,openvino",
         "mlc bench gpt2 --systems mlc,eager,inductor --json > gpt2.json",
         "mlc bench --suite cpu --against eager,inductor,onnxruntime,openvino --save cpu.json --html cpu.html",
         "mlc bench --suite cpu --against eager,inductor,onnxruntime,openvino --save cpu.json --resume",
@@ -218,6 +219,7 @@ def bench(
     ] = None,
     threads: Annotated[int | None, typer.Option("--threads", "-j", min=1, help="Threads of every system; all cores unless given.")] = None,
     precision: PrecisionOption = "fp32",
+    database: DatabaseOption = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds around the systems.")] = 5,
     seconds: Annotated[float, typer.Option(min=0, help="Seconds of calls per system and round.")] = 0.5,
     patience: Annotated[float, typer.Option(min=1, help="Seconds after which a system that is not ready is given up.")] = 1800.0,
@@ -231,7 +233,8 @@ def bench(
     """Time mlc and other systems side by side, each in a process of its own, and check their outputs.
 
     Every round goes around all systems; figures are medians, the speed-up is over eager PyTorch, and errors are against float64. The
-    precision is mlc's; the others compute in float32. A peer that cannot run a model is reported with its reason, and does not count.
+    precision and the database are mlc's; the others compute in float32. A peer that cannot run a model is reported with its reason, and
+    does not count.
     """
     from .benchmarks import machine
     from .benchmarks.models import expand
@@ -253,6 +256,7 @@ def bench(
         seconds=seconds,
         patience=patience,
         precision=precision,
+        database=str(database.resolve()) if database is not None else None,
     )
     with working("measuring what this machine can do"):
         here = machine.measure(plan.threads)

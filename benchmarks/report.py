@@ -24,7 +24,7 @@ PEER_ERROR = 1e-3
 class Plan:
     """``seconds`` of calls per system and round; ``patience`` are the seconds after which a system that does not answer is given up.
 
-    ``precision`` is mlc's: the other systems compute in float32.
+    ``precision`` and ``database``, a tuning database's path, are mlc's: the other systems compute in float32, untuned.
     """
 
     models: tuple[str, ...]
@@ -34,6 +34,7 @@ class Plan:
     seconds: float = 0.5
     patience: float = PATIENCE
     precision: str = "fp32"
+    database: str | None = None
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.systems if name not in SYSTEMS]
@@ -41,6 +42,11 @@ class Plan:
             raise MeasurementError(f"no system is called {', '.join(unknown)}; there are {', '.join(SYSTEMS)}")
         if BASELINE not in self.systems:
             object.__setattr__(self, "systems", (*self.systems, BASELINE))
+
+    @property
+    def options(self) -> dict[str, str | None]:
+        """Those of mlc."""
+        return {"precision": self.precision, "database": self.database}
 
     @property
     def steps_each(self) -> int:

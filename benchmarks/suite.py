@@ -62,7 +62,7 @@ def _compare(model: str, plan: Plan, progress: Callable[[str], None]) -> Compari
             for system in plan.systems:
                 progress(f"{model}: {system} prepares")
                 try:
-                    workers[system] = Worker(spec_of(model), system, plan.threads, folder, plan.patience, plan.precision)
+                    workers[system] = Worker(spec_of(model), system, plan.threads, folder, plan.patience, plan.options)
                 except MeasurementError as error:
                     failures[system] = str(error)
             progress(f"{model}: outputs")

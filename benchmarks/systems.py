@@ -26,6 +26,8 @@ class Mlc:
     """mlc.compile; strict, so that nothing is timed that PyTorch runs. ``int8`` takes its ranges from the inputs, as OpenVINO does."""
 
     precision: str = "fp32"
+    database: str | None = None
+    """A tuning database's path."""
 
     def prepare(self, model: Callable[..., Any], inputs: Sequence[Any], threads: int) -> Prepared:
         import mlc
@@ -33,7 +35,13 @@ class Mlc:
         example = tuple(inputs)
         calibration = [example] if "int8" in self.precision else None
         compiled = mlc.compile(
-            model, example_inputs=example, threads=threads, strict=True, precision=self.precision, calibration=calibration
+            model,
+            example_inputs=example,
+            threads=threads,
+            strict=True,
+            precision=self.precision,
+            calibration=calibration,
+            database=self.database,
         )
         return Prepared(functools.partial(compiled, *inputs))
 

@@ -39,7 +39,7 @@ def main() -> None:
         source = load_model(request["model"])
         inputs = source.inputs
         begin = time.perf_counter()
-        system = Mlc(request["precision"]) if request["system"] == OURS else SYSTEMS[request["system"]]()
+        system = Mlc(**request["options"]) if request["system"] == OURS else SYSTEMS[request["system"]]()
         prepared = system.prepare(source.eager, inputs, request["threads"])
         with torch.no_grad():
             prepared.call()

@@ -1,7 +1,9 @@
 """A gradient-boosted ranking of configs, with an ensemble for its uncertainty (Chen and Guestrin, "XGBoost", 2016).
 
-Several boosters with a pairwise objective, each grown on its own sample of the tasks, score configs against each other within a
-task; pairs between tasks mean nothing. One more booster regresses the logarithm of time over roofline, for absolute times.
+Each member of the ensemble, grown on its own sample of the tasks, scores the configs of a task against each other, by two boosters: one
+with a pairwise objective, and one that regresses the logarithm of how much faster than the task's mean a config is, which puts pairs far
+apart in order more surely. Scores of different tasks mean nothing beside each other. One more booster regresses the logarithm of time over
+roofline, for absolute times.
 """
 
 from __future__ import annotations
@@ -23,12 +25,16 @@ from .features import FEATURE_NAMES, feature_matrix
 from .model import CostModel, Floats, Prediction, latest_by_task, read_json
 from .roofline import roofline
 
-VERSION = 1
+VERSION = 2
+_PAIRS = 32
+"""Others of its task that a config is compared with in a round of the pairwise objective."""
+_REGRESSION_WEIGHT = 4.0
+"""Of a logarithm of speed beside a pairwise score: within a task the two then spread about alike."""
 
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """Of each booster. ``task_share`` is the part of the tasks that one member of the ensemble sees."""
+    """Of each booster. ``members`` are pairs of boosters; ``task_share`` is the part of the tasks that one member of the ensemble sees."""
 
     members: int = 8
     rounds: int = 120
@@ -51,6 +57,7 @@ class GradientBoostedModel(CostModel):
         self.notes: dict[str, Any] = {}
         """Where the model comes from: data, evaluation. Saved with it."""
         self._rankers: list[Any] = []
+        self._speeds: list[Any] = []
         self._regressor: Any = None
         self._features: Sequence[str] = FEATURE_NAMES
 
@@ -62,14 +69,16 @@ class GradientBoostedModel(CostModel):
         sizes = [len(group.configs) for group in groups]
         features = np.concatenate([group.features for group in groups])
         relative = np.concatenate([group.seconds.min() / group.seconds for group in groups])
+        speed = np.concatenate([np.log(group.seconds).mean() - np.log(group.seconds) for group in groups])
         slowdown = np.concatenate([np.log(group.seconds / roofline(group.task).seconds) for group in groups])
         number = np.repeat(np.arange(len(groups)), sizes)
         generator = np.random.default_rng(self.hyperparameters.seed)
-        self._rankers, self._features = [], FEATURE_NAMES
+        self._rankers, self._speeds, self._features = [], [], FEATURE_NAMES
         for member in range(self.hyperparameters.members):
             chosen = generator.permutation(len(groups))[: max(2, math.ceil(self.hyperparameters.task_share * len(groups)))]
             seen = np.isin(number, chosen)
             self._rankers.append(self._train(features[seen], relative[seen], member, number[seen]))
+            self._speeds.append(self._train(features[seen], speed[seen], member, None))
         self._regressor = self._train(features, slowdown, 0, None)
 
     def _train(self, features: Floats, labels: Floats, seed: int, groups: Any) -> Any:
@@ -89,7 +98,7 @@ class GradientBoostedModel(CostModel):
             options["objective"] = "reg:squarederror"
         else:
             # Labels are best time over time: pairs that differ more weigh more.
-            options |= {"objective": "rank:pairwise", "lambdarank_pair_method": "mean", "lambdarank_num_pair_per_sample": 8}
+            options |= {"objective": "rank:pairwise", "lambdarank_pair_method": "mean", "lambdarank_num_pair_per_sample": _PAIRS}
         return xgboost.train(options, data, self.hyperparameters.rounds)
 
     @property
@@ -108,13 +117,21 @@ class GradientBoostedModel(CostModel):
         # One thread: starting several takes longer than such a prediction.
         columns = [FEATURE_NAMES.index(name) for name in self._features]
         data = xgboost.DMatrix(feature_matrix(task, configs)[:, columns], nthread=1)
-        scores = np.stack([np.asarray(ranker.predict(data), dtype=np.float64) for ranker in self._rankers])
-        slowdown = np.asarray(self._regressor.predict(data), dtype=np.float64)
+
+        def predicted(booster: Any) -> Floats:
+            return np.asarray(booster.predict(data), dtype=np.float64)
+
+        members = zip(self._rankers, self._speeds, strict=True)
+        scores = np.stack([predicted(ranker) + _REGRESSION_WEIGHT * predicted(speed) for ranker, speed in members])
+        slowdown = predicted(self._regressor)
         return Prediction(roofline(task).seconds * np.exp(slowdown), scores)
 
     def save(self, path: pathlib.Path) -> None:
         """Writes boosters and notes as one JSON document."""
-        boosters = [json.loads(booster.save_raw("json")) for booster in (*self._rankers, self._regressor)]
+
+        def documents(boosters: Sequence[Any]) -> list[Any]:
+            return [json.loads(booster.save_raw("json")) for booster in boosters]
+
         contents = {
             "format": "mlc-cost-model",
             "kind": "gradient-boosted",
@@ -122,8 +139,9 @@ class GradientBoostedModel(CostModel):
             "features": list(self._features),
             "trusted": self.trusted,
             "notes": self.notes,
-            "rankers": boosters[:-1],
-            "regressor": boosters[-1],
+            "rankers": documents(self._rankers),
+            "speeds": documents(self._speeds),
+            "regressor": documents([self._regressor])[0],
         }
         path.write_text(json.dumps(contents, separators=(",", ":")))
 
@@ -132,25 +150,31 @@ class GradientBoostedModel(CostModel):
         """See :meth:`CostModel.load`."""
         contents = read_json(path, "gradient-boosted")
         features = contents.get("features")
-        if contents.get("version") != VERSION or not isinstance(features, list) or not set(features) <= set(FEATURE_NAMES):
+        if contents.get("version") != VERSION:
+            raise CostModelError(f"the cost model {path} has the form of version {contents.get('version')}, not {VERSION}; train it anew")
+        if not isinstance(features, list) or not set(features) <= set(FEATURE_NAMES):
             raise CostModelError(f"the cost model {path} was trained for other features than this version computes; train it anew")
         model = GradientBoostedModel()
         try:
             model._rankers = [_booster(tree) for tree in contents["rankers"]]
+            model._speeds = [_booster(tree) for tree in contents["speeds"]]
             model._regressor = _booster(contents["regressor"])
             model.trusted = {str(name): int(revision) for name, revision in contents["trusted"].items()}
             model.notes = dict(contents["notes"])
             model._features = tuple(features)
-            if any(booster.num_features() != len(features) for booster in (*model._rankers, model._regressor)):
+            if any(booster.num_features() != len(features) for booster in (*model._rankers, *model._speeds, model._regressor)):
                 raise ValueError(f"its trees know another number of features than the {len(features)} that it names")
         except Exception as error:
             raise CostModelError(f"the cost model {path} is damaged: {error}; train it anew or delete the file") from error
         if not model._rankers:
             raise CostModelError(f"the cost model {path} holds no ranking; train it anew or delete the file")
+        if len(model._rankers) != len(model._speeds):
+            lengths = f"{len(model._rankers)} rankings and {len(model._speeds)} regressions"
+            raise CostModelError(f"the cost model {path} is damaged: it holds {lengths}; train it anew or delete the file")
         return model
 
     def explain(self) -> Mapping[str, float]:
-        """Share of the boosters' total gain by feature, averaged over the ranking members."""
+        """Share of the total gain by feature of the boosters with a pairwise objective, averaged over them."""
         total: dict[str, float] = {}
         for ranker in self._rankers:
             for name, gain in ranker.get_score(importance_type="total_gain").items():

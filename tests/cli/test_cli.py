@@ -126,6 +126,8 @@ def test_bench_times_models_goes_on_with_a_file_and_writes_a_page(mlc: CommandLi
     assert "mlp_tiny" in html.read_text()
     other = mlc("bench", "mlp_tiny", "--systems", "eager", "--save", str(save), "--resume")
     assert other.code == 1 and "is of other systems" in other.err
+    tuned = mlc("bench", "mlp_tiny", *options, "--database", str(tmp_path / "tuned.db"), "--resume")
+    assert tuned.code == 1 and "another precision or database" in " ".join(tuned.err.split())
     save.write_text("{}")
     assert "is no report that this version" in mlc("bench", "mlp_tiny", *options, "--resume").err
 
