@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import pathlib
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -70,7 +71,7 @@ def collect(
     from .autotune.collecting import collect as run
     from .autotune.database import Database
     from .autotune.describing import Describer
-    from .autotune.measure import LocalMeasurer
+    from .autotune.measure import LocalMeasurer, Protocol
     from .codegen.target import Target
     from .costmodel.sampling import sample_tasks
 
@@ -80,7 +81,7 @@ def collect(
                 result = adopt(dataset, opened, describer, tell)
         else:
             here = Target.parse(target)
-            with LocalMeasurer() as measurer:
+            with LocalMeasurer(protocol=Protocol(far=math.inf)) as measurer:
                 sampled = sample_tasks(tasks, seed, here, here.threads)
                 result = run(dataset, sampled, measurer, describer, configs=configs, seconds=seconds, tell=tell)
     if json:

@@ -48,12 +48,18 @@ class Limits:
 class Protocol:
     """How candidates are timed: ``rounds`` passes over a batch, ``seconds`` for each candidate in each pass.
 
-    A record has one time per round, the lower quartile of the samples taken in it: what disturbs a sample only ever adds to it.
+    A record has one time per round, the lower quartile of the samples taken in it: what disturbs a sample only ever adds to it. A candidate
+    that after two rounds is ``far`` times as slow as the best of its batch, by their least times, is not timed further.
     """
 
     rounds: int = 5
     seconds: float = 0.008
     caches: Caches = Caches.MIXED
+    far: float = 1.3
+
+
+_ROUNDS_THAT_TELL = 2
+"""After these a candidate may be given up as too slow."""
 
 
 class Measurer(ABC):
@@ -159,9 +165,11 @@ class LocalMeasurer(Measurer):
     ) -> dict[Config, list[float]]:
         """Seconds of each kernel in each round; adds to ``failures`` those that fail on the way."""
         times: dict[Config, list[float]] = {config: [] for config in kernels}
-        for _ in range(self.protocol.rounds):
+        for number in range(self.protocol.rounds):
+            least = {config: min(taken) for config, taken in times.items() if taken and config not in failures}
+            limit = self.protocol.far * min(least.values()) if least and number >= _ROUNDS_THAT_TELL else float("inf")
             for config, taken in times.items():
-                if config not in failures:
+                if config not in failures and least.get(config, 0.0) <= limit:
                     try:
                         taken.append(self._time(task, case, config, kernels[config]))
                     except MeasurementError as error:

@@ -152,9 +152,9 @@ def _case(archive: str) -> pathlib.Path:
 
 def protocol_text(protocol: Protocol) -> str:
     """A protocol as JSON."""
-    return json.dumps({"rounds": protocol.rounds, "seconds": protocol.seconds, "caches": protocol.caches.value})
+    return json.dumps({"rounds": protocol.rounds, "seconds": protocol.seconds, "caches": protocol.caches.value, "far": protocol.far})
 
 
 def read_protocol(text: str) -> Protocol:
     fields = json.loads(text)
-    return Protocol(fields["rounds"], fields["seconds"], Caches(fields["caches"]))
+    return Protocol(fields["rounds"], fields["seconds"], Caches(fields["caches"]), fields["far"])

@@ -76,6 +76,11 @@ def test_slower_kernels_take_longer(planted: dict[str, Record]) -> None:
     assert planted["slow"].median > 2 * planted["plain"].median
 
 
+def test_kernels_far_behind_are_given_up_early(planted: dict[str, Record]) -> None:
+    best = min((planted[name] for name in PLANTED["RIGHT"]), key=lambda record: min(record.times))
+    assert (len(best.times), len(planted["slow"].times)) == (QUICK.rounds, 2)
+
+
 def test_a_measured_kernel_does_not_beat_the_bound_and_is_measured_twice() -> None:
     builder = GraphBuilder()
     x, weight = builder.input(TensorType(DType.FLOAT32, (48, 80))), builder.input(TensorType(DType.FLOAT32, (72, 80)))
@@ -89,7 +94,7 @@ def test_a_measured_kernel_does_not_beat_the_bound_and_is_measured_twice() -> No
         first, second = measurer.measure(task, configs), measurer.measure(task, configs)
     for record in (*first, *second):
         assert not record.error
-        assert len(record.times) == 3
+        assert len(record.times) in (2, 3)  # two where it is far behind the best
         assert record.median >= lower_bound(task).seconds
 
 
