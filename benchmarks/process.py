@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from typing import IO, Any
 
 from ..errors import MeasurementError
@@ -27,13 +28,20 @@ PATIENCE = 1800.0
 class Worker:
     """A process that runs one system on one model; ready, and stopped, once constructed.
 
-    Raises MeasurementError when the process fails, and when it takes longer than ``patience`` seconds.
+    ``options`` are those of the system's class. Raises MeasurementError when the process fails, and when it takes longer than ``patience``
+    seconds.
     """
 
     def __init__(
-        self, spec: str, system: str, threads: int, folder: pathlib.Path, patience: float = PATIENCE, precision: str = "fp32"
+        self,
+        spec: str,
+        system: str,
+        threads: int,
+        folder: pathlib.Path,
+        patience: float = PATIENCE,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
-        request = json.dumps({"model": spec, "system": system, "threads": threads, "precision": precision})
+        request = json.dumps({"model": spec, "system": system, "threads": threads, "options": dict(options or {})})
         self._patience = patience
         self._log: IO[str] = open(folder / f"{system}.log", "w+")  # noqa: SIM115 - closed with the worker
         self._process = subprocess.Popen(

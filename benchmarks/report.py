@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import MeasurementError
 from .machine import Machine, Peaks
 from .process import PATIENCE
-from .systems import BASELINE, OURS, SYSTEMS
+from .systems import BASELINE, OURS, SYSTEMS, Mlc
 from .work import Work
 
 PEER_ERROR = 1e-3
@@ -24,7 +24,7 @@ PEER_ERROR = 1e-3
 class Plan:
     """``seconds`` of calls per system and round; ``patience`` are the seconds after which a system that does not answer is given up.
 
-    ``precision`` is mlc's: the other systems compute in float32.
+    ``precision`` is mlc's, with its ``tolerance`` and the ``calibration`` file of the only model: the other systems compute in float32.
     """
 
     models: tuple[str, ...]
@@ -34,13 +34,22 @@ class Plan:
     seconds: float = 0.5
     patience: float = PATIENCE
     precision: str = "fp32"
+    tolerance: float | None = None
+    calibration: str | None = None
 
     def __post_init__(self) -> None:
+        if self.calibration is not None and len(self.models) != 1:
+            raise MeasurementError(f"calibration '{self.calibration}' holds samples of one model's inputs; name that model alone")
         unknown = [name for name in self.systems if name not in SYSTEMS]
         if unknown:
             raise MeasurementError(f"no system is called {', '.join(unknown)}; there are {', '.join(SYSTEMS)}")
         if BASELINE not in self.systems:
             object.__setattr__(self, "systems", (*self.systems, BASELINE))
+
+    @property
+    def ours(self) -> Mlc:
+        """How mlc is to compile."""
+        return Mlc(self.precision, self.tolerance, self.calibration)
 
     @property
     def steps_each(self) -> int:

@@ -19,6 +19,6 @@ def earlier_report(path: pathlib.Path | None, plan: Plan) -> Report | None:
         report = Report.from_dict(json.loads(path.read_text()))
     except (ValueError, KeyError, TypeError) as error:
         raise OptionError(f"'{path}' is no report that this version of mlc bench wrote; choose another file") from error
-    if (report.plan.systems, report.plan.threads, report.plan.precision) != (plan.systems, plan.threads, plan.precision):
+    if (report.plan.systems, report.plan.threads, report.plan.ours) != (plan.systems, plan.threads, plan.ours):
         raise OptionError(f"'{path}' is of other systems, threads or another precision; choose another file, or leave out --resume")
     return report
