@@ -28,10 +28,11 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .compression import compress
-    from .driver import compile, estimate, tune, tune_models
+    from .driver import compile, estimate
     from .module import CompiledModel
     from .pruning import prune
     from .runtime import LoadedModel, load
+    from .tuning import tune, tune_models
 
 __version__ = "0.1.0"
 
@@ -43,8 +44,8 @@ _HOMES = {
     "estimate": ".driver",
     "load": ".runtime",
     "prune": ".pruning",
-    "tune": ".driver",
-    "tune_models": ".driver",
+    "tune": ".tuning",
+    "tune_models": ".tuning",
 }
 """Public names and the modules they live in."""
 

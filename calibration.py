@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,17 +28,46 @@ FlatSamples = tuple[tuple[np.ndarray, ...], ...]
 """Arrays for the inputs of a graph, for each sample."""
 
 
-def samples_of(calibration: Any) -> Samples:
-    """What a user gave as ``calibration``; OptionError unless it is a sequence of tuples of arguments."""
+def samples_of(calibration: Any, model: Any) -> Samples:
+    """The positional arguments of the batches that a user gave as ``calibration`` for ``model``, in any way that
+    :func:`~mlc.frontend.calibration.batches_of` takes; OptionError for anything else."""
     if calibration is None:
         return ()
-    if not isinstance(calibration, list | tuple) or not all(isinstance(sample, list | tuple) for sample in calibration):
-        raise OptionError("calibration is no list of tuples; give a few samples of the positional arguments, such as [(x1,), (x2,)]")
-    return tuple(map(tuple, calibration))
+    from .frontend.calibration import batches_of
+
+    parameters = parameter_names(model)
+    return tuple(batch.positional(parameters) for batch in batches_of(calibration))
 
 
-def require_like(samples: Samples, args: Sequence[Any], *, dynamic: bool) -> None:
-    """OptionError unless every sample has tensors where ``args`` has them, of the same dtypes and, unless ``dynamic``, shapes."""
+def parameter_names(model: Any) -> tuple[str, ...]:
+    """What ``model``, which may be an ExportedProgram, calls the arguments that it takes by position."""
+    if type(model).__name__ == "ExportedProgram":
+        model = model.module()
+    try:
+        parameters = inspect.signature(getattr(model, "forward", model)).parameters.values()
+    except (TypeError, ValueError):  # something that PyTorch wrote in C
+        return ()
+    return tuple(each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD))
+
+
+def input_names(model: Any, args: Sequence[Any]) -> tuple[str, ...]:
+    """The name of each leaf of the positional arguments ``args`` of ``model``: the parameter's, and inside of it keys and places, as in
+    ``'states.0'``. A parameter without a name of its own has its place for one."""
+    from torch.utils import _pytree as pytree
+
+    known = parameter_names(model)
+    names = [known[place] if place < len(known) else str(place) for place in range(len(args))]
+    paths = ((place, path) for place, value in enumerate(args) for path, _ in pytree.tree_leaves_with_path(value))
+    return tuple(".".join([names[place], *(_step(key) for key in path)]) for place, path in paths)
+
+
+def _step(key: Any) -> str:
+    return str(next(getattr(key, field) for field in ("key", "idx", "name") if hasattr(key, field)))
+
+
+def require_like(samples: Samples, model: Any, args: Sequence[Any], *, dynamic: bool) -> None:
+    """OptionError unless every sample has tensors where the arguments ``args`` of ``model`` have them, of the same dtypes and, unless
+    ``dynamic``, shapes."""
     import torch
     from torch.utils import _pytree as pytree
 
@@ -45,22 +75,31 @@ def require_like(samples: Samples, args: Sequence[Any], *, dynamic: bool) -> Non
     for number, sample in enumerate(samples):
         given, own = pytree.tree_flatten(sample)
         if own != structure:
-            raise OptionError(f"calibration[{number}] has another structure than the example inputs; give the same positional arguments")
-        for value, example in zip(given, wanted, strict=True):
+            raise OptionError(
+                f"calibration[{number}] has another structure than the example inputs, which are {', '.join(input_names(model, args))}; "
+                "give the same positional arguments"
+            )
+        for place, (value, example) in enumerate(zip(given, wanted, strict=True)):
             if not isinstance(example, torch.Tensor):
                 continue
             same = isinstance(value, torch.Tensor) and value.dtype is example.dtype and (dynamic or value.shape == example.shape)
             if not same:
-                shape = getattr(value, "shape", type(value).__name__)
                 raise OptionError(
-                    f"calibration[{number}] holds {shape} where the example inputs have a {example.dtype} tensor of {list(example.shape)}; "
-                    "give samples of that kind"
+                    f"calibration[{number}]: input '{input_names(model, args)[place]}' is {kind_of(value)}, and {kind_of(example)} in the "
+                    "example inputs; give samples of that kind"
                 )
 
 
+def kind_of(value: Any) -> str:
+    """What a user sees of a value in an error: dtype and shape of a tensor."""
+    if not hasattr(value, "shape"):
+        return f"a {type(value).__name__}"
+    return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+
+
 def flat_samples(samples: Samples, exported: Exported, imported: Imported) -> FlatSamples:
-    """``samples`` of the arguments of ``exported`` as inputs of ``imported``; none where that is a part with inputs of its own, or takes
-    complex numbers.
+    """``samples`` of the arguments of ``exported``, with its example's keyword arguments, as inputs of ``imported``; none where that is a
+    part with inputs of its own, or takes complex numbers.
     """
     import torch
     from torch.export.graph_signature import InputKind
@@ -72,7 +111,8 @@ def flat_samples(samples: Samples, exported: Exported, imported: Imported) -> Fl
     names = [name for name, value in values if isinstance(value, torch.Tensor) and not value.is_complex()]
     if not samples or [spec.name for spec in imported.signature.inputs] != names:
         return ()
-    return tuple(flat_call(imported, sample, {}) for sample in samples)
+    _, kwargs = exported.program.example_inputs or ((), {})
+    return tuple(flat_call(imported, sample, kwargs) for sample in samples)
 
 
 def flat_call(imported: Imported, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[np.ndarray, ...]:

@@ -23,6 +23,7 @@ from rich.table import Table
 
 from . import costmodel_commands, database_commands, device_commands, tuning_commands
 from .console import (
+    CalibrationOption,
     DatabaseOption,
     JsonOption,
     Model,
@@ -45,7 +46,7 @@ from .console import (
     size_text,
     working,
 )
-from .errors import Error
+from .errors import Error, OptionError
 
 if TYPE_CHECKING:
     from .benchmarks.report import Report
@@ -81,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "mlc compile my_model.py:make -o my.mlc --threads 4 --database tuning.db",
         "mlc compile my_model.py:make -o my.mlc --precision 'decoder=w4,decoder.head=w8'",
         "mlc compile my_model.py:make -o my.mlc --precision auto --tolerance 0.005 --html precision.html",
+        "mlc compile my_model.py:make -o my.mlc --precision int8 --calibration samples.npz",
         "mlc compile exported.pt2 -o exported.mlc --target 'cpu -mcpu=x86-64-v3 -threads=8'",
         "mlc compile my_model.py:make --target 'cortex-m4 -flash=1M -ram=256K' -o folder/   (writes C99)",
     )
@@ -93,6 +95,7 @@ def compile(
     database: DatabaseOption = None,
     precision: PrecisionOption = "fp32",
     tolerance: ToleranceOption = None,
+    calibration: CalibrationOption = None,
     html: Annotated[
         pathlib.Path | None, typer.Option(help="Write a page on what --precision auto decided, layer by layer.", show_default=False)
     ] = None,
@@ -107,7 +110,7 @@ def compile(
     source = load_source(model)
     path = output or pathlib.Path(f"{source.name}.mlc")
     begin = time.perf_counter()
-    compiled = compile_source(source, target, threads, database, precision, tolerance, sparsity)
+    compiled = compile_source(source, target, threads, database, precision, tolerance, sparsity, calibration)
     if html is not None:
         _write_precision(html, source.name, compiled)
     files = [path]
@@ -129,7 +132,6 @@ def compile(
 
 def _write_precision(path: pathlib.Path, name: str, compiled: CompiledModel) -> None:
     """The page on modes and errors; OptionError where nothing was decided."""
-    from .errors import OptionError
     from .precision_page import precision_page
 
     decided = compiled.report().precision
@@ -159,6 +161,7 @@ def run(
     database: DatabaseOption = None,
     precision: PrecisionOption = "fp32",
     tolerance: ToleranceOption = None,
+    calibration: CalibrationOption = None,
     sparsity: SparsityOption = "auto",
     json: JsonOption = False,
 ) -> None:
@@ -174,7 +177,7 @@ def run(
             result = run_artifact(pathlib.Path(model).stem, load_artifact(model), inputs or [], repeat, output)
     else:
         source = load_source(model)
-        compiled = compile_source(source, target, threads, database, precision, tolerance, sparsity)
+        compiled = compile_source(source, target, threads, database, precision, tolerance, sparsity, calibration)
         with working(f"running {source.name}"):
             result = run_model(source, compiled, inputs or [], repeat, output, check, exact=precision == "fp32")
     if json:
@@ -219,6 +222,8 @@ def bench(
     ] = None,
     threads: Annotated[int | None, typer.Option("--threads", "-j", min=1, help="Threads of every system; all cores unless given.")] = None,
     precision: PrecisionOption = "fp32",
+    tolerance: ToleranceOption = None,
+    calibration: CalibrationOption = None,
     database: DatabaseOption = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds around the systems.")] = 5,
     seconds: Annotated[float, typer.Option(min=0, help="Seconds of calls per system and round.")] = 0.5,
@@ -256,8 +261,13 @@ def bench(
         seconds=seconds,
         patience=patience,
         precision=precision,
+        tolerance=tolerance,
+        calibration=str(calibration) if calibration is not None else None,
         database=str(database.resolve()) if database is not None else None,
     )
+    earlier = earlier_report(save, plan) if resume else None
+    if calibration is not None and not calibration.is_file():
+        raise OptionError(f"there is no calibration file '{calibration}'; give one with samples of the model's inputs")
     with working("measuring what this machine can do"):
         here = machine.measure(plan.threads)
 
@@ -267,7 +277,6 @@ def bench(
         if html is not None:
             replace_text(html, page(report))
 
-    earlier = earlier_report(save, plan) if resume else None
     done = earlier.comparisons if earlier is not None else ()
     if earlier is not None and earlier.machine.processor == here.processor:
         here = here.at_least(earlier.machine.peaks)

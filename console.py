@@ -47,6 +47,15 @@ PrecisionOption = Annotated[str, typer.Option("--precision", "-p", help="A mode 
 ToleranceOption = Annotated[
     float | None, typer.Option("--tolerance", help="The relative error of the outputs that --precision auto may cause (0.01).")
 ]
+CalibrationOption = Annotated[
+    pathlib.Path | None,
+    typer.Option(
+        "--calibration",
+        show_default=False,
+        help="Samples of the inputs, for int8 and auto: an .npz or .safetensors file of arrays by the inputs' names or positions, samples "
+        "one after the other along the first axis; or a .pt file of such a dict or of a list of samples.",
+    ),
+]
 SparsityOption = Annotated[
     str, typer.Option("--sparsity", help="auto: leave out zeros in the weights where that is faster; off: compute with them.")
 ]
@@ -72,6 +81,7 @@ def compile_source(
     precision: str = "fp32",
     tolerance: float | None = None,
     sparsity: str = "auto",
+    calibration: pathlib.Path | None = None,
 ) -> Any:
     import mlc
 
@@ -87,10 +97,20 @@ def compile_source(
             database=database,
             precision=precision,
             tolerance=tolerance,
+            calibration=calibration_of(source, calibration),
             sparsity=sparsity,
             strict=True,
             progress=progress,
         )
+
+
+def calibration_of(source: ModelSource, path: pathlib.Path | None) -> Any:
+    """The samples in a calibration file, for the model that they are of."""
+    if path is None:
+        return None
+    from .calibration_file import read_calibration
+
+    return read_calibration(path, source.model, source.inputs)
 
 
 def is_c(compiled: Any) -> bool:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .auto_precision import AutoPrecision, checked_tolerance
-from .calibration import FlatSamples, digest, flat_samples, require_like
+from .calibration import FlatSamples, digest, flat_samples, require_like, samples_of
 from .codegen.precision import AUTO
 from .codegen.target import Kind, Target
 from .collection import collection_paused
@@ -22,17 +21,14 @@ from .evaluation import HostEvaluator
 from .ir import Constant, Graph
 from .ir.program import Signature
 from .module import CompiledModel, own_forward
-from .options import Options, check_options
+from .options import Options, check_options, positional
 from .program_cache import find_program, is_cacheable, keep_program, program_key
 from .runtime.devices import executable_for
 from .runtime.executable import Callee, Executable
 from .warning import warn_fallback
 
 if TYPE_CHECKING:
-    from .autotune import Progress as TuningProgress
-    from .autotune import TuningResult
     from .codegen.assembly import Choose, Progress
-    from .codegen.kernels import KernelNode
     from .costmodel import Estimate
     from .frontend import Exported, Imported, State
     from .passes import Context
@@ -64,7 +60,7 @@ def compile(
     serve; a call with a size outside of them raises SizeError. Operations that mlc cannot compile run in PyTorch, between natively
     compiled parts, with one warning (:class:`mlc.FallbackWarning`) that lists them; with ``strict`` they are an error.
     ``nonfinite="strict"`` treats NaN and infinity exactly as PyTorch does, ``"fast"`` promises that for finite inputs.
-    ``database`` is a tuning database (see :func:`tune`) or JSON lines exported from one, ``threads`` bounds the threads of a call
+    ``database`` is a tuning database (see :func:`mlc.tune`) or JSON lines exported from one, ``threads`` bounds the threads of a call
     (default: all cores of the target). ``progress`` is told (kernels done, kernels in all, label).
 
     ``precision`` is a mode in which weights are stored, such as ``"w8"``, ``"w4"`` or ``"mxfp4"``, or in which layers compute: ``"bf16"``,
@@ -77,8 +73,9 @@ def compile(
     which have no part in the choice, or on inputs made up like the example. Where nothing holds the answer is fp32, with a
     :class:`mlc.PrecisionWarning`; ``report()`` shows modes, errors and times.
 
-    ``calibration`` is a list of a few samples like ``example_inputs``, by which ``"int8"`` judges the range of each activation; without it,
-    ranges are found anew in every call, which takes time.
+    ``calibration`` is a list (or another iterable) of a few samples like ``example_inputs``, each a tensor, a tuple of the positional
+    arguments or a mapping from their names, by which ``"int8"`` judges the range of each activation; without it, ranges are found anew in
+    every call, which takes time.
 
     ``sparsity="auto"`` finds zeros in the weights (see :func:`prune`) and leaves them out where that is predicted to be faster, ``"off"``
     or None computes with them as with other numbers; so does ``nonfinite="strict"``, since zero times infinity is NaN.
@@ -100,7 +97,7 @@ def compile(
         strict=strict,
         progress=progress,
         precision="fp32" if is_auto else precision,
-        calibration=calibration,
+        calibration=samples_of(calibration, model),
         sparsity=sparsity,
     )
     name = getattr(model, "__name__", type(model).__name__)
@@ -113,105 +110,13 @@ def compile(
         def compile_with(options: Options) -> Callee:
             return compile_program(own_forward(model), args, kwargs, options, dynamic_shapes=dynamic_shapes, name=name, initial=initial)
 
+        require_like(options.calibration, model, args, dynamic=dynamic_shapes is not None)
         return compile_with(options) if auto is None else auto.compile(own_forward(model), args, kwargs, compile_with)
 
     executables = []
     if example_inputs is not None or example_kwargs is not None or _is_exported(model):
-        executables.append(compile_signature(_as_tuple(example_inputs), dict(example_kwargs or {})))
+        executables.append(compile_signature(positional(example_inputs), dict(example_kwargs or {})))
     return CompiledModel(_callable(model), compile_signature, executables, name, lambda: auto.report if auto is not None else None)
-
-
-def tune(
-    model: Any,
-    *,
-    example_inputs: Sequence[Any] | None = None,
-    example_kwargs: Mapping[str, Any] | None = None,
-    target: str | Target = "cpu",
-    trials: int = 64,
-    seconds: float | None = None,
-    database: str | os.PathLike[str] = "tuning.db",
-    threads: int | None = None,
-    nonfinite: str = "fast",
-    seed: int = 0,
-    progress: Callable[[TuningProgress], None] | None = None,
-    cluster: str | None = None,
-    rpc: str | None = None,
-    rpc_key: str | None = None,
-    cost_model: str | os.PathLike[str] | None = None,
-    precision: str | Mapping[str, str] = "fp32",
-) -> TuningResult:
-    """Measures kernel configs of ``model`` and records them in ``database``, for ``compile(..., database=...)`` to use.
-
-    ``trials`` is how many configs are measured per kernel on average, ``seconds`` bounds the whole job. Ctrl-C ends it early; what
-    was measured is kept, and repeating the call goes on from there. ``precision`` is that of the compilation to come.
-
-    Kernels are measured on this machine, or on machines of ``target``: the nodes of a Ray cluster (``cluster="ray"`` or
-    ``"ray=ADDRESS"``), or the devices that an RPC tracker knows (``rpc="HOST:PORT"``) under ``rpc_key``. Raises DeviceUnavailableError
-    when there are none, or none is left, and TargetError when they are of another target. ``cost_model`` is the file of the model that
-    guides the search (see ``mlc costmodel train``; None: the one that ships); CostModelError when it cannot be read.
-    """
-    return tune_models(
-        [(model, _as_tuple(example_inputs), dict(example_kwargs or {}))],
-        target=target,
-        trials=trials,
-        seconds=seconds,
-        database=database,
-        threads=threads,
-        nonfinite=nonfinite,
-        seed=seed,
-        cluster=cluster,
-        rpc=rpc,
-        rpc_key=rpc_key,
-        cost_model=cost_model,
-        progress=progress,
-        precision=precision,
-    )
-
-
-def tune_models(
-    models: Iterable[tuple[Any, Sequence[Any], Mapping[str, Any]]],
-    *,
-    target: str | Target = "cpu",
-    trials: int = 64,
-    seconds: float | None = None,
-    database: str | os.PathLike[str] = "tuning.db",
-    threads: int | None = None,
-    nonfinite: str = "fast",
-    seed: int = 0,
-    cluster: str | None = None,
-    rpc: str | None = None,
-    rpc_key: str | None = None,
-    cost_model: str | os.PathLike[str] | None = None,
-    progress: Callable[[TuningProgress], None] | None = None,
-    precision: str | Mapping[str, str] = "fp32",
-) -> TuningResult:
-    """:func:`tune` for several models in one job, each with its example inputs and keyword arguments.
-
-    A kernel that several of them have is measured once, and weighs as much as it occurs in all of them together.
-    """
-    from .autotune import tune_tasks
-    from .autotune.places import measurer_at
-    from .costmodel import load_cost_model
-
-    options = check_options(target=target, threads=threads, nonfinite=nonfinite, precision=precision)
-    if options.target.kind is not Kind.CPU:
-        raise OptionError(
-            f"kernels for '{options.target}' cannot be measured by this version of mlc, only those for 'cpu'; compile without tuning: "
-            "templates choose by the target's facts"
-        )
-    guide = load_cost_model(Path(cost_model)) if cost_model is not None else None
-    tasks = [kernel.task for model, args, kwargs in models for kernel in model_tasks(model, args, kwargs, options)]
-    with measurer_at(options.target, cluster=cluster, rpc=rpc, rpc_key=rpc_key, seed=seed) as measurer:
-        return tune_tasks(
-            tasks,
-            trials=trials,
-            seconds=seconds,
-            database=database,
-            model=guide,
-            seed=seed,
-            progress=progress,
-            measurer=measurer,
-        )
 
 
 def estimate(
@@ -230,7 +135,7 @@ def estimate(
     from .costmodel import estimate as estimate_graph
 
     options = check_options(target=target, threads=threads, precision=precision)
-    lowered = lower_model(model, _as_tuple(example_inputs), dict(example_kwargs or {}), options)
+    lowered = lower_model(model, positional(example_inputs), dict(example_kwargs or {}), options)
     return estimate_graph(lowered.graph, options.target, options.threads)
 
 
@@ -268,7 +173,6 @@ def compile_program(
 
         exported = export_model(model, args, kwargs, dynamic_shapes)
         options.precision.check_modules(module_paths(exported.program.graph))
-        require_like(options.calibration, args, dynamic=dynamic_shapes is not None)
         return compile_exported(exported, options, name=name, initial=initial)
 
 
@@ -341,20 +245,6 @@ def lower_imported(imported: Imported, options: Options, samples: FlatSamples = 
     return Lowered(graph, imported.signature, imported.states)
 
 
-def model_tasks(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options) -> list[KernelNode]:
-    """The kernel calls ``model`` compiles to, in order: what there is to tune. Parts that PyTorch runs have none."""
-    from .codegen.assembly import tasks_of
-    from .division import Division, divide
-    from .frontend import export_model
-
-    def tasks(imported: Imported) -> list[KernelNode]:
-        graph = lower_imported(imported, options).graph
-        return tasks_of(graph, options.target, threads=options.threads, numerics=options.numerics)
-
-    made = divide(export_model(model, args, kwargs), tasks, strict=options.strict)
-    return [kernel for part in made.made.values() for kernel in part] if isinstance(made, Division) else made
-
-
 def pass_context(options: Options, samples: FlatSamples = ()) -> Context:
     """What passes may ask about this compilation."""
     from .costmodel import CostOracle
@@ -383,15 +273,6 @@ def config_chooser(options: Options) -> Choose:
 def _require_default(name: str, value: Any, default: Any, remedy: str) -> None:
     if value != default:
         raise OptionError(f"{name}={value!r} is not supported by this version of mlc; {remedy}")
-
-
-def _as_tuple(inputs: Sequence[Any] | None) -> tuple[Any, ...]:
-    """Example inputs as positional arguments; a single tensor is a common slip."""
-    if inputs is None:
-        return ()
-    if not isinstance(inputs, (tuple, list)):
-        raise OptionError(f"example_inputs is a {type(inputs).__name__}; give a tuple of the positional arguments, such as (x,)")
-    return tuple(inputs)
 
 
 def _is_exported(model: Any) -> bool:

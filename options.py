@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .calibration import Samples, samples_of
+from .calibration import Samples
 from .codegen.precision import FP32_THROUGHOUT, Precision
 from .codegen.target import Target
 from .codegen.task import Numerics
@@ -50,7 +50,7 @@ def check_options(
     strict: bool = False,
     progress: Progress | None = None,
     precision: str | Mapping[str, str] = "fp32",
-    calibration: Any = None,
+    calibration: Samples = (),
     sparsity: str | None = "auto",
 ) -> Options:
     """The options of a compilation; OptionError or TargetError for a value that makes no sense."""
@@ -68,9 +68,18 @@ def check_options(
         threads or facts.threads,
         numerics,
         Precision.of(precision),
-        samples_of(calibration),
+        calibration,
         Path(database) if database is not None else None,
         strict,
         progress=progress,
         sparsity=sparsity == "auto",
     )
+
+
+def positional(inputs: Sequence[Any] | None) -> tuple[Any, ...]:
+    """Example inputs as positional arguments; a single tensor is a common slip."""
+    if inputs is None:
+        return ()
+    if not isinstance(inputs, (tuple, list)):
+        raise OptionError(f"example_inputs is a {type(inputs).__name__}; give a tuple of the positional arguments, such as (x,)")
+    return tuple(inputs)

@@ -6,16 +6,19 @@ import collections
 import contextlib
 import pathlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .console import (
+    CalibrationOption,
     DatabaseOption,
     JsonOption,
     PrecisionOption,
     TargetOption,
     ThreadsOption,
+    ToleranceOption,
+    calibration_of,
     compile_source,
     err,
     examples,
@@ -80,6 +83,14 @@ def tune(
         typer.Option(help="Guide the search by this model (see 'mlc costmodel train') and not by the one that ships.", show_default=False),
     ] = None,
     precision: PrecisionOption = "fp32",
+    calibration: Annotated[
+        list[pathlib.Path] | None,
+        typer.Option(
+            show_default=False,
+            help="Samples of the inputs, as in 'mlc compile': int8 kernels that have their ranges differ from those that find them. "
+            "Given once for each MODEL, in order.",
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Search for faster schedules of models' kernels by measuring them, on this machine or on others of the target.
@@ -93,7 +104,10 @@ def tune(
     with _interruptible(database):
         import mlc
 
+        if calibration and len(calibration) != len(models):
+            raise OptionError(f"--calibration was given {len(calibration)} times for {len(models)} models; give a file for each, in order")
         sources = [load_source(model) for model in models]
+        samples = [calibration_of(source, path) for source, path in zip(sources, calibration or (), strict=False)]
         with watching(err, ", ".join(source.name for source in sources)) as tell:
             result = mlc.tune_models(
                 [(source.model, source.inputs, source.kwargs) for source in sources],
@@ -108,6 +122,7 @@ def tune(
                 cost_model=cost_model,
                 progress=tell,
                 precision=precision,
+                calibrations=samples,
             )
     if export is not None:
         _write_winners(export, database, result)
@@ -170,6 +185,8 @@ def report(
     threads: ThreadsOption = None,
     database: DatabaseOption = None,
     precision: PrecisionOption = "fp32",
+    tolerance: ToleranceOption = None,
+    calibration: CalibrationOption = None,
     html: Annotated[
         pathlib.Path | None, typer.Option(help="Write a page on how the kernels were tuned, by the records of --database, instead.")
     ] = None,
@@ -183,11 +200,15 @@ def report(
     if html is not None:
         if database is None:
             raise OptionError("--html needs --database FILE, where 'mlc tune' keeps its measurements")
-        _write_page(html, tuning_of(model, database, target, threads, precision), json)
+        _write_page(html, tuning_of(model, database, target, threads, precision, calibration), json)
     elif model is None:
         raise OptionError("name a MODEL to report on; without one, --database FILE --html FILE writes a page on everything in a database")
     else:
-        _print_kernels(model, target, threads, database, precision, json)
+        if is_artifact(model):
+            compiled = load_artifact(model)
+        else:
+            compiled = compile_source(load_source(model), target, threads, database, precision, tolerance, calibration=calibration)
+        _print_kernels(compiled, json)
 
 
 def _write_page(path: pathlib.Path, tuning: Tuning, json: bool) -> None:
@@ -200,14 +221,21 @@ def _write_page(path: pathlib.Path, tuning: Tuning, json: bool) -> None:
         out.print(f"{path}: {tuning}", highlight=False, markup=False, soft_wrap=True)
 
 
-def tuning_of(model: str | None, database: pathlib.Path, target: str, threads: int | None, precision: str = "fp32") -> Tuning:
+def tuning_of(
+    model: str | None,
+    database: pathlib.Path,
+    target: str,
+    threads: int | None,
+    precision: str = "fp32",
+    calibration: pathlib.Path | None = None,
+) -> Tuning:
     """What ``database`` tells about the kernels of a model or an artifact, or about all of its tasks."""
     from .autotune.database import Database
     from .costmodel import RooflineModel, pretrained
     from .tuning_history import calibrate, read_histories
     from .tuning_page import Tuning
 
-    calls = _kernel_calls(model, target, threads, precision) if model is not None else None
+    calls = _kernel_calls(model, target, threads, precision, calibration) if model is not None else None
     with working("reading records"), Database(database, create=False) as opened:
         histories = read_histories(opened, calls)
         calibrations = (
@@ -218,25 +246,26 @@ def tuning_of(model: str | None, database: pathlib.Path, target: str, threads: i
     return Tuning(model or "all kernels", str(database), tuple(histories), calibrations, unmeasured)
 
 
-def _kernel_calls(model: str, target: str, threads: int | None, precision: str) -> dict[str, int]:
+def _kernel_calls(model: str, target: str, threads: int | None, precision: str, calibration: pathlib.Path | None) -> dict[str, int]:
     """How often a model calls each task, by key."""
     if is_artifact(model):
         keys = [kernel.task for program in load_artifact(model).report().programs for kernel in program.kernels]
     else:
         source = load_source(model)
         with working(f"lowering {source.name}"):
-            from .driver import model_tasks
+            from .calibration import samples_of
             from .options import check_options
+            from .tuning import model_tasks
 
-            options = check_options(target=target, threads=threads, precision=precision)
+            samples = samples_of(calibration_of(source, calibration), source.model)
+            options = check_options(target=target, threads=threads, precision=precision, calibration=samples)
             keys = [kernel.task.key for kernel in model_tasks(source.model, source.inputs, source.kwargs, options)]
     return dict(collections.Counter(key for key in keys if key))
 
 
-def _print_kernels(model: str, target: str, threads: int | None, database: pathlib.Path | None, precision: str, json: bool) -> None:
+def _print_kernels(compiled: Any, json: bool) -> None:
     from .runtime import Report
 
-    compiled = load_artifact(model) if is_artifact(model) else compile_source(load_source(model), target, threads, database, precision)
     found = compiled.report()
     if not is_c(compiled):  # else the device is elsewhere: sizes, but no times
         try:

@@ -7,9 +7,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+
+from ..ir import relative_error
 
 FLOOR = 1e-5
 """Norm-wise error that is always allowed in fp32."""
@@ -39,23 +42,16 @@ def _widened(value: Any) -> Any:
 
 
 def error(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    """The largest norm-wise relative error ``|actual - expected| / |expected|`` over the outputs.
-
-    Infinity when the number, the shapes or the finiteness of the outputs differ.
-    """
-    if len(actual) != len(expected):
+    """The :func:`~mlc.ir.relative_error` of the outputs; infinity also when their number or a shape differs."""
+    if len(actual) != len(expected) or any(got.shape != want.shape for got, want in zip(actual, expected, strict=True)):
         return math.inf
-    worst = 0.0
-    for got, want in zip(actual, expected, strict=True):
-        if got.shape != want.shape:
-            return math.inf
-        difference = torch.linalg.vector_norm(got.double() - want.double()).item()
-        scale = torch.linalg.vector_norm(want.double()).item()
-        relative = difference / scale if scale > 0 else difference
-        if not math.isfinite(relative):
-            return math.inf
-        worst = max(worst, relative)
-    return worst
+    return relative_error(map(_array, actual), map(_array, expected))
+
+
+def _array(value: Tensor) -> np.ndarray:
+    """The numbers of a tensor: floats in float64, since NumPy lacks some of PyTorch's dtypes."""
+    plain = value.detach().cpu().resolve_conj()
+    return np.asarray((plain.double() if plain.is_floating_point() else plain).numpy())
 
 
 def allowed(eager_error: float) -> float:

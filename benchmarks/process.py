@@ -28,9 +28,8 @@ PATIENCE = 1800.0
 class Worker:
     """A process that runs one system on one model; ready, and stopped, once constructed.
 
-    ``options`` are those of :class:`.systems.Mlc`, which alone heeds them.
-
-    Raises MeasurementError when the process fails, and when it takes longer than ``patience`` seconds.
+    ``options`` are those of the system's class. Raises MeasurementError when the process fails, and when it takes longer than ``patience``
+    seconds.
     """
 
     def __init__(
@@ -40,7 +39,7 @@ class Worker:
         threads: int,
         folder: pathlib.Path,
         patience: float = PATIENCE,
-        options: Mapping[str, object] | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         request = json.dumps({"model": spec, "system": system, "threads": threads, "options": dict(options or {})})
         self._patience = patience

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import MeasurementError
 from .machine import Machine, Peaks
 from .process import PATIENCE
-from .systems import BASELINE, OURS, SYSTEMS
+from .systems import BASELINE, OURS, SYSTEMS, Mlc
 from .work import Work
 
 PEER_ERROR = 1e-3
@@ -24,7 +24,8 @@ PEER_ERROR = 1e-3
 class Plan:
     """``seconds`` of calls per system and round; ``patience`` are the seconds after which a system that does not answer is given up.
 
-    ``precision`` and ``database``, a tuning database's path, are mlc's: the other systems compute in float32, untuned.
+    ``precision`` is mlc's, with its ``tolerance`` and the ``calibration`` file of the only model, and so is the ``database``'s path: the
+    other systems compute in float32, untuned.
     """
 
     models: tuple[str, ...]
@@ -34,9 +35,13 @@ class Plan:
     seconds: float = 0.5
     patience: float = PATIENCE
     precision: str = "fp32"
+    tolerance: float | None = None
+    calibration: str | None = None
     database: str | None = None
 
     def __post_init__(self) -> None:
+        if self.calibration is not None and len(self.models) != 1:
+            raise MeasurementError(f"calibration '{self.calibration}' holds samples of one model's inputs; name that model alone")
         unknown = [name for name in self.systems if name not in SYSTEMS]
         if unknown:
             raise MeasurementError(f"no system is called {', '.join(unknown)}; there are {', '.join(SYSTEMS)}")
@@ -44,9 +49,9 @@ class Plan:
             object.__setattr__(self, "systems", (*self.systems, BASELINE))
 
     @property
-    def options(self) -> dict[str, str | None]:
-        """Those of mlc."""
-        return {"precision": self.precision, "database": self.database}
+    def ours(self) -> Mlc:
+        """How mlc is to compile."""
+        return Mlc(self.precision, self.tolerance, self.calibration, self.database)
 
     @property
     def steps_each(self) -> int:

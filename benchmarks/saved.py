@@ -19,7 +19,7 @@ def earlier_report(path: pathlib.Path | None, plan: Plan) -> Report | None:
         report = Report.from_dict(json.loads(path.read_text()))
     except (ValueError, KeyError, TypeError) as error:
         raise OptionError(f"'{path}' is no report that this version of mlc bench wrote; choose another file") from error
-    if (report.plan.systems, report.plan.threads, report.plan.options) != (plan.systems, plan.threads, plan.options):
+    if (report.plan.systems, report.plan.threads, report.plan.ours) != (plan.systems, plan.threads, plan.ours):
         raise OptionError(
             f"'{path}' is of other systems or threads, or of another precision or database; choose another file, or leave out --resume"
         )

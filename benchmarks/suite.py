@@ -12,6 +12,7 @@ import pathlib
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
@@ -23,7 +24,7 @@ from .machine import Machine, peaks
 from .models import spec as spec_of
 from .process import Worker
 from .report import Comparison, Plan, Report, Timing
-from .systems import BASELINE
+from .systems import BASELINE, OURS
 from .work import Work
 
 _PACKAGES = ("mlc", "torch", "apache-tvm", "transformers", "onnxruntime", "openvino")
@@ -62,7 +63,8 @@ def _compare(model: str, plan: Plan, progress: Callable[[str], None]) -> Compari
             for system in plan.systems:
                 progress(f"{model}: {system} prepares")
                 try:
-                    workers[system] = Worker(spec_of(model), system, plan.threads, folder, plan.patience, plan.options)
+                    options = asdict(plan.ours) if system == OURS else {}
+                    workers[system] = Worker(spec_of(model), system, plan.threads, folder, plan.patience, options)
                 except MeasurementError as error:
                     failures[system] = str(error)
             progress(f"{model}: outputs")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from ..calibration_file import read_calibration
 from .openvino_peer import Compression, OpenVino
 from .peers import OnnxRuntime
 from .prepared import Prepared, System
@@ -23,27 +25,35 @@ class Eager:
 
 @dataclass(frozen=True)
 class Mlc:
-    """mlc.compile; strict, so that nothing is timed that PyTorch runs. ``int8`` takes its ranges from the inputs, as OpenVINO does."""
+    """mlc.compile; strict, so that nothing is timed that PyTorch runs. ``calibration`` is a file of samples; without one, ``int8`` takes
+    its ranges from the inputs, as OpenVINO does. ``database`` is the path of a tuning database.
+    """
 
     precision: str = "fp32"
+    tolerance: float | None = None
+    calibration: str | None = None
     database: str | None = None
-    """A tuning database's path."""
 
     def prepare(self, model: Callable[..., Any], inputs: Sequence[Any], threads: int) -> Prepared:
         import mlc
 
         example = tuple(inputs)
-        calibration = [example] if "int8" in self.precision else None
         compiled = mlc.compile(
             model,
             example_inputs=example,
             threads=threads,
             strict=True,
             precision=self.precision,
-            calibration=calibration,
+            tolerance=self.tolerance,
+            calibration=self._samples(model, example),
             database=self.database,
         )
         return Prepared(functools.partial(compiled, *inputs))
+
+    def _samples(self, model: Any, example: tuple[Any, ...]) -> Sequence[Any] | None:
+        if self.calibration is not None:
+            return read_calibration(pathlib.Path(self.calibration), model, example)
+        return [example] if "int8" in self.precision else None
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,7 @@ class Inductor:
         return Prepared(functools.partial(compiled, *inputs))
 
 
-SYSTEMS: Mapping[str, Callable[[], System]] = {
+SYSTEMS: Mapping[str, Callable[..., System]] = {
     "mlc": Mlc,
     "eager": Eager,
     "inductor": Inductor,

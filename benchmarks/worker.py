@@ -23,7 +23,7 @@ import torch
 from ..model_source import load_model
 from . import accuracy
 from .prepared import reason
-from .systems import BASELINE, OURS, SYSTEMS, Mlc
+from .systems import BASELINE, SYSTEMS
 from .work import work
 
 WARM_UP = 3
@@ -39,7 +39,7 @@ def main() -> None:
         source = load_model(request["model"])
         inputs = source.inputs
         begin = time.perf_counter()
-        system = Mlc(**request["options"]) if request["system"] == OURS else SYSTEMS[request["system"]]()
+        system = SYSTEMS[request["system"]](**request["options"])
         prepared = system.prepare(source.eager, inputs, request["threads"])
         with torch.no_grad():
             prepared.call()

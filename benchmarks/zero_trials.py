@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import driver
+from .. import tuning
 from ..autotune.database import Database
 from ..autotune.measure import LocalMeasurer, Protocol
 from ..autotune.tuning import template_space
@@ -124,7 +124,7 @@ def model_tasks(names: Sequence[str], target: Target) -> Iterator[Task]:
     found: dict[str, Task] = {}
     for name in names:
         model, inputs = ZOO[name].full()
-        for kernel in driver.model_tasks(model, inputs, {}, options):
+        for kernel in tuning.model_tasks(model, inputs, {}, options):
             found.setdefault(kernel.task.key, kernel.task)
     return iter(found.values())
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ..codegen.target import Target
 from ..errors import OptionError
-from ..frontend.calibration import Batch, batches_of, relative_error
+from ..frontend.calibration import Batch, batches_of
+from ..ir import relative_error
 from . import factors
 from .factors import Family, LowRank, Monarch, least_rank
 from .modules import FactoredLinear, LowRankLinear, MonarchLinear

@@ -1,11 +1,12 @@
-"""Batches of inputs to learn about a model from: how they may be written, and what the model makes of them."""
+"""Batches of inputs to learn about a model from: the ways in which a ``calibration=`` argument may be written, and what becomes of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves
 
@@ -19,11 +20,22 @@ class Batch:
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
-    def outputs(self, model: Callable[..., Any]) -> list[torch.Tensor]:
-        """The floating-point tensors among the results of the call, in order."""
+    def outputs(self, model: Callable[..., Any]) -> list[np.ndarray]:
+        """The floating-point tensors among the results of the call, in order and in float64."""
         with torch.no_grad():
             leaves = tree_leaves(model(*self.args, **self.kwargs))
-        return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
+        return [leaf.double().cpu().numpy() for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
+
+    def positional(self, parameters: Sequence[str]) -> tuple[Any, ...]:
+        """All arguments by position, for a model whose parameters have these names; OptionError where that cannot be."""
+        if unknown := [name for name in self.kwargs if name not in parameters]:
+            raise OptionError(f"calibration names the input '{unknown[0]}', and the model has {named(parameters)}; give those")
+        rest = parameters[len(self.args) :]
+        args = (*self.args, *(self.kwargs[name] for name in rest[: len(self.kwargs)] if name in self.kwargs))
+        if len(args) < len(self.args) + len(self.kwargs):
+            missing = next(name for name in rest if name not in self.kwargs)
+            raise OptionError(f"calibration gives no input '{missing}', but others after it; give all inputs up to the last one")
+        return args
 
 
 def batches_of(calibration: Any) -> tuple[Batch, ...]:
@@ -47,14 +59,6 @@ def _batch(item: Any) -> Batch:
     return Batch((item,))
 
 
-def relative_error(results: Iterable[torch.Tensor], expected: Iterable[torch.Tensor]) -> float:
-    """The worst relative error, in the Euclidean norm, of tensors compared one by one; infinity where a result is not finite."""
-    return max((_error(result.double(), right.double()) for result, right in zip(results, expected, strict=True)), default=0.0)
-
-
-def _error(result: torch.Tensor, expected: torch.Tensor) -> float:
-    if torch.equal(result, expected):
-        return 0.0
-    size = float(expected.norm())
-    error = float((result - expected).norm()) / size if size else float("inf")
-    return error if error == error else float("inf")
+def named(names: Sequence[str]) -> str:
+    """Names of inputs for an error."""
+    return ", ".join(f"'{name}'" for name in names) or "no inputs"

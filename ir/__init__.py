@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .parser import parse, parse_type
     from .printer import print_graph
     from .regions import control_walk, is_control, map_regions
+    from .relative_error import relative_error
     from .side_file import load_text, save_text
     from .size import Extent, Size, size_of
     from .specialisation import dimension_at, specialise, type_at, typical_values
@@ -47,6 +48,7 @@ _HOMES = {
     "ops": ("FUSION", "REQUIRED", "Cost", "Op", "Trait", "lookup", "register", "registry"),
     "parser": ("parse", "parse_type"),
     "printer": ("print_graph",),
+    "relative_error": ("relative_error",),
     "regions": ("control_walk", "is_control", "map_regions"),
     "side_file": ("load_text", "save_text"),
     "size": ("Extent", "Size", "size_of"),
@@ -113,6 +115,7 @@ __all__ = [
     "product",
     "register",
     "registry",
+    "relative_error",
     "reshaped_layout",
     "same_bytes",
     "same_dim",

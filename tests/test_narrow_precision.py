@@ -135,11 +135,15 @@ def test_programs_in_integers_are_saved(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("calibration", "message"),
     [
-        (torch.zeros(4, 48), "is no list of tuples"),
-        ([torch.zeros(4, 48)], "is no list of tuples"),
-        ([(torch.zeros(4, 48), torch.zeros(1))], r"calibration\[0\] has another structure"),
-        ([(torch.zeros(4, 48),), (torch.zeros(3, 48),)], r"calibration\[1\] holds .* where the example inputs have"),
-        ([(torch.zeros(4, 48, dtype=torch.int32),)], r"calibration\[0\] holds"),
+        (torch.zeros(4, 48), "calibration is a Tensor; give a list of batches"),
+        ([], "calibration holds no batches"),
+        ([(torch.zeros(4, 48), torch.zeros(1))], r"calibration\[0\] has another structure than the example inputs, which are input"),
+        (
+            [torch.zeros(4, 48), torch.zeros(3, 48)],
+            r"calibration\[1\]: input 'input' is float32\[3, 48\], and float32\[4, 48\] in the example",
+        ),
+        ([(torch.zeros(4, 48, dtype=torch.int32),)], r"calibration\[0\]: input 'input' is int32\[4, 48\]"),
+        ([{"x": torch.zeros(4, 48)}], "calibration names the input 'x', and the model has 'input'"),
     ],
 )
 def test_samples_that_do_not_fit_are_refused(calibration: object, message: str) -> None:

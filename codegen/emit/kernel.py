@@ -132,21 +132,16 @@ class Kernel:
         fits = is_dim(self.workspace_bytes) or (byte_offset + nbytes <= self.workspace_bytes and byte_offset % 64 == 0)
         if self._workspace is None or not fits:
             raise LoweringError(f"{nbytes} bytes at {byte_offset} do not fit a workspace of {self.workspace_bytes} bytes")
-        return self._view(self._workspace, "float32", extent_of(self.workspace_bytes) // 4, extent_of(byte_offset) // 4, count, dtype, name)
+        return self._view(self._workspace, extent_of(self.workspace_bytes) // 4, extent_of(byte_offset) // 4, count, dtype, name)
 
     def part(self, value: Value, dtype: str, word: int, count: int, name: str = "part") -> Any:
         """A flat buffer of ``count`` elements over an input that is stored in a form of its own, from the 4-byte ``word`` (a multiple of
         16) on."""
-        return self._view(self._pointers[value], "float32", word + 1, word, count, dtype, name)
+        return self._view(self._pointers[value], word + 1, word, count, dtype, name)
 
     def words_as(self, value: Value, dtype: str) -> Any:
-        """The buffer over an input of int32 words as elements of another ``dtype``."""
-        words = self.inputs[value]
-        count = int(words.shape[0]) * 4 // np.dtype(dtype).itemsize
-        buffer = tirx.decl_buffer((count,), dtype, name=self.emitter.fresh("words"), data_alignment=64)
-        address = tirx.reinterpret(PointerType(PrimType(dtype)), self._pointers[value])
-        self._declarations.append(tirx.DeclBuffer(buffer, data=address))
-        return buffer
+        """All of an input of int32 words as elements of another ``dtype``."""
+        return self.part(value, dtype, 0, int(self.inputs[value].shape[0]) * bytes_of(INDEX) // bytes_of(dtype), "words")
 
     def declare_functions(self, functions: Mapping[str, str]) -> None:
         """Adds functions, by name, that the kernel calls: definitions in LLVM's language."""
@@ -181,8 +176,9 @@ class Kernel:
         self._declarations.append(tirx.DeclBuffer(buffer, data=pointer))
         return buffer
 
-    def _view(self, pointer: Any, pointer_dtype: str, size: Expr | int, offset: Expr | int, count: Dim, dtype: str, name: str) -> Any:
+    def _view(self, pointer: Any, size: Expr | int, offset: Expr | int, count: Dim, dtype: str, name: str) -> Any:
         """A flat buffer over a part of what ``pointer`` points to: ``count`` elements from element ``offset`` on, of ``size`` in all."""
+        pointer_dtype = str(pointer.ty.element_type.dtype)
         whole = tirx.decl_buffer((size,), pointer_dtype, name=self.emitter.fresh("whole"), data_alignment=64)
         buffer = tirx.decl_buffer((extent_of(count),), dtype, name=self.emitter.fresh(name), data_alignment=64)
         self._declarations.append(tirx.DeclBuffer(whole, data=pointer))

@@ -16,9 +16,9 @@ from mlc.autotune.record_lines import RecordFile, record_line
 from mlc.codegen.record import Record
 from mlc.codegen.space import Config
 from mlc.codegen.templates import template_for
-from mlc.driver import model_tasks
 from mlc.errors import DatabaseError
 from mlc.options import check_options
+from mlc.tuning import model_tasks
 
 
 def record(seconds: float, number: int, timestamp: float = 0.0) -> Record:

@@ -38,6 +38,10 @@ def test_a_wrong_command_is_a_usage_error(mlc: CommandLine) -> None:
         (("compile", TINY, "--precision", "w5"), "'w5' is unknown; use one of"),
         (("compile", TINY, "--precision", "decoder=w4"), "'decoder' is no module of this model"),
         (("compile", TINY, "--database", "nowhere.db"), "there is no tuning database 'nowhere.db'; 'mlc tune' makes one"),
+        (("compile", TINY, "--calibration", "nowhere.npz"), "there is no calibration file 'nowhere.npz'"),
+        (("bench", "mlp_tiny", "--calibration", "nowhere.npz"), "there is no calibration file 'nowhere.npz'"),
+        (("bench", "models", "--calibration", "nowhere.npz"), "holds samples of one model's inputs; name that model alone"),
+        (("tune", TINY, TINY, "--calibration", "nowhere.npz"), "--calibration was given 1 times for 2 models"),
         (("run", "nowhere.mlc"), "nowhere.mlc"),
         (("run", TINY, "--input", "nowhere.npy"), "input 'nowhere.npy' cannot be read"),
         (("bench", "mlp_tiny", "--systems", "abacus"), "no system is called abacus"),
@@ -99,8 +103,30 @@ def test_precision_goes_by_mode_or_by_module(mlc: CommandLine, tmp_path: pathlib
     assert "that of rounding the weights included" in " ".join(shown.split())
     mixed = mlc("report", TINY, "--precision", "layers=w8,layers.1=fp32", "--json")
     assert [kernel["precision"].strip("()") for kernel in mixed.json["programs"][0]["kernels"]] == ["w8", ""]
-    benched = mlc("bench", "mlp_tiny", "--rounds", "1", "--seconds", "0", "--precision", "w8", "--json")
-    assert benched.code == 0 and benched.json["plan"]["precision"] == "w8"
+
+
+def test_calibration_comes_from_a_file(mlc: CommandLine, tmp_path: pathlib.Path) -> None:
+    file = str(tmp_path / "samples.npz")
+    np.savez(file, x=np.random.default_rng(0).normal(size=(5, 16)))
+    options = ("--precision", "int8", "--json")
+
+    def tasks(*more: str) -> set[str]:
+        (program,) = mlc("report", TINY, *options, *more).json["programs"]
+        return {kernel["task"] for kernel in program["kernels"]}
+
+    known = tasks("--calibration", file)
+    assert known != tasks(), "ranges that are known change the kernels"
+    artifact = str(tmp_path / "tiny.mlc")
+    assert mlc("compile", TINY, "-o", artifact, *options, "--calibration", file).code == 0
+    (program,) = mlc("report", artifact, "--json").json["programs"]
+    assert {kernel["task"] for kernel in program["kernels"]} == known
+    database = str(tmp_path / "tuning.db")
+    tuned = mlc("tune", TINY, "-d", database, "--trials", "1", *options, "--calibration", file).json["tasks"]
+    assert {task["task"] for task in tuned} == known
+    page = ("-d", database, "--html", str(tmp_path / "page.html"), "--calibration", file)
+    assert mlc("report", TINY, *options, *page).json["unmeasured"] == sum(task["trials"] == 0 for task in tuned)
+    benched = mlc("bench", "mlp_tiny", "--rounds", "1", "--seconds", "0", *options, "--calibration", file)
+    assert benched.code == 0 and benched.json["plan"]["calibration"] == file and "median_s" in benched.json["models"][0]["systems"]["mlc"]
     assert benched.json["models"][0]["systems"]["mlc"]["error"] > 1e-6
 
 

@@ -14,10 +14,10 @@ import numpy as np
 from gpu_check import Launcher
 
 from mlc.codegen.space import Config
-from mlc.driver import model_tasks
 from mlc.ir.program import Program
 from mlc.options import check_options
 from mlc.runtime import cuda_driver
+from mlc.tuning import model_tasks
 
 _LAUNCHER = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint, ctypes.POINTER(ctypes.c_void_p))
 
