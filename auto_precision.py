@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .calibration import Call, Calls, flat_call, similar_call
-from .codegen.precision import FP32_THROUGHOUT, Precision
+from .calibration import Call, Calls, FlatSamples, flat_call, similar_call
+from .codegen.precision import FP32, FP32_THROUGHOUT, Precision
 from .errors import DeviceUnavailableError, Error, OptionError, PrecisionWarning
+from .precision_cache import Decision, decision_key, find_decision, keep_decision
 from .runtime.executable import Callee
 from .runtime.precision_report import LayerPrecision, PrecisionReport
 from .runtime.states import States
 from .warning import warn
 
 if TYPE_CHECKING:
+    from .frontend import Exported, Imported
     from .options import Options
     from .passes.auto_precision import Assignment
 
 DEFAULT_TOLERANCE = 1e-2
+Export = Callable[[], "Exported"]
+"""Exports the model for the sizes at hand."""
 CompileWith = Callable[["Options"], Callee]
 """Compiles the model for the signature at hand."""
+_ATTEMPTS = 6
+"""How often modes are chosen anew after the compiled program erred too much."""
+_SHRINK = 0.8
+"""The share of the error budget that is left then, at most."""
 
 
 @dataclass
@@ -40,15 +50,16 @@ class AutoPrecision:
     _decided: Options | None = None
     _signature: tuple[Any, ...] = field(default=())
 
-    def compile(self, model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], compile_with: CompileWith) -> Callee:
+    def compile(self, model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], export: Export, compile_with: CompileWith) -> Callee:
         """The program for arguments like these."""
         signature = _signature_of(args, kwargs)
         if self._decided is None or signature == self._signature:
-            search = _Search(model, args, kwargs, self.options, self.tolerance)
-            self._decided, self.report = search.decide(compile_with)
-            self._signature = signature
-            if not search.lowered and self.report.note:
-                warn(f"{self.name}: precision='auto': {self.report.note}", PrecisionWarning)
+            search = _Search(model, args, kwargs, self.options, self.tolerance, self.name)
+            decision = search.decide(export, compile_with)
+            self._decided = replace(search.options, precision=decision.precision)
+            self.report, self._signature = decision.report, signature
+            if not decision.precision.rules and decision.report.note:
+                warn(f"{self.name}: precision='auto': {decision.report.note}", PrecisionWarning)
         return compile_with(self._decided)
 
 
@@ -64,9 +75,8 @@ def checked_tolerance(tolerance: object) -> float:
 class _Search:
     """The search for one signature: ``samples`` calibrate, ``held_out`` only judge."""
 
-    def __init__(self, model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Options, tolerance: float) -> None:
-        self._model, self._args, self._kwargs = model, args, kwargs
-        self._tolerance = tolerance
+    def __init__(self, model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Options, tolerance: float, name: str) -> None:
+        self._model, self._tolerance, self._name = model, tolerance, name
         given = options.calibration
         middle = -(-len(given) // 2)
         own: Call = (args, kwargs)
@@ -75,50 +85,71 @@ class _Search:
         # Other inputs may err more than those few: the fewer they are, the larger the margin.
         self._allowed = tolerance / (1 + 1 / math.sqrt(len(self.samples) + len(self.held_out)))
         # What is held out must not show in the ranges of activations.
-        self._options = replace(options, calibration=given[:middle])
-        self.lowered = False
+        self.options = replace(options, calibration=given[:middle])
 
-    def decide(self, compile_with: CompileWith) -> tuple[Options, PrecisionReport]:
-        """Options with the modes, and the report on them."""
+    def decide(self, export: Export, compile_with: CompileWith) -> Decision:
+        """The modes, and the report on them: from the cache, or found and verified now."""
+        from .frontend import import_exported
+
+        begin = time.perf_counter()
         try:
-            assignment = self._assignment()
+            imported = import_exported(export())
+            samples, held_out = (tuple(flat_call(imported, *call) for call in calls) for calls in (self.samples, self.held_out))
+            key = decision_key(imported, self.options, self._name, self._tolerance, (samples, held_out))
+            found = find_decision(key)
+            if found is not None:
+                return found
+            decision = self._searched(imported, samples, held_out, compile_with)
         except Error as fault:
             first = str(fault).partition("\n")[0]
             return self._exact((), f"the model is computed in fp32, since it could not be analysed as a whole: {first}")
+        decision = replace(decision, report=replace(decision.report, search_seconds=time.perf_counter() - begin))
+        keep_decision(key, decision)
+        return decision
+
+    def _searched(self, imported: Imported, samples: FlatSamples, held_out: FlatSamples, compile_with: CompileWith) -> Decision:
+        from .driver import pass_context
+        from .passes import Pipeline
+        from .passes.auto_precision import lowered_error, sensitivities_of
+        from .passes.default import SIMPLE
+
+        ctx = pass_context(self.options, samples if self.options.calibration else ())
+        graph = Pipeline.parse(SIMPLE).run(imported.graph, ctx)
+        sensitivities = sensitivities_of(graph, samples, held_out, ctx, self._allowed)
+        assignment = sensitivities.choose(self._allowed)
         if not assignment.lowered:
             return self._exact(_rows(assignment), self._why(assignment))
-        # By the compiled model, since PyTorch would change its states.
-        exact = compile_with(replace(self._options, precision=FP32_THROUGHOUT))
-        expected = self._results(exact)
-        promoted = 1
-        while assignment.lowered:
-            options = replace(self._options, precision=assignment.precision)
+        expected = self._expected(imported, compile_with)
+        budget = self._allowed
+        for _ in range(_ATTEMPTS):
             try:
-                error = self._measured(compile_with(options), expected)
+                error = self._measured(compile_with(replace(self.options, precision=assignment.precision)), expected)
+                note = ""
             except DeviceUnavailableError:
-                return self._found(options, assignment, assignment.error, "the device is absent: the error is that of a simulation in fp32")
+                error = lowered_error(graph, assignment.precision, (*samples, *held_out), ctx)
+                note = "the device is absent: the error is that of a simulation on this machine"
             if error <= self._allowed:
-                return self._found(options, assignment, error, "")
-            for _ in range(min(promoted, len(assignment.lowered))):
-                assignment = assignment.promoted()
-            promoted *= 2
+                return Decision(assignment.precision, self._report(_rows(assignment), error, note))
+            # What was estimated to first order falls short by about as much again.
+            budget *= min(_SHRINK, self._allowed / error)
+            assignment = sensitivities.choose(budget)
+            if not assignment.lowered:
+                break
         return self._exact(
             _rows(assignment), f"no layer can be lowered within the tolerance of {self._tolerance:g}; it is computed in fp32"
         )
 
-    def _assignment(self) -> Assignment:
-        from .driver import pass_context
-        from .frontend import export_model, import_exported
-        from .passes import Pipeline
-        from .passes.auto_precision import choose_modes
-        from .passes.default import SIMPLE
+    def _expected(self, imported: Imported, compile_with: CompileWith) -> list[list[np.ndarray]]:
+        """What the model gives for every sample, calibrating and held out."""
+        if imported.states or not callable(self._model):
+            # By the compiled model, since PyTorch would change its states.
+            return self._results(compile_with(replace(self.options, precision=FP32_THROUGHOUT)))
+        import torch
 
-        exported = export_model(self._model, self._args, self._kwargs)
-        imported = import_exported(exported)
-        samples, held_out = (tuple(flat_call(imported, *call) for call in calls) for calls in (self.samples, self.held_out))
-        ctx = pass_context(self._options, samples)
-        graph = Pipeline.parse(SIMPLE).run(imported.graph, ctx)
-        return choose_modes(graph, samples, held_out, ctx, self._allowed)
+        with torch.no_grad():
+            # Copies, as a model may change what it is given.
+            calls = (copy.deepcopy((args, dict(kwargs))) for args, kwargs in (*self.samples, *self.held_out))
+            return [_tensors(self._model(*args, **kwargs)) for args, kwargs in calls]
 
     def _results(self, program: Callee) -> list[list[np.ndarray]]:
         """The tensors that ``program`` gives for every sample, calibrating and held out."""
@@ -129,12 +160,8 @@ class _Search:
 
         return max(relative_error(results, right) for results, right in zip(self._results(program), expected, strict=True))
 
-    def _found(self, options: Options, assignment: Assignment, error: float, note: str) -> tuple[Options, PrecisionReport]:
-        self.lowered = True
-        return options, self._report(_rows(assignment), error, note)
-
-    def _exact(self, rows: tuple[LayerPrecision, ...], note: str) -> tuple[Options, PrecisionReport]:
-        return replace(self._options, precision=Precision()), self._report(rows, 0.0, note)
+    def _exact(self, rows: tuple[LayerPrecision, ...], note: str) -> Decision:
+        return Decision(Precision(), self._report(tuple(map(_in_fp32, rows)), 0.0, note))
 
     def _report(self, rows: tuple[LayerPrecision, ...], error: float, note: str) -> PrecisionReport:
         count = len(self.samples) + len(self.held_out)
@@ -161,14 +188,21 @@ def _rows(assignment: Assignment) -> tuple[LayerPrecision, ...]:
     )
 
 
+def _in_fp32(row: LayerPrecision) -> LayerPrecision:
+    return replace(row, mode=FP32.name, error=0.0, seconds=row.fp32_seconds)
+
+
 def _run(program: Callee, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[np.ndarray]:
     """The tensors among the results of a call, with states as they were at first."""
+    return _tensors(program.run(program.bind(tuple(args), kwargs), States()))
+
+
+def _tensors(result: Any) -> list[np.ndarray]:
     import torch
     from torch.utils import _pytree as pytree
 
-    result = program.run(program.bind(tuple(args), kwargs), States())
-    tensors = (leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor))
-    return [np.array((leaf.float() if leaf.dtype is torch.bfloat16 else leaf).numpy()) for leaf in tensors]
+    tensors = (leaf.detach() for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor))
+    return [np.array((leaf.float() if leaf.dtype is torch.bfloat16 else leaf).cpu().numpy()) for leaf in tensors]
 
 
 def _signature_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -107,11 +107,21 @@ def compile(
     auto = AutoPrecision(options, checked_tolerance(tolerance), name) if is_auto else None
 
     def compile_signature(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callee:
-        def compile_with(options: Options) -> Callee:
-            return compile_program(own_forward(model), args, kwargs, options, dynamic_shapes=dynamic_shapes, name=name, initial=initial)
-
         require_like(options.calibration, model, args, dynamic=dynamic_shapes is not None)
-        return compile_with(options) if auto is None else auto.compile(own_forward(model), args, kwargs, compile_with)
+        own = own_forward(model)
+        if auto is None:
+            return compile_program(own, args, kwargs, options, dynamic_shapes=dynamic_shapes, name=name, initial=initial)
+        with collection_paused():
+            exported = _exported(own, args, kwargs, options, dynamic_shapes)
+
+        def compile_with(options: Options) -> Callee:
+            with collection_paused():
+                return compile_exported(exported, options, name=name, initial=initial)
+
+        def export() -> Exported:
+            return exported if dynamic_shapes is None else _exported(own, args, kwargs, options)
+
+        return auto.compile(own, args, kwargs, export, compile_with)
 
     executables = []
     if example_inputs is not None or example_kwargs is not None or _is_exported(model):
@@ -168,12 +178,18 @@ def compile_program(
     model), LoweringError or BuildError (code generation) or PassError (a fault of mlc).
     """
     with collection_paused():
-        from .frontend import export_model
-        from .frontend.location import module_paths
-
-        exported = export_model(model, args, kwargs, dynamic_shapes)
-        options.precision.check_modules(module_paths(exported.program.graph))
+        exported = _exported(model, args, kwargs, options, dynamic_shapes)
         return compile_exported(exported, options, name=name, initial=initial)
+
+
+def _exported(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options, dynamic_shapes: Any = None) -> Exported:
+    """``model`` as an exported program that ``options`` fit."""
+    from .frontend import export_model
+    from .frontend.location import module_paths
+
+    exported = export_model(model, args, kwargs, dynamic_shapes)
+    options.precision.check_modules(module_paths(exported.program.graph))
+    return exported
 
 
 def compile_exported(exported: Exported, options: Options, *, name: str = "model", initial: dict[str, Constant] | None = None) -> Callee:

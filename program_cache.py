@@ -5,6 +5,7 @@ and the sources of mlc. In the cache folder (see :func:`~mlc.runtime.store.cache
 
     <key>.program       one line of JSON: the program, the name and the hash of its library, the name of its weights
     <digest>.weights    packed constants, under the hash of their content: mapped, so that processes share them
+    <key>.precision     what precision="auto" decided (:mod:`.precision_cache`)
 
 Files are written under another name and renamed, so that processes may compile the same model at the same time and one that is killed
 leaves nothing that another would read. Weights that were not used for longest go when there are more than :func:`capacity` allows.
@@ -98,7 +99,7 @@ def _software() -> str:
 
 def find_program(key: str) -> tuple[Program, Path, Any] | None:
     """The program, its library and its weights; None when there is none, or something of it is missing or damaged."""
-    folder = _folder()
+    folder = programs_folder()
     try:
         entry = json.loads((folder / f"{key}.program").read_bytes())
         program = program_from_json(entry["program"])
@@ -118,7 +119,7 @@ def find_program(key: str) -> tuple[Program, Path, Any] | None:
 
 def keep_program(key: str, assembled: Assembled) -> None:
     """Stores what was assembled; a cache that cannot be written, or weights too large for it, are no error."""
-    folder, program = _folder(), assembled.program
+    folder, program = programs_folder(), assembled.program
     if assembled.library.parent != folder or assembled.weights.nbytes > capacity() // 4:
         return
     entry = {
@@ -131,13 +132,14 @@ def keep_program(key: str, assembled: Assembled) -> None:
         if entry["weights"] is not None:
             path = folder / f"{entry['weights']}.weights"
             if not path.is_file() or path.stat().st_size != assembled.weights.nbytes:
-                _write(path, assembled.weights.data)
+                write_whole(path, assembled.weights.data)
         # Last, so that what it names is there.
-        _write(folder / f"{key}.program", json.dumps(entry).encode())
+        write_whole(folder / f"{key}.program", json.dumps(entry).encode())
         _trim(folder)
 
 
-def _folder() -> Path:
+def programs_folder() -> Path:
+    """Where programs are, and what else is found by a program's key."""
     return cache_folder() / "programs"
 
 
@@ -151,7 +153,8 @@ def _mapped(path: Path, nbytes: int) -> np.ndarray | None:
         return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
 
 
-def _write(path: Path, content: bytes | memoryview) -> None:
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Writes a file that others see whole or not at all; OSError when that fails."""
     temporary = None
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:

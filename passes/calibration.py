@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,10 +45,18 @@ def observe(graph: Graph, values: Iterable[Value], samples: Sequence[Sequence[np
     wanted = [value for value in dict.fromkeys(values) if isinstance(value.type, TensorType)]
     inner = [value for value in wanted if value.node is not None]
     observed = without_dead_code(Graph(graph.inputs, graph.nodes, tuple(inner), graph.name, graph.symbols)) if inner else None
-    found: dict[Value, list[np.ndarray]] = {value: [] for value in wanted}
-    for sample in samples:
+
+    def arrays_of(sample: Sequence[np.ndarray]) -> Mapping[Value, np.ndarray]:
         results = evaluate(observed, sample) if observed is not None else ()
-        arrays = dict(zip(inner, results, strict=True)) | dict(zip(graph.inputs, sample, strict=True))
+        return dict(zip(inner, results, strict=True)) | dict(zip(graph.inputs, sample, strict=True))
+
+    return ranges_of(wanted, map(arrays_of, samples))
+
+
+def ranges_of(values: Iterable[Value], samples: Iterable[Mapping[Value, np.ndarray]]) -> dict[Value, Range]:
+    """The range of each of ``values`` by the numbers that it has in each of ``samples``."""
+    found: dict[Value, list[np.ndarray]] = {value: [] for value in values}
+    for arrays in samples:
         for value, kept in found.items():
             kept.append(_representatives(np.asarray(arrays[value], np.float32)))
     return {value: best_range(np.concatenate(kept)) for value, kept in found.items()}

@@ -29,7 +29,8 @@ class PrecisionReport:
     """The modes of a model's layers, and how they were verified.
 
     ``error`` is the worst relative error of the model's results with all of them, over ``samples`` samples of inputs, ``held_out`` of which
-    had no part in the choice. ``note`` says what a user should know, such as why nothing was lowered.
+    had no part in the choice. ``note`` says what a user should know, such as why nothing was lowered. ``search_seconds`` were spent to find
+    and to verify the modes; none where an earlier search had.
     """
 
     tolerance: float
@@ -38,6 +39,7 @@ class PrecisionReport:
     held_out: int
     layers: tuple[LayerPrecision, ...]
     note: str = ""
+    search_seconds: float = 0.0
 
     @property
     def modes(self) -> Mapping[str, int]:
@@ -65,6 +67,7 @@ class PrecisionReport:
             f"precision auto: {counts}; error {self.error:.1e} on {held}, tolerance {self.tolerance:.1e}",
             f"  layers predicted to take {1e6 * self.seconds:.1f} us, {1e6 * self.fp32_seconds:.1f} us in fp32",
         ]
+        lines.append(f"  found in {self.search_seconds:.1f} s" if self.search_seconds else "  found by an earlier search")
         if self.note:
             lines.append(f"  note: {self.note}")
         names = [", ".join(layer.modules) or "(the model itself)" for layer in self.layers]

@@ -208,7 +208,7 @@ def _conv(inputs: Sequence[np.ndarray], attributes: Attributes) -> np.ndarray:
     for offset in itertools.product(*(range(size) for size in window)):
         index = tuple(slice(o * d, o * d + (e - 1) * s + 1, s) for o, d, e, s in zip(offset, dilation, extents, stride, strict=True))
         patch = padded[(slice(None), slice(None), *index)].reshape(x.shape[0], groups, weight.shape[1], total.shape[3])
-        total += np.einsum("goc,ngcp->ngop", _kernel_at(grouped_weight, offset), patch, optimize=True)
+        total += np.matmul(_kernel_at(grouped_weight, offset), patch)
     result = total.reshape(x.shape[0], weight.shape[0], *extents)
     return result + bias[0].reshape(-1, *[1] * len(window)) if bias else result
 

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ...codegen.precision import FP32, MODES, Compute, Mode, Precision
-from ...ir import Graph, Node
+from ...codegen.precision import FP32, MODES, Mode, Precision
+from ...ir import Graph
 from ..base import Context
-from .errors_of import relative_error
 from .knapsack import Candidate, cheapest
-from .layers import Layer, layers_of, weight_of
-from .simulation import Effect, Simulation
+from .layers import Layer, layers_of
+from .rounding import Operand, distance, rounding_of
+from .simulation import Changes, Simulation
 from .timing import Seconds, predicted_seconds
 
 GAIN = 0.95
 """A mode is worth trying where the layer then takes at most this share of its time in fp32."""
 _SENSITIVE = 1
-"""Samples by which sensitivities are measured, at most: each costs a run for each layer and mode. All of them judge the whole."""
+"""Samples by which sensitivities are measured, at most: each costs a run for each layer and mode."""
+_JUDGES = 2
+"""Samples that calibrate, and as many that are held out, by which the error of the whole is estimated, at most."""
+_HOPELESS = 1.5
+"""A mode is not tried whose error is expected to be this many times the tolerance."""
 _ROUNDS = 8
 """How often the knapsack is solved again for a smaller budget before layers go back to fp32 one by one."""
 _SHRINK = 0.9
@@ -81,51 +85,82 @@ def choose_modes(
     modes: Iterable[Mode] = MODES.values(),
     seconds: Seconds | None = None,
 ) -> Assignment:
-    """The modes with which ``graph`` is predicted to take least time, its relative error being at most ``tolerance`` on all samples.
+    """The modes with which ``graph`` is predicted to take least time, its relative error being at most ``tolerance`` on all samples: see
+    :func:`sensitivities_of` and :meth:`Sensitivities.choose`."""
+    return sensitivities_of(graph, samples, held_out, ctx, tolerance, modes=modes, seconds=seconds).choose(tolerance)
 
-    ``graph`` is one of simple operations, before layers are merged and modes applied. Sensitivities and ranges come from ``samples``;
-    the error of the whole is measured on ``held_out`` as well. Where it is too large, the knapsack is solved for a smaller budget, and in
-    the end layers go back to fp32, the worst first; should nothing hold, that is all of them. ``seconds`` predicts times (None: for the
-    context's target).
+
+@dataclass(frozen=True)
+class Sensitivities:
+    """What each layer may be lowered to, and the error and the time of that: all that a choice needs.
+
+    ``changes`` are those of a layer's result in a mode, by the mode's name.
+    """
+
+    layers: tuple[Layer, ...]
+    candidates: tuple[tuple[Candidate, ...], ...]
+    changes: Mapping[tuple[Layer, str], Changes]
+    simulation: Simulation | None
+
+    def choose(self, tolerance: float) -> Assignment:
+        """The modes of least predicted time with an error of at most ``tolerance``, estimated for all layers together.
+
+        Where it is larger than the sum of squares says, the knapsack is solved for a smaller budget, and in the end layers go back to fp32,
+        the worst first; should nothing hold, that is all of them.
+        """
+        budget = tolerance
+        for _ in range(_ROUNDS):
+            picked = cheapest(self.candidates, budget)
+            assignment = Assignment(tuple(map(_choice, self.layers, self.candidates, picked)), math.nan)
+            error = self._error(assignment)
+            if error <= tolerance:
+                return replace(assignment, error=error)
+            # Errors added up to more than independent ones do: as much less is allowed of them.
+            budget *= min(_SHRINK, tolerance / error)
+        while error > tolerance:
+            assignment = assignment.promoted()
+            error = self._error(assignment)
+        return replace(assignment, error=error)
+
+    def _error(self, assignment: Assignment) -> float:
+        """The error of the whole model, to first order."""
+        pairs = zip(self.layers, assignment.layers, strict=True)
+        changes = [self.changes[layer, choice.mode] for layer, choice in pairs if choice.mode != FP32.name]
+        return self.simulation.error(changes) if changes and self.simulation is not None else 0.0
+
+
+def sensitivities_of(
+    graph: Graph,
+    samples: Samples,
+    held_out: Samples,
+    ctx: Context,
+    tolerance: float,
+    *,
+    modes: Iterable[Mode] = MODES.values(),
+    seconds: Seconds | None = None,
+) -> Sensitivities:
+    """The errors of the layers of ``graph`` in modes that are predicted to be quicker, as far as they may stay within ``tolerance``.
+
+    ``graph`` is one of simple operations, before layers are merged and modes applied. Sensitivities come from ``samples``; the first of them
+    and of ``held_out`` judge assignments. ``seconds`` predicts times (None: for the context's target).
     """
     layers = layers_of(graph)
     predict = seconds or predicted_seconds(graph, ctx)
     quicker = {layer: _quicker(layer, modes, predict) for layer in layers}
-    rounded = [layer for layer, times in quicker.items() if any(mode.compute is not Compute.FP32 for mode in times)]
-    simulation = Simulation(graph, layers, samples, ctx, rounded)
-    everything = [*samples, *held_out]
-    expected = [[np.array(array) for array in simulation.outputs({}, sample)] for sample in everything]
-
-    def error_of(effects: Mapping[Node, Effect], count: int) -> float:
-        pairs = zip(everything[:count], expected[:count], strict=True)
-        return max((relative_error(simulation.outputs_of(effects, sample), right) for sample, right in pairs), default=0.0)
-
-    candidates = []
+    lowered = [layer for layer, times in quicker.items() if times]
+    judges = [*samples[:_JUDGES], *held_out[:_JUDGES]]
+    simulation = Simulation(graph, lowered, judges, ctx) if lowered else None
+    candidates: list[tuple[Candidate, ...]] = []
+    changes: dict[tuple[Layer, str], Changes] = {}
     for layer, times in quicker.items():
         found = [Candidate(FP32.name, predict(layer, FP32), 0.0)]
-        too_far = math.inf
-        for trial in _trials(layer, times, simulation):
-            # A mode that rounds the same weights more than one whose error is too large can only be worse.
-            if trial.distance >= too_far:
-                continue
-            error = error_of(trial.effects, min(len(samples), _SENSITIVE))
-            found.append(Candidate(trial.mode.name, trial.seconds, error))
-            if error > tolerance and not trial.operands_rounded:
-                too_far = trial.distance
-        candidates.append(found)
-    budget = tolerance
-    for _ in range(_ROUNDS):
-        picked = cheapest(candidates, budget)
-        assignment = Assignment(tuple(map(_choice, layers, candidates, picked)), math.nan)
-        error = error_of(_effects(assignment, layers, simulation), len(everything)) if assignment.lowered else 0.0
-        if error <= tolerance:
-            return replace(assignment, error=error)
-        # Errors added up to more than independent ones do: as much less is allowed of them.
-        budget *= min(_SHRINK, tolerance / error)
-    while error > tolerance:
-        assignment = assignment.promoted()
-        error = error_of(_effects(assignment, layers, simulation), len(everything)) if assignment.lowered else 0.0
-    return replace(assignment, error=error)
+        if simulation is not None:
+            for trial, error, change in _tried(layer, _trials(layer, times, ctx), simulation, tolerance):
+                found.append(Candidate(trial.mode.name, trial.seconds, error))
+                if error <= tolerance:
+                    changes[layer, trial.mode.name] = change
+        candidates.append(tuple(found))
+    return Sensitivities(layers, tuple(candidates), changes, simulation)
 
 
 @dataclass(frozen=True)
@@ -134,13 +169,25 @@ class _Trial:
 
     mode: Mode
     seconds: float
-    effects: Mapping[Node, Effect]
     distance: float
+    operands_rounded: bool
+    """Whether more than the weights loses accuracy."""
 
-    @property
-    def operands_rounded(self) -> bool:
-        """Whether more than the weights loses accuracy."""
-        return any(effect.operand for effect in self.effects.values())
+
+def _tried(layer: Layer, trials: Iterable[_Trial], simulation: Simulation, tolerance: float) -> Iterator[tuple[_Trial, float, Changes]]:
+    """The errors of the model with ``layer`` alone in the modes of ``trials``, but for those that are sure to be too large: as the error of
+    rounded weights grows with their distance."""
+    rate = 0.0
+    for trial in trials:
+        if rate * trial.distance > _HOPELESS * tolerance:
+            continue
+        change = simulation.changes(layer, trial.mode)
+        if change is None:
+            continue
+        error = simulation.error([change], _SENSITIVE)
+        if not trial.operands_rounded and trial.distance > 0.0:
+            rate = error / trial.distance
+        yield trial, error, change
 
 
 def _quicker(layer: Layer, modes: Iterable[Mode], predict: Seconds) -> dict[Mode, float]:
@@ -150,14 +197,16 @@ def _quicker(layer: Layer, modes: Iterable[Mode], predict: Seconds) -> dict[Mode
     return {mode: seconds for mode, seconds in times.items() if seconds <= limit}
 
 
-def _trials(layer: Layer, times: Mapping[Mode, float], simulation: Simulation) -> list[_Trial]:
+def _trials(layer: Layer, times: Mapping[Mode, float], ctx: Context) -> list[_Trial]:
     """What to run ``layer`` in: modes that do something to it, the weights nearest to fp32 first, without those that another one beats in
     both time and nearness."""
     trials: list[_Trial] = []
     for mode, seconds in times.items():
-        if effects := simulation.effects(layer, mode):
-            distance = max(relative_error([effect.weight], [weight_of(node).array()]) for node, effect in effects.items())
-            trials.append(_Trial(mode, seconds, effects, distance))
+        roundings = {node: rounding for node in layer.nodes if (rounding := rounding_of(node, mode, ctx)) is not None}
+        if roundings:
+            farthest = max(distance(node, rounding) for node, rounding in roundings.items())
+            operands_rounded = any(rounding.operand is not Operand.PLAIN for rounding in roundings.values())
+            trials.append(_Trial(mode, seconds, farthest, operands_rounded))
     trials.sort(key=lambda trial: (trial.distance, trial.seconds))
     kept: list[_Trial] = []
     for trial in trials:
@@ -165,12 +214,6 @@ def _trials(layer: Layer, times: Mapping[Mode, float], simulation: Simulation) -
         if trial.operands_rounded or trial.seconds < min(plain, default=math.inf):
             kept.append(trial)
     return kept
-
-
-def _effects(assignment: Assignment, layers: Sequence[Layer], simulation: Simulation) -> Mapping[Node, Effect]:
-    """What the modes of ``assignment`` do to the nodes of all layers."""
-    lowered = [(layer, MODES[choice.mode]) for layer, choice in zip(layers, assignment.layers, strict=True) if choice in assignment.lowered]
-    return {node: effect for layer, mode in lowered for node, effect in simulation.effects(layer, mode).items()}
 
 
 def _choice(layer: Layer, candidates: Sequence[Candidate], chosen: Candidate) -> LayerChoice:

@@ -1,154 +1,138 @@
-"""The model with some layers lowered, without compiling it anew for each: rounded weights are inputs of one graph."""
+"""The model with some layers lowered, without packing a weight anew: what lowering changes of a layer's result is added to it.
+
+One graph is compiled, that in fp32 with one more input for each layer, added to its result, and with the layers' operands among its
+outputs. A run with zeros records the operands. What a mode changes of a result is computed from them, for one layer at a time, and a run
+with these changes tells what becomes of the model's results: exact for one layer, and for several to first order, since each change is that
+for the operand in fp32.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import ml_dtypes
 import numpy as np
 
-from ...codegen.instruction_sets import multiplies_bf16
-from ...codegen.precision import Compute, Mode
-from ...ir import DType, Graph, Node, Rewriter, TensorType, Value, scheme_of
-from ...ir.encodings import Affine
-from ..base import Context
-from ..calibration import STEPS, Range, observe
-from ..encode_weights import WEIGHTS, encoded_weight
-from ..narrow_operands import compute_of
+from ...codegen.precision import Mode, Precision
+from ...ir import Graph, Node, Rewriter, Value, lookup
+from ..base import Context, Evaluator
+from ..calibration import Range, ranges_of
+from ..pipeline import Pipeline
+from .errors_of import relative_error
 from .layers import Layer, weight_of, weight_position
+from .rounding import Operand, Rounding, rounded_operand, rounding_of
 
-Modes = Mapping[Layer, Mode]
-"""The layers that are lowered; the others compute in fp32."""
-
-_PLAIN, _BYTES, _BF16 = 0, 1, 2
-"""What becomes of the operand of a layer."""
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    """The positions, among the inputs of the simulating graph, of what lowers a node: its weight, what becomes of its operand, and for
-    codes in bytes the range they stand for."""
-
-    weight: int
-    kind: int
-    scale: int
-    zero_point: int
+Arrays = Sequence[np.ndarray]
+Changes = Sequence[Mapping[Node, np.ndarray]]
+"""For each sample, what is added to the results of nodes."""
 
 
 @dataclass(frozen=True)
-class Effect:
-    """What a mode does to a node: the numbers of its weight, and what its operand is rounded to."""
+class _Record:
+    """A run in fp32: the inputs, the results, and the operands of layers."""
 
-    weight: np.ndarray
-    operand: int = _PLAIN
-
-
-def effect_of(node: Node, mode: Mode, ctx: Context) -> Effect | None:
-    """What ``mode`` does to a layer's ``node``; None where it leaves it alone."""
-    weight = weight_of(node)
-    if mode.weights is not None:
-        encoded = encoded_weight(weight, mode.weights(WEIGHTS[node.op][1](weight.type.rank)))
-        return Effect(encoded.array()) if encoded is not None else None
-    compute = compute_of(node, mode.compute, ctx)
-    if compute is Compute.INT8:
-        scheme = scheme_of(Affine("i8", 0).encoding)
-        return Effect(scheme.decode(scheme.quantise(weight.array())), _BYTES)
-    if compute is Compute.BF16:
-        rounded = weight.array().astype(ml_dtypes.bfloat16).astype(np.float32)
-        return Effect(rounded, _BF16 if multiplies_bf16(ctx.target) else _PLAIN)
-    if compute is Compute.FP16:
-        return Effect(weight.array().astype(np.float16).astype(np.float32))
-    return None
+    inputs: Arrays
+    results: Arrays
+    operands: Mapping[Value, np.ndarray]
 
 
 class Simulation:
     """Runs ``graph`` with any of ``layers`` in any mode, on samples of its inputs, with the context's evaluator.
 
     Weights have the very numbers that their mode decodes to; operands are rounded as kernels for narrow operands round them, those in bytes
-    to the range that they take in ``samples``. Sums are in fp32.
+    to the range that they take in the context's calibration, or without one to that of each row.
     """
 
-    def __init__(
-        self,
-        graph: Graph,
-        layers: Sequence[Layer],
-        samples: Sequence[Sequence[np.ndarray]],
-        ctx: Context,
-        rounded: Iterable[Layer] | None = None,
-    ) -> None:
-        """Operands can be rounded of the layers in ``rounded`` only (None: of all), which saves the others what that costs."""
+    def __init__(self, graph: Graph, layers: Sequence[Layer], samples: Sequence[Arrays], ctx: Context) -> None:
         assert ctx.evaluator is not None
-        self._rounded = {node for layer in (layers if rounded is None else rounded) for node in layer.nodes}
         self._ctx = ctx
         self._evaluate = ctx.evaluator
         self._nodes = [node for layer in layers for node in layer.nodes]
-        self._ranges = self._observed(graph, samples)
-        self._plain: list[np.ndarray] = []
-        self._places: dict[Node, _Inputs] = {}
-        self._graph = self._open(graph)
+        operands = dict.fromkeys(value for node in self._nodes for value in _variables(node))
+        self._observed = [value for value in operands if value.node is not None and value not in graph.output_set]
+        self._results = len(graph.outputs)
+        self._source = graph
+        self._graph = _opened(graph, self._nodes, self._observed)
+        self._zeros = {node: np.zeros(node.output.tensor.static_shape, np.float32) for node in self._nodes}
+        self._records = [self._recorded(sample) for sample in samples]
+        self._ranges = self._found_ranges()
 
-    def effects(self, layer: Layer, mode: Mode) -> dict[Node, Effect]:
-        """What ``mode`` does to the nodes of ``layer``; empty where it leaves all of them alone."""
-        found = ((node, effect_of(node, mode, self._ctx)) for node in layer.nodes)
-        return {node: effect for node, effect in found if effect is not None}
-
-    def outputs(self, modes: Modes, sample: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
-        """The results for ``sample`` with layers lowered to ``modes``."""
-        effects = (self.effects(layer, mode) for layer, mode in modes.items())
-        return self.outputs_of({node: effect for found in effects for node, effect in found.items()}, sample)
-
-    def outputs_of(self, effects: Mapping[Node, Effect], sample: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
-        """The results for ``sample`` with ``effects``."""
-        extra = list(self._plain)
-        for node, effect in effects.items():
-            places = self._places[node]
-            extra[places.weight] = np.ascontiguousarray(effect.weight, np.float32)
-            if effect.operand == _PLAIN:
+    def changes(self, layer: Layer, mode: Mode) -> Changes | None:
+        """What ``mode`` changes of the results of the nodes of ``layer`` when it alone is lowered; None where it changes nothing."""
+        found: list[dict[Node, np.ndarray]] = [{} for _ in self._records]
+        for node in layer.nodes:
+            rounding = rounding_of(node, mode, self._ctx)
+            if rounding is None:
                 continue
-            range = self._ranges[node.inputs[0]]
-            extra[places.kind] = np.asarray(effect.operand, np.int32)
-            extra[places.scale] = np.asarray(range.scale, np.float32)
-            extra[places.zero_point] = np.asarray(range.zero_point, np.float32)
-        return self._evaluate(self._graph, [*sample, *extra])
+            rounded = rounding.weight(weight_of(node).array())
+            for record, each in zip(self._records, found, strict=True):
+                each[node] = self._change(node, rounding, rounded, record.operands)
+        return found if found and found[0] else None
 
-    def _observed(self, graph: Graph, samples: Sequence[Sequence[np.ndarray]]) -> dict[Value, Range]:
-        return observe(graph, [node.inputs[0] for node in self._nodes if node in self._rounded], samples, self._evaluate)
+    def error(self, changes: Iterable[Changes], count: int | None = None) -> float:
+        """The relative error of the model's results with all of ``changes``, the worst of the first ``count`` samples (None: of all)."""
+        given = list(changes)
+        worst = 0.0
+        for number, record in enumerate(self._records[:count]):
+            added = self._zeros | {node: change for each in given for node, change in each[number].items()}
+            results = self._evaluate(self._graph, [*record.inputs, *(added[node] for node in self._nodes)])[: self._results]
+            worst = max(worst, relative_error(results, record.results))
+        return worst
 
-    def _open(self, graph: Graph) -> Graph:
-        """``graph`` with inputs for what lowers a layer, behind its own; fills in their plain values."""
-        rewriter = Rewriter(graph)
-        lowered = dict.fromkeys(self._nodes)
-        for node in graph.nodes:
-            if node not in lowered:
-                rewriter.copy(node)
-                continue
-            weight = weight_of(node)
-            self._places[node] = _Inputs(*(len(self._plain) + number for number in range(4)))
-            builder = rewriter.builder
-            operands = [rewriter[value] for value in node.inputs]
-            operands[weight_position(node)] = builder.input(node.inputs[weight_position(node)].type)
-            self._plain.append(weight.array())
-            if node in self._rounded:
-                scalars = [builder.input(TensorType(dtype, ())) for dtype in (DType.INT32, DType.FLOAT32, DType.FLOAT32)]
-                self._plain += [np.asarray(_PLAIN, np.int32), np.asarray(1, np.float32), np.asarray(0, np.float32)]
-                operands[0] = _rounded(rewriter, operands[0], *scalars)
-            new = builder.append(Node(node.op, operands, node.attributes, [value.type for value in node.outputs], (), node.location))
-            rewriter.replace(node.output, new.output)
-        return rewriter.finish()
+    def _recorded(self, sample: Arrays) -> _Record:
+        outputs = [np.array(array) for array in self._evaluate(self._graph, [*sample, *self._zeros.values()])]
+        results, observed = outputs[: self._results], outputs[self._results :]
+        operands = dict(zip(self._observed, observed, strict=True))
+        operands |= dict(zip(self._source.outputs, results, strict=True)) | dict(zip(self._source.inputs, sample, strict=True))
+        return _Record(sample, results, operands)
+
+    def _found_ranges(self) -> Mapping[Value, Range]:
+        """Ranges of the layers' operands in the calibration, where there is one."""
+        if not self._ctx.calibration:
+            return {}
+        known = {tuple(map(id, record.inputs)): record for record in self._records}
+        records = (known.get(tuple(map(id, sample))) or self._recorded(sample) for sample in self._ctx.calibration)
+        return ranges_of((node.inputs[0] for node in self._nodes), (record.operands for record in records))
+
+    def _change(self, node: Node, rounding: Rounding, rounded: np.ndarray, operands: Mapping[Value, np.ndarray]) -> np.ndarray:
+        """By linearity that of the operand times the rounded weight, and of the operand in fp32 times that of the weight."""
+        x, weight = operands[node.inputs[0]], weight_of(node).array()
+        change = _product(node, x, rounded - weight, operands)
+        if rounding.operand is not Operand.PLAIN:
+            narrow = rounded_operand(node, x, rounding.operand, self._ranges.get(node.inputs[0]))
+            change = change + _product(node, narrow - x, rounded, operands)
+        return np.asarray(change, np.float32)
 
 
-def _rounded(rewriter: Rewriter, x: Value, kind: Value, scale: Value, zero_point: Value) -> Value:
-    """``x``, or the numbers that its codes in bytes stand for, or ``x`` rounded to bfloat16, as ``kind`` says."""
-    builder = rewriter.builder
+def lowered_error(graph: Graph, precision: Precision, samples: Sequence[Arrays], ctx: Context) -> float:
+    """The relative error of the results of ``graph`` with the modes of ``precision``, the worst of ``samples``: by running what its passes
+    make of it, without taking anything together to first order."""
+    assert ctx.evaluator is not None
+    expected = [[np.array(array) for array in ctx.evaluator(graph, sample)] for sample in samples]
+    lowered = Pipeline.parse("encode-weights,narrow-operands").run(graph, replace(ctx, precision=precision))
+    return max(relative_error(ctx.evaluator(lowered, sample), right) for sample, right in zip(samples, expected, strict=True))
 
-    def number(value: float, dtype: DType = DType.FLOAT32) -> Value:
-        return builder.call("full", shape=(), value=value, dtype=dtype)
 
-    code = builder.call("add", builder.call("round", builder.call("div", x, scale)), zero_point)
-    code = builder.call("minimum", builder.call("maximum", code, number(0.0)), number(float(STEPS)))
-    in_bytes = builder.call("mul", builder.call("sub", code, zero_point), scale)
-    half = builder.call("cast", builder.call("cast", x, dtype=DType.BFLOAT16), dtype=DType.FLOAT32)
-    is_bytes = builder.call("eq", kind, number(_BYTES, DType.INT32))
-    is_half = builder.call("eq", kind, number(_BF16, DType.INT32))
-    return builder.call("where", is_bytes, in_bytes, builder.call("where", is_half, half, x))
+def _variables(node: Node) -> list[Value]:
+    """What a layer's node reads besides constants and what is only added to its result."""
+    return [value for value in node.inputs if value.constant is None and (value is node.inputs[0] or not value.tensor.dtype.is_float)]
+
+
+def _product(node: Node, x: np.ndarray, weight: np.ndarray, operands: Mapping[Value, np.ndarray]) -> np.ndarray:
+    """The result of ``node`` without a bias, for another operand and weight."""
+    position = weight_position(node)
+    others = [value for value in node.inputs[1:] if value is not node.inputs[position] and not value.tensor.dtype.is_float]
+    arrays = [operands[value] if value.constant is None else value.constant.array() for value in others]
+    return lookup(node.op).evaluate([x, weight, *arrays], node.attributes)[0]
+
+
+def _opened(graph: Graph, nodes: Sequence[Node], observed: Sequence[Value]) -> Graph:
+    """``graph`` with inputs, behind its own, for what is added to the results of ``nodes``, and with ``observed`` behind its outputs."""
+    rewriter = Rewriter(graph)
+    added = {node: rewriter.builder.input(node.output.type) for node in nodes}
+    for node in graph.nodes:
+        rewriter.copy(node)
+        if node in added:
+            rewriter.builder.location = node.location
+            rewriter.replace(node.output, rewriter.builder.call("add", rewriter[node.output], added[node]))
+    return rewriter.builder.finish([rewriter[value] for value in (*graph.outputs, *observed)])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from ...codegen.assembly import tasks_of
 from ...codegen.kernels import KernelNode
@@ -36,7 +38,7 @@ def predicted_seconds(graph: Graph, ctx: Context) -> Seconds:
     def of_node(node: Node, mode: Mode) -> float:
         key = (node.op, str(sorted(node.attributes.items())), tuple(str(value.type) for value in node.inputs), mode.name)
         if key not in known:
-            known[key] = _seconds(node, replace(ctx, precision=Precision((("", mode.name),)), calibration=()), cold)
+            known[key] = _seconds(node, replace(ctx, precision=Precision((("", mode.name),)), calibration=_like(node, ctx)), cold)
         return known[key]
 
     return seconds
@@ -59,6 +61,12 @@ def _of_kernel(kernel: KernelNode, cold: bool) -> float:
     space = kernel.template.space(task)
     cycles = kernel.template.estimated_cycles(task, [space.default])
     return max(bound, cycles[0] / task.target.frequency + LAUNCH_SECONDS if cycles is not None else 0.0)
+
+
+def _like(node: Node, ctx: Context) -> Sequence[Sequence[np.ndarray]]:
+    """A sample of the inputs of the graph of ``node`` alone if the context has any, so that no range is found at run time then."""
+    variables = [value.tensor for value in node.inputs if value.constant is None]
+    return [[np.broadcast_to(np.zeros((), type.dtype.numpy), type.static_shape) for type in variables]] if ctx.calibration else ()
 
 
 def _alone(node: Node) -> Graph:

@@ -14,7 +14,17 @@ from golden import CONTEXT
 from mlc.codegen.precision import MODES, Mode, Precision
 from mlc.ir import ArrayConstant, DType, Graph, GraphBuilder, Location, TensorType, Value, interpret
 from mlc.passes import Context, Pipeline
-from mlc.passes.auto_precision import Candidate, Layer, Simulation, cheapest, choose_modes, layers_of, relative_error
+from mlc.passes.auto_precision import (
+    Candidate,
+    Layer,
+    Simulation,
+    cheapest,
+    choose_modes,
+    layers_of,
+    lowered_error,
+    relative_error,
+    sensitivities_of,
+)
 
 EVALUATING = Context(CONTEXT.target, threads=2, takes=CONTEXT.takes, evaluator=interpret)
 
@@ -89,18 +99,48 @@ def test_layers_over_one_value_and_of_one_module_are_decided_together() -> None:
     assert layers_of(graph)[0].parameters == 64 * 64 * 2 + 32 * 64
 
 
+@pytest.mark.parametrize("calibrated", [True, False])
 @pytest.mark.parametrize("mode", ["w8", "w4", "ternary", "mxfp4", "bf16", "int8"])
-def test_a_simulated_layer_computes_what_its_passes_make_of_it(mode: str) -> None:
+def test_a_simulated_layer_computes_what_its_passes_make_of_it(mode: str, calibrated: bool) -> None:
     """Against the interpreter on the graph after the passes that realise the mode, with ranges from the same samples."""
     graph, given = chain(), samples(2)
-    simulation = Simulation(graph, layers_of(graph), given, EVALUATING)
-    simulated = simulation.outputs({layers_of(graph)[1]: MODES[mode]}, given[0])
-    realised = replace(EVALUATING, precision=Precision.of({"second.": mode}), calibration=given)
-    expected = interpret(Pipeline.parse("encode-weights,narrow-operands").run(graph, realised), given[0])
-    assert relative_error(simulated, expected) <= 1e-5
-    plain = interpret(graph, given[0])
-    changed = relative_error(simulated, plain)
-    assert 1e-4 < changed < 1.0
+    ctx = replace(EVALUATING, calibration=given if calibrated else ())
+    layer = layers_of(graph)[1]
+    simulation = Simulation(graph, layers_of(graph), given, ctx)
+    changes = simulation.changes(layer, MODES[mode])
+    assert changes is not None
+    precision = Precision.of({"second.": mode})
+    expected = lowered_error(graph, precision, given, ctx)
+    assert simulation.error([changes]) == pytest.approx(expected, rel=1e-3)
+    realised = Pipeline.parse("encode-weights,narrow-operands").run(graph, replace(ctx, precision=precision))
+    by_hand = max(relative_error(interpret(realised, sample), interpret(graph, sample)) for sample in given)
+    assert expected == pytest.approx(by_hand) and 1e-4 < by_hand < 1.0
+
+
+def test_several_layers_together_are_right_to_first_order() -> None:
+    graph, given = chain(), samples(2)
+    layers = layers_of(graph)
+    simulation = Simulation(graph, layers, given, EVALUATING)
+    changes = [change for layer in layers if (change := simulation.changes(layer, MODES["w8"])) is not None]
+    assert len(changes) == len(layers)
+    assert simulation.error(changes) == pytest.approx(lowered_error(graph, Precision.of("w8"), given, EVALUATING), rel=0.05)
+
+
+def test_decisions_are_those_of_running_the_lowered_model_for_each_layer_and_mode() -> None:
+    """The plain way: passes applied and the model run anew for every candidate, all candidates in one knapsack."""
+    graph, given = chain(), samples(1)
+    layers, tolerance = layers_of(graph), 0.05
+    candidates = [
+        [
+            Candidate(name, by_bits(layer, mode), lowered_error(graph, Precision.of({layer.modules[0]: name}), given, EVALUATING))
+            for name, mode in MODES.items()
+        ]
+        for layer in layers
+    ]
+    plain = [candidate.mode for candidate in cheapest(candidates, tolerance)]
+    assert len(set(plain) - {"fp32"}) >= 1
+    found = sensitivities_of(graph, given, [], EVALUATING, tolerance, seconds=by_bits)
+    assert [candidate.mode for candidate in cheapest(found.candidates, tolerance)] == plain
 
 
 @pytest.mark.parametrize("tolerance", [0.3, 0.03, 0.003])
