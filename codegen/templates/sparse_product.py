@@ -15,6 +15,7 @@ from ...errors import LoweringError
 from ...ir import Encoding, Graph, Layout, Node, Value
 from ..emit import Emitter, Expr, unflatten
 from ..emit.attributes import attributes_of
+from ..sparse_weight import StoredValues
 from ..task import Task
 from .region import AnchoredRegion
 
@@ -29,6 +30,7 @@ class SparseProduct:
     rows: int
     depth: int
     columns: int
+    values: StoredValues
 
     @staticmethod
     def find(graph: Graph, encodings: Collection[str]) -> SparseProduct | None:
@@ -47,7 +49,8 @@ class SparseProduct:
             return None
         shape = weight.tensor.static_shape
         columns, depth = (shape[1], shape[0]) if anchor.op == "matmul" else (shape[0], math.prod(shape[1:]))
-        return SparseProduct(region, anchor.output.tensor.elements // columns, depth, columns)
+        values = StoredValues.of(weight.tensor.encoding.values, 1 if anchor.op == "matmul" else 0)
+        return SparseProduct(region, anchor.output.tensor.elements // columns, depth, columns, values) if values is not None else None
 
     @staticmethod
     def of(task: Task, encodings: Collection[str]) -> SparseProduct:
