@@ -48,7 +48,7 @@ DenseLayout: TypeAlias = Layout | WinogradWeight | WidenedBytes
 ConstantLayout: TypeAlias = DenseLayout | ConstantForm
 
 _FORMS: dict[str, type[ConstantForm]] = {}
-_DEFINED_IN = {"panels": "weight_packing", "sparse_panels": "sparse_weight", "bitmap": "sparse_weight"}
+_DEFINED_IN = {"panels": "weight_packing", "sparse_panels": "sparse_weight", "bitmap": "sparse_weight", "selected": "selected_weight"}
 """The modules of forms that a file may name before anything else has imported them, as in a process that measures kernels."""
 _FormType = TypeVar("_FormType", bound=type[ConstantForm])
 

@@ -12,7 +12,7 @@ from .constant import ArrayConstant, Constant, read_only
 from .encoding import Encoding
 from .encodings import SCHEMES, Scheme, scheme_of
 from .encodings.scheme import CODES, SCALES, TABLE, ZERO_POINTS, Parts
-from .sparse import SPARSE, fitted
+from .sparse import fitted
 from .types import TensorType
 
 
@@ -91,10 +91,9 @@ def encode(constant: Constant, encoding: Encoding) -> EncodedConstant:
 def constant_of(array: np.ndarray, type: TensorType) -> Constant:
     """The constant of ``type`` for the numbers of ``array``: rounded to the type's encoding where that is one of codes, and zero where a
     sparse encoding has no room for more numbers."""
-    if type.encoding.name in SPARSE:
-        return ArrayConstant(fitted(array, type.encoding))
-    constant = ArrayConstant(array)
-    return encode(constant, type.encoding) if type.encoding.name in SCHEMES else constant
+    constant = ArrayConstant(fitted(array, type.encoding) if type.encoding.is_sparse else array)
+    values = type.encoding.values
+    return encode(constant, values) if values.name in SCHEMES else constant
 
 
 def encoded_from_parts(type: TensorType, parts: Parts) -> EncodedConstant:

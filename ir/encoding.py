@@ -18,9 +18,14 @@ from ..errors import TypeInferenceError
 if TYPE_CHECKING:
     from .types import Dim
 
-Parameter: TypeAlias = "int | float | str"
-"""Strings are words (``i8``) or name a constant by digest (``#`` and hexadecimal digits)."""
+Parameter: TypeAlias = "int | float | str | Encoding"
+"""Strings are words (``i8``) or name a constant by digest (``#`` and hexadecimal digits). A sparse encoding may have another one for the
+numbers that it stores."""
 
+SPARSE = ("block_sparse", "bitmap", "nm_sparse")
+"""The encodings that leave out zeros."""
+VALUES = "values"
+"""The parameter of a sparse encoding that says how the numbers it stores are encoded."""
 STORED = "stored"
 """The word for numbers that are not in the type but parts of the constant that has it."""
 
@@ -35,6 +40,25 @@ class Encoding:
     @property
     def is_dense(self) -> bool:
         return self.name == "dense"
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether zeros are left out."""
+        return self.name in SPARSE
+
+    @property
+    def values(self) -> Encoding:
+        """How the numbers that are stored are represented: of an encoding that leaves out zeros, that of the others; else itself."""
+        if not self.is_sparse:
+            return self
+        values = dict(self.parameters).get(VALUES, DENSE)
+        assert isinstance(values, Encoding)
+        return values
+
+    def with_values(self, values: Encoding) -> Encoding:
+        """This sparse encoding, of numbers in another one."""
+        kept = tuple(pair for pair in self.parameters if pair[0] != VALUES)
+        return Encoding(self.name, kept if values.is_dense else (*kept, (VALUES, values)))
 
     def check(self, dtype: str, shape: Sequence[Dim]) -> None:
         """TypeInferenceError unless this encoding can represent a tensor of ``dtype`` (text form) and ``shape``."""
@@ -56,6 +80,8 @@ class Encoding:
             elif not parameter.accept(given[name]):
                 raise TypeInferenceError(f"'{given[name]}' does not fit the parameter '{name}' of encoding {self.name}: {parameter.doc}")
         kind.check(given, dtype, shape)
+        if self.is_sparse and not self.values.is_dense:
+            self.values.check(dtype, shape)
 
     def __str__(self) -> str:
         inner = ", ".join(f"{key}={float(value)!r}" if isinstance(value, float) else f"{key}={value}" for key, value in self.parameters)
@@ -164,8 +190,13 @@ def _check_matrix(given: Mapping[str, Parameter], dtype: str, shape: Sequence[Di
         raise TypeInferenceError(f"sparse encodings are of weights, which have outputs and inputs, not of rank {len(shape)}")
 
 
+def _codes(value: Parameter) -> bool:
+    return isinstance(value, Encoding) and not value.is_sparse and not value.is_dense
+
+
 _AXIS_DOC = "the axis, counted from the front"
 _AXIS = EncodingParameter(_AXIS_DOC, _axis)
+_VALUES = EncodingParameter("the encoding of the numbers, one of codes (default: they are stored as they are)", _codes, optional=True)
 _SCALE_DTYPE = EncodingParameter("the dtype of the scales: f32, f16 or bf16", _one_of("f32", "f16", "bf16"))
 _GROUP = EncodingParameter(
     "elements that share a scale: 32, 64, 96 or 128; the last group of an axis may be shorter", _one_of(32, 64, 96, 128)
@@ -201,6 +232,7 @@ ENCODING_KINDS: Mapping[str, EncodingKind] = {
                 "n": EncodingParameter("elements kept, at least 1", _count),
                 "m": EncodingParameter("elements in a group, at least 1", _count),
                 "axis": _AXIS,
+                VALUES: _VALUES,
             },
             _check_sparse,
         ),
@@ -212,13 +244,14 @@ ENCODING_KINDS: Mapping[str, EncodingKind] = {
                 "width": EncodingParameter("outputs in a panel, at least 1", _count),
                 "entries": EncodingParameter("the most inputs stored, of all panels together, at least 1", _count),
                 "axis": EncodingParameter("the axis of the outputs, counted from the front", _axis),
+                VALUES: _VALUES,
             },
             _check_block_sparse,
         ),
         EncodingKind(
             "bitmap",
             "a bit for each element says whether it is stored",
-            {"elements": EncodingParameter("the most elements stored, at least 1", _count)},
+            {"elements": EncodingParameter("the most elements stored, at least 1", _count), VALUES: _VALUES},
             _check_matrix,
         ),
         EncodingKind(

@@ -426,6 +426,9 @@ class _Parser:
             return key, self.number()
         if self.token.kind == "digest":
             return key, self.advance().text
+        if self.tokens[self.position + 1].text == "(":
+            with self.nested():
+                return key, self.encoding()
         return key, self.expect_kind("word", "a parameter value")
 
 

@@ -114,10 +114,6 @@ def kept_of_groups(array: np.ndarray, n: int, m: int) -> np.ndarray:
     return kept.reshape(array.shape)
 
 
-SPARSE = ("block_sparse", "bitmap", "nm_sparse")
-"""The encodings that leave out zeros."""
-
-
 def fitted(array: np.ndarray, encoding: Encoding) -> np.ndarray:
     """``array``, with zeros where it has more numbers than a sparse ``encoding`` has room for: random data for a type."""
     given = dict(encoding.parameters)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +10,22 @@ import numpy as np
 
 from ..codegen.target import Kind, Target
 from ..codegen.task import Task
-from ..ir import DType, Encoding, Graph, GraphBuilder, Node, Rewriter, TensorType, Value, canonicalise
+from ..ir import (
+    DENSE,
+    Constant,
+    DType,
+    EncodedConstant,
+    Encoding,
+    Graph,
+    GraphBuilder,
+    Node,
+    Rewriter,
+    TensorType,
+    Value,
+    canonicalise,
+    scheme_of,
+)
+from ..ir.encodings import SCHEMES
 from ..ir.sparse import is_nm_sparse, panel_entries
 from .base import Context, Pass, register_pass
 from .common_subexpressions import DeadCode
@@ -36,7 +51,8 @@ class Sparsity(Pass):
     """Gives the weights of linear layers, matrix products and pointwise convolutions that hold zeros a sparse encoding, where the kernel
     for it is predicted to take at most ``gain`` times as long as the dense one.
 
-    The weights stay what they are; only how they are stored changes. Weights with fewer than ``zeros`` zeros are not looked at closely.
+    The weights stay what they are; only how they are stored changes: of weights that are held as codes the codes that are not zero, where
+    a kernel reads them so. Weights with fewer than ``zeros`` zeros are not looked at closely.
     Nothing is changed where numbers need not be finite: a product of zero and an infinity that is left out would have been NaN.
     """
 
@@ -75,15 +91,24 @@ class Sparsity(Pass):
         best, least = None, self.gain * _predicted(node, type, ctx, streamed) - _OVERHEAD
         rows = node.output.tensor.elements // type.static_shape[_output_axis(node)]
         for encoding in _encodings(array, _output_axis(node), rows, ctx.target):
-            encoded = type.with_encoding(encoding)
-            seconds = _predicted(node, encoded, ctx, streamed)
+            encoded, seconds = _fastest(node, [encoding.with_values(type.encoding), encoding], ctx, streamed)
             if seconds < least:
                 best, least = encoded, seconds
         return best
 
 
-def _constant_bytes(graph: Graph) -> int:
-    return sum(node.output.tensor.nbytes for node in graph.nodes if node.op == "constant")
+def _fastest(node: Node, encodings: Sequence[Encoding], ctx: Context, streamed: bool) -> tuple[TensorType, float]:
+    """The first of the types by ``encodings`` of a weight, the smallest first, that a kernel takes, and its seconds; infinite without."""
+    for encoding in encodings:
+        type = node.inputs[1].tensor.with_encoding(encoding)
+        seconds = _predicted(node, type, ctx, streamed)
+        if seconds < float("inf"):
+            break
+    return type, seconds
+
+
+def _constant_bytes(graph: Graph) -> float:
+    return sum(_stored_bytes(node.output.tensor) for node in graph.nodes if node.op == "constant")
 
 
 def _is_candidate(graph: Graph, node: Node, zeros: float) -> bool:
@@ -95,12 +120,19 @@ def _is_candidate(graph: Graph, node: Node, zeros: float) -> bool:
     weight, tensors = node.inputs[1].tensor, [value.tensor for value in (*node.inputs, node.output)]
     if weight.rank < 2 or not all(type.is_static and type.dtype is DType.FLOAT32 and not type.is_empty for type in tensors):
         return False
-    if not weight.encoding.is_dense or (node.op == "matmul" and weight.rank != 2) or (node.op == "conv" and not is_pointwise(node)):
+    if weight.encoding.is_sparse or (node.op == "matmul" and weight.rank != 2) or (node.op == "conv" and not is_pointwise(node)):
         return False
-    flat = node.inputs[1].constant.array().reshape(-1)
+    flat = _zero_where_the_weight_is(node.inputs[1].constant).reshape(-1)
     # An odd step, so that a pattern of groups is seen at all of its places.
     sample = flat[:: max(1, flat.size // _SAMPLES) | 1]
     return bool(np.count_nonzero(sample) <= (1.0 - zeros) * sample.size)
+
+
+def _zero_where_the_weight_is(constant: Constant) -> np.ndarray:
+    """Its numbers, or the codes of those, which need not be decoded."""
+    if isinstance(constant, EncodedConstant) and constant.scheme.signed and constant.zero_points is None and constant.table is None:
+        return constant.codes
+    return constant.array()
 
 
 def _output_axis(node: Node) -> int:
@@ -142,8 +174,10 @@ def _predicted(node: Node, weight: TensorType, ctx: Context, streamed: bool) -> 
     constants = frozenset(position for position, value in enumerate(node.inputs) if value.constant is not None)
     task = Task(canonicalise(_alone(node, weight)), constants, ctx.target, ctx.threads, ctx.numerics)
     template = template_for(task.graph, ctx.target.kind)
-    if template is None or (not weight.encoding.is_dense and not template.reads_encoded(task.graph)):
+    if template is None:
         return float("inf")
+    if not weight.encoding.is_dense and not template.reads_encoded(task.graph):
+        return float("inf") if weight.encoding.is_sparse else _predicted(node, weight.with_encoding(DENSE), ctx, streamed)
     cycles = template.estimated_cycles(task, [template.space(task).default])
     if cycles is None:
         return float("inf")
@@ -151,7 +185,7 @@ def _predicted(node: Node, weight: TensorType, ctx: Context, streamed: bool) -> 
     if not streamed:
         return seconds
     reading = _stored_bytes(weight) / min(ctx.target.memory_bandwidth, ctx.threads * _CORE_BANDWIDTH)
-    return max(seconds, reading) if weight.encoding.is_dense else max(seconds + _EXPOSED * reading, reading)
+    return max(seconds, reading) if not weight.encoding.is_sparse else max(seconds + _EXPOSED * reading, reading)
 
 
 def _alone(node: Node, weight: TensorType) -> Graph:
@@ -169,13 +203,15 @@ def _alone(node: Node, weight: TensorType) -> Graph:
 def _stored_bytes(weight: TensorType) -> float:
     """Bytes that a kernel reads of a weight of that type."""
     given = dict(weight.encoding.parameters)
-    size = weight.dtype.nbytes
 
     def number(name: str) -> int:
         value = given[name]
         assert isinstance(value, int)
         return value
 
+    values = weight.encoding.values
+    whole = float(scheme_of(values).nbytes(weight.static_shape) if values.name in SCHEMES else weight.nbytes)
+    size = whole / max(weight.elements, 1)
     match weight.encoding.name:
         case "block_sparse":
             return number("entries") * (number("width") * size + 2.0)
@@ -183,4 +219,4 @@ def _stored_bytes(weight: TensorType) -> float:
             return number("elements") * size + weight.elements / 8
         case "nm_sparse":
             return weight.elements * (size * number("n") / number("m") + 1 / 8)
-    return float(weight.nbytes)
+    return whole

@@ -72,6 +72,12 @@ def multiply_add(target: Target, lanes: int, factor: Expr, other: Expr, total: E
     return tirx.call_llvm_pure_intrin(f"float32x{lanes}" if lanes > 1 else "float32", "llvm.fma", factor, other, total)
 
 
+def bytes_as_floats(stored: Expr, lanes: int) -> Expr:
+    """A vector of bytes as fp32 numbers, by way of integers of 32 bits."""
+    count = f"x{lanes}" if lanes > 1 else ""
+    return tirx.Cast(f"float32{count}", tirx.Cast(f"int32{count}", stored))
+
+
 class Fp32(Arithmetic):
     """Single-precision numbers, ``lanes`` of them in a vector: as many as the target's have, or fewer."""
 
@@ -117,6 +123,16 @@ class WidenedHalves(Fp32):
         # The upper half of the bits of an fp32 number.
         bits = tirx.shift_left(tirx.Cast(self._vector("int32"), stored), spread(tirx.const(16, "int32"), self.lanes))
         return tirx.reinterpret(self._vector("float32"), bits)
+
+
+class BytesAsFloats(Fp32):
+    """``b`` of signed bytes, which become single-precision in registers."""
+
+    b_dtype = "int8"
+    b_bytes = 1
+
+    def column(self, b: Any, offset: Expr) -> Expr:
+        return bytes_as_floats(tirx.BufferLoad(b, [ramp(offset, self.lanes)]), self.lanes)
 
 
 class PairsOfBf16(Arithmetic):

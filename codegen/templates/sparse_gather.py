@@ -14,18 +14,15 @@ from tvm import tirx
 
 from ...errors import LoweringError
 from ...ir import Graph
-from ..emit import Expr, Kernel, ramp, spread
+from ..emit import Expr, ramp, spread
 from ..space import Config, Space
-from ..sparse_weight import PanelWeight
 from ..task import Task
 from ..template import LoweredKernel, Template
 from .arithmetic import multiply_add
-from .region import Epilogue
-from .sparse_cost import WORD, gather_cycles, threads_worth
+from .sparse_cost import gather_cycles, threads_worth
 from .sparse_product import SparseProduct
-from .staging import copy_row
-from .stored_panels import StoredPanels
-from .tiling import round_up, threads
+from .stored_panels import PanelKernel
+from .tiling import threads
 
 _ENCODINGS = ("block_sparse",)
 MOST_ROWS = 4
@@ -64,9 +61,13 @@ class SparseGather(Template):
 
 
 def _parallel(task: Task, product: SparseProduct) -> int:
-    entries = product.parameter("entries")
-    cycles = gather_cycles(product.rows, product.columns, entries)
-    return threads_worth(task.target, task.threads, cycles, float(entries * (WORD + 2)))
+    cycles = gather_cycles(product.rows, product.columns, product.parameter("entries"))
+    return threads_worth(task.target, task.threads, cycles, _bytes(product))
+
+
+def _bytes(product: SparseProduct) -> float:
+    """Of the stored weight."""
+    return float(product.parameter("entries") * (product.values.nbytes + 2))
 
 
 class _Lowering:
@@ -77,35 +78,25 @@ class _Lowering:
         self.lanes = lanes
         self.product = product = SparseProduct.of(task, _ENCODINGS)
         self.parallel = _parallel(task, product)
-        self.layout = PanelWeight(1, product.parameter("entries"), self.parallel, product.is_transposed)
-        self.layouts = {product.weight_position: self.layout}
-        self.source = product.plain_source()
-        staged = 0 if self.source is not None else int(round_up(product.rows * product.depth * WORD, 64))
-        self.kernel = kernel = Kernel(product.region.graph, workspace_bytes=staged, layouts=self.layouts)
-        self.emitter = kernel.emitter
-        self.epilogue = Epilogue(kernel, product.region)
-        if self.source is not None:
-            self.a: Any = kernel.inputs[self.source]
-        else:
-            self.a = kernel.workspace(product.rows * product.depth, "float32", 0, "rows")
-        self.stored = StoredPanels(kernel, product, self.layout)
-        self.is_distant = product.parameter("entries") * (WORD + 2) > task.target.l2_bytes
+        self.frame = PanelKernel(task, product, self.parallel)
+        self.emitter = self.frame.emitter
+        self.a = self.frame.rows
+        self.is_distant = _bytes(product) > task.target.l2_bytes
         """Whether the weight comes from beyond the second-level cache."""
 
     def lower(self) -> LoweredKernel:
-        if self.source is None:
-            self._stage()
+        self.frame.stage(threads=1)
         emitter = self.emitter
         with threads(emitter, self.parallel) as thread:
-            low, high = self.stored.share(emitter, thread)
+            low, high = self.frame.share(thread)
             with emitter.loop(high - low, name="output", start=low) as output:
                 self._output(output)
-        return LoweredKernel(self.kernel.finish(), self.layouts, self.kernel.workspace_bytes)
+        return self.frame.finish()
 
     def _output(self, output: Expr) -> None:
         """All rows of one output."""
         emitter, rows, lanes = self.emitter, self.product.rows, self.lanes
-        first, count = self.stored.entries(emitter, output)
+        first, count = self.frame.entries(output)
         sums = emitter.allocate(rows * lanes, "float32", "sums")
         for row in range(rows):
             emitter.emit(tirx.BufferStore(sums, spread(tirx.const(0.0, "float32"), lanes), [ramp(row * lanes, lanes)]))
@@ -119,26 +110,23 @@ class _Lowering:
             total = tirx.call_llvm_pure_intrin("float32", "llvm.vector.reduce.fadd", tirx.const(-0.0, "float32"), lines)
             emitter.store(totals, total, row)
         with emitter.loop(count - whole * lanes, name="entry", start=first + whole * lanes) as entry:
-            column = emitter.bind(self.stored.column(emitter, entry), "column")
-            weight = emitter.bind(emitter.load(self.stored.values, entry), "weight")
+            column = emitter.bind(self.frame.column(entry), "column")
+            weight = emitter.bind(self.frame.values.number(entry), "weight")
             for row in range(rows):
                 product = emitter.load(self.a, column + row * self.product.depth) * weight
                 emitter.store(totals, emitter.load(totals, row) + product, row)
         for row in range(rows):
             with emitter.scope():
-                element = emitter.load(totals, row)
-                if self.product.bias is not None:
-                    element = element + self.epilogue.evaluator.value_at(self.product.bias, [output])
-                self.epilogue.store(self.product.result_indices(emitter, emitter.simplify(row), output), emitter.bind(element))
+                self.frame.store(emitter.simplify(row), output, emitter.load(totals, row), bound=True)
 
     def _vector(self, entry: Expr, sums: Any) -> None:
         """Adds the products of the ``lanes`` entries from ``entry`` on."""
         emitter, lanes = self.emitter, self.lanes
         if self.is_distant:
-            emitter.prefetch(self.stored.values, entry + _AHEAD)
-            emitter.prefetch(self.stored.columns, entry + _AHEAD)
-        columns = [emitter.bind(self.stored.column(emitter, entry + lane), "column") for lane in range(lanes)]
-        weights = emitter.bind(tirx.BufferLoad(self.stored.values, [ramp(entry, lanes)]), "weights")
+            emitter.prefetch(self.frame.values.buffer, entry + _AHEAD)
+            emitter.prefetch(self.frame.columns, entry + _AHEAD)
+        columns = [emitter.bind(self.frame.column(entry + lane), "column") for lane in range(lanes)]
+        weights = emitter.bind(self.frame.values.vector(entry, lanes), "weights")
         for row in range(self.product.rows):
             gathered = emitter.allocate(lanes, "float32", "gathered")
             for lane, column in enumerate(columns):
@@ -147,13 +135,3 @@ class _Lowering:
             vector, total = tirx.BufferLoad(gathered, [ramp(0, lanes)]), tirx.BufferLoad(sums, [place])
             fused = multiply_add(self.target, lanes, weights, vector, total)
             emitter.emit(tirx.BufferStore(sums, fused, [place]))
-
-    def _stage(self) -> None:
-        """Evaluates the operand into rows in the workspace."""
-        emitter, product = self.emitter, self.product
-        with emitter.loop(product.rows, name="row") as row:
-
-            def element(k: Expr) -> Expr:
-                return self.epilogue.evaluator.value_at(product.x, product.operand_indices(emitter, row, k))
-
-            copy_row(emitter, self.lanes, self.a, row * product.depth, product.depth, element)

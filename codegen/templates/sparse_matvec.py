@@ -17,7 +17,7 @@ from ...errors import LoweringError
 from ...ir import Graph
 from ..emit import Expr, Kernel, index, ramp, spread
 from ..emit.emitter import VECTORIZED
-from ..emit.expansion import expanded, expansion_functions, expansion_lanes
+from ..emit.expansion import Expansion, expansion_lanes
 from ..space import Config, Space
 from ..sparse_weight import BitmapWeight
 from ..target import Target
@@ -27,6 +27,7 @@ from .region import Epilogue
 from .sparse_cost import WORD, bitmap_cycles, threads_worth
 from .sparse_product import SparseProduct
 from .staging import clear_row, copy_row
+from .stored_panels import StoredValuesBuffer
 from .tiling import round_up, threads
 
 _ENCODINGS = ("bitmap", "nm_sparse")
@@ -88,7 +89,8 @@ def _cycles(task: Task, product: SparseProduct) -> float:
 
 
 def _parallel(task: Task, product: SparseProduct) -> int:
-    return threads_worth(task.target, task.threads, _cycles(task, product), WORD * _elements(product) + product.columns * product.depth / 8)
+    moved = product.values.nbytes * _elements(product) + product.columns * product.depth / 8
+    return threads_worth(task.target, task.threads, _cycles(task, product), moved)
 
 
 class _Lowering:
@@ -101,14 +103,15 @@ class _Lowering:
         self.parallel = _parallel(task, product)
         self.together = outputs
         self.kept = (product.parameter("n"), product.parameter("m")) if product.encoding.name == "nm_sparse" else None
-        self.layout = BitmapWeight(outputs, self.lanes, _elements(product), self.parallel, self.kept, product.is_transposed)
+        self.layout = BitmapWeight(outputs, self.lanes, _elements(product), self.parallel, self.kept, product.is_transposed, product.values)
         self.layouts = {product.weight_position: self.layout}
         self.source = product.plain_source() if product.depth % self.lanes == 0 else None
         self.steps = self.layout.steps(product.depth)
         self.stride = self.steps * self.lanes
         staged = 0 if self.source is not None else int(round_up(product.rows * self.stride * WORD, 64))
         self.kernel = kernel = Kernel(product.region.graph, workspace_bytes=staged, layouts=self.layouts)
-        kernel.declare_functions(expansion_functions(self.lanes, halved=self.is_halved))
+        self.expansion = Expansion(self.lanes, product.values.dtype, halved=self.is_halved)
+        kernel.declare_functions(self.expansion.functions)
         self.emitter = kernel.emitter
         self.epilogue = Epilogue(kernel, product.region)
         if self.source is not None:
@@ -122,7 +125,14 @@ class _Lowering:
         masks = self.groups * self.steps * outputs
         self.bits = kernel.part(weight, f"uint{self.lanes}", self.layout.bits_at(columns), masks, "bits")
         stored = self.layout.stored(columns, depth) + self.lanes
-        self.values = kernel.part(weight, "float32", self.layout.values_at(columns, depth), stored, "values")
+        self.values = StoredValuesBuffer(
+            kernel,
+            product,
+            self.layout.values_at(columns, depth),
+            stored,
+            self.layout.scales_at(columns, depth),
+            self.groups * outputs,
+        )
 
     def lower(self) -> LoweredKernel:
         if self.source is None:
@@ -156,7 +166,7 @@ class _Lowering:
             start = emitter.bind(emitter.load(next_value, 0), "start")
             for output in range(together):
                 bits = emitter.bind(tirx.Cast("int32", emitter.load(self.bits, first_bits + step * together + output)), "bits")
-                weight = emitter.bind(expanded(self.values, start, bits, lanes, halved=self.is_halved), "weight")
+                weight = emitter.bind(self.expansion.expanded(self.values.buffer, start, bits), "weight")
                 for row, vector in enumerate(vectors):
                     place = ramp((row * together + output) * lanes, lanes)
                     total = tirx.call_llvm_pure_intrin(f"float32x{lanes}", "llvm.fma", vector, weight, tirx.BufferLoad(sums, [place]))
@@ -188,7 +198,7 @@ class _Lowering:
             emitter.store(totals, total, number)
         with emitter.loop(product.rows, name="row") as row, emitter.loop(outputs, VECTORIZED, "output") as output:
             column = group * together + output
-            element = emitter.load(totals, row * together + output)
+            element = self.values.scaled(emitter.load(totals, row * together + output), column)
             if product.bias is not None:
                 element = element + self.epilogue.evaluator.value_at(product.bias, [column])
             self.epilogue.store(product.result_indices(emitter, row, column), element)

@@ -9,25 +9,21 @@ each tile of rows, whose operand stays in the first-level cache meanwhile.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from tvm import tirx
 
 from ...errors import LoweringError
 from ...ir import Graph
-from ..emit import Expr, Kernel, index
+from ..emit import Expr, index
 from ..space import Config, Space
-from ..sparse_weight import PanelWeight
 from ..target import Target
 from ..task import Task
 from ..template import LoweredKernel, Template
-from .arithmetic import Fp32
-from .region import Epilogue
+from .arithmetic import BytesAsFloats, Fp32
 from .register_tile import RegisterTile
 from .sparse_cost import WORD, panel_cycles, threads_worth
 from .sparse_product import SparseProduct
-from .staging import copy_row, loop_kind
-from .stored_panels import StoredPanels
+from .stored_panels import PanelKernel
 from .tiling import EvenSplit, distinct_splits, divisors, fits_registers, share, threads
 
 _ENCODINGS = ("block_sparse",)
@@ -86,7 +82,7 @@ def _row_choices(task: Task, product: SparseProduct) -> list[int]:
 def _parallel(task: Task, product: SparseProduct) -> int:
     entries, width = product.parameter("entries"), product.parameter("width")
     alone = min(_cycles(product, task.target, 1, {"row_groups": 1, "rows": rows}) for rows in _row_choices(task, product))
-    return threads_worth(task.target, task.threads, alone, float(WORD * entries * (width + 1)))
+    return threads_worth(task.target, task.threads, alone, float(entries * (product.values.nbytes * width + WORD)))
 
 
 def _cycles(product: SparseProduct, target: Target, parallel: int, knobs: Mapping[str, int]) -> float:
@@ -107,33 +103,19 @@ class _Lowering:
 
     def __init__(self, task: Task, config: Config) -> None:
         self.target = task.target
-        self.lanes = task.target.vector_lanes
         self.product = product = SparseProduct.of(task, _ENCODINGS)
         self.parallel = _parallel(task, product)
         self.groups = config["row_groups"]
         self.split = EvenSplit(product.rows, config["rows"])
-        self.width = product.parameter("width")
-        self.panels = -(-product.columns // self.width)
-        self.layout = PanelWeight(self.width, product.parameter("entries"), self.parallel // self.groups, product.is_transposed)
-        self.layouts = {product.weight_position: self.layout}
-        self.source = product.plain_source()
-        staged = 0 if self.source is not None else product.rows * product.depth * WORD
-        self.kernel = kernel = Kernel(product.region.graph, workspace_bytes=staged, layouts=self.layouts)
-        self.emitter = kernel.emitter
-        self.epilogue = Epilogue(kernel, product.region)
-        if self.source is not None:
-            self.a: Any = kernel.inputs[self.source]
-        else:
-            self.a = kernel.workspace(product.rows * product.depth, "float32", 0, "rows")
-        self.stored = StoredPanels(kernel, product, self.layout)
+        self.frame = PanelKernel(task, product, self.parallel // self.groups)
+        self.emitter = self.frame.emitter
 
     def lower(self) -> LoweredKernel:
-        if self.source is None:
-            self._stage()
+        self.frame.stage(self.parallel)
         emitter = self.emitter
         parts = self.parallel // self.groups
         with threads(emitter, self.parallel) as thread:
-            low, high = self.stored.share(emitter, emitter.simplify(thread % parts))
+            low, high = self.frame.share(emitter.simplify(thread % parts))
             with share(emitter, emitter.simplify(thread // parts), self.groups, self.split.tiles) as tiles:
                 size = self._block()
                 blocks = emitter.bind((high - low + (size - 1)) // size, "blocks")
@@ -143,49 +125,37 @@ class _Lowering:
                     for run in self.split.runs:
                         with self.split.loop(emitter, run, *tiles) as row, emitter.loop(last - first, name="panel", start=first) as number:
                             self._panel(number, row, run.size)
-        return LoweredKernel(self.kernel.finish(), self.layouts, self.kernel.workspace_bytes)
+        return self.frame.finish()
 
     def _block(self) -> int:
         """Panels that half of the second-level cache holds, on average."""
-        panel_bytes = WORD * self.layout.capacity * (self.width + 1) / self.panels
-        return max(1, min(self.panels, int(_L2_SHARE * self.target.l2_bytes / max(panel_bytes, 1.0))))
+        panels = self.frame.panels
+        panel_bytes = self.frame.layout.capacity * (self.product.values.nbytes * self.frame.width + WORD) / panels
+        return max(1, min(panels, int(_L2_SHARE * self.target.l2_bytes / max(panel_bytes, 1.0))))
 
     def _panel(self, number: Expr, row: Expr, rows: int) -> None:
         """The register tile of ``rows`` from ``row`` on against a panel; only the last one may have fewer columns than others."""
-        tail = self.product.columns % self.width
+        width, panels = self.frame.width, self.frame.panels
+        tail = self.product.columns % width
         if not tail:
-            self._tile(number, row, rows, self.width)
+            self._tile(number, row, rows, width)
             return
-        if self.panels > 1:
-            with self.emitter.when(number < self.panels - 1):
-                self._tile(number, row, rows, self.width)
-        with self.emitter.when(number >= self.panels - 1):
-            self._tile(index(self.panels - 1), row, rows, tail)
+        if panels > 1:
+            with self.emitter.when(number < panels - 1):
+                self._tile(number, row, rows, width)
+        with self.emitter.when(number >= panels - 1):
+            self._tile(index(panels - 1), row, rows, tail)
 
     def _tile(self, number: Expr, row: Expr, rows: int, columns: int) -> None:
-        emitter, product = self.emitter, self.product
-        tile = RegisterTile(emitter, Fp32(self.target), rows, -(-self.width // self.lanes))
+        emitter, product, frame = self.emitter, self.product, self.frame
+        arithmetic = Fp32(self.target) if frame.values.are_floats else BytesAsFloats(self.target)
+        tile = RegisterTile(emitter, arithmetic, rows, -(-frame.width // frame.lanes))
         a_offset = emitter.bind(emitter.simplify(row * product.depth), "a_at")
         offsets = [step * product.depth for step in range(rows)]
-        first, count = self.stored.entries(emitter, number)
+        first, count = frame.entries(number)
         with emitter.loop(count, name="entry", start=first) as entry:
-            place = emitter.bind(a_offset + self.stored.column(emitter, entry), "place")
-            tile.step(self.a, place, offsets, self.stored.values, entry * self.width)
-
-        def store(step: Expr | int, lane: Expr, element: Expr) -> None:
-            column = number * self.width + lane
-            if product.bias is not None:
-                element = element + self.epilogue.evaluator.value_at(product.bias, [column])
-            self.epilogue.store(product.result_indices(emitter, row + step, column), element)
-
-        tile.for_each(columns, self.epilogue.is_long, store)
-
-    def _stage(self) -> None:
-        """Evaluates the operand into rows in the workspace."""
-        emitter, product = self.emitter, self.product
-        with emitter.loop(product.rows, loop_kind(self.parallel, product.rows), "row") as row:
-
-            def element(k: Expr) -> Expr:
-                return self.epilogue.evaluator.value_at(product.x, product.operand_indices(emitter, row, k))
-
-            copy_row(emitter, self.lanes, self.a, row * product.depth, product.depth, element)
+            place = emitter.bind(a_offset + frame.column(entry), "place")
+            tile.step(frame.rows, place, offsets, frame.values.buffer, entry * frame.width)
+        tile.for_each(
+            columns, frame.epilogue.is_long, lambda step, lane, element: frame.store(row + step, number * frame.width + lane, element)
+        )

@@ -15,6 +15,7 @@ from ...errors import LoweringError
 from ...ir import Encoding, Graph, Layout, Node, Value
 from ..emit import Emitter, Expr, unflatten
 from ..emit.attributes import attributes_of
+from ..sparse_weight import StoredValues
 from ..task import Task
 from .region import AnchoredRegion
 
@@ -29,10 +30,14 @@ class SparseProduct:
     rows: int
     depth: int
     columns: int
+    stored: StoredValues | None
 
     @staticmethod
-    def find(graph: Graph, encodings: Collection[str]) -> SparseProduct | None:
-        """The product in ``graph`` if its weight has one of ``encodings`` and everything else is what templates of products take."""
+    def find(graph: Graph, encodings: Collection[str], *, any_values: bool = False) -> SparseProduct | None:
+        """The product in ``graph`` if its weight has one of ``encodings`` and everything else is what templates of products take.
+
+        Its numbers are stored in a way that :class:`StoredValues` knows, or with ``any_values`` in any.
+        """
         if all(getattr(value.type, "encoding", None) is None or value.tensor.encoding.name not in encodings for value in graph.inputs):
             return None
         region = AnchoredRegion.find(graph, _OPS)
@@ -47,12 +52,15 @@ class SparseProduct:
             return None
         shape = weight.tensor.static_shape
         columns, depth = (shape[1], shape[0]) if anchor.op == "matmul" else (shape[0], math.prod(shape[1:]))
-        return SparseProduct(region, anchor.output.tensor.elements // columns, depth, columns)
+        stored = StoredValues.of(weight.tensor.encoding.values, 1 if anchor.op == "matmul" else 0)
+        if stored is None and not any_values:
+            return None
+        return SparseProduct(region, anchor.output.tensor.elements // columns, depth, columns, stored)
 
     @staticmethod
-    def of(task: Task, encodings: Collection[str]) -> SparseProduct:
+    def of(task: Task, encodings: Collection[str], *, any_values: bool = False) -> SparseProduct:
         """The product of ``task``; LoweringError when it is not one that :meth:`find` finds, or its weight is no constant."""
-        product = SparseProduct.find(task.graph, encodings)
+        product = SparseProduct.find(task.graph, encodings, any_values=any_values)
         if product is None or product.weight_position not in task.constant_inputs:
             raise LoweringError("the sparse templates take regions with one product whose weight is a constant in a sparse encoding")
         return product
@@ -72,6 +80,12 @@ class SparseProduct:
     @property
     def bias(self) -> Value | None:
         return self.anchor.inputs[2] if len(self.anchor.inputs) > 2 else None
+
+    @property
+    def values(self) -> StoredValues:
+        """How the numbers of the weight are stored, which is known unless the product was looked for with any."""
+        assert self.stored is not None
+        return self.stored
 
     @property
     def encoding(self) -> Encoding:

@@ -14,18 +14,16 @@ from tvm import tirx
 
 from ...errors import LoweringError
 from ...ir import Graph
-from ..emit import VECTORIZED, Expr, Kernel, index, ramp, spread
+from ..emit import VECTORIZED, Expr, index, ramp, spread
 from ..space import Config, Space
-from ..sparse_weight import PanelWeight
 from ..target import Target
 from ..task import Task
 from ..template import LoweredKernel, Template
 from .arithmetic import multiply_add
-from .region import Epilogue
 from .sparse_cost import WORD, has_two_sets, row_vector_cycles, threads_worth
 from .sparse_gather import MOST_ROWS
 from .sparse_product import SparseProduct
-from .stored_panels import StoredPanels
+from .stored_panels import PanelKernel
 from .tiling import divisors, share, threads
 from .transpose import transposed_tile
 
@@ -118,20 +116,13 @@ class _Lowering:
         self.parallel = _parallel(task, product)
         self.groups = config["row_groups"]
         self.vectors = config["vectors"]
-        self.width = product.parameter("width")
-        self.panels = -(-product.columns // self.width)
+        self.tile_words = product.depth * self.vectors * self.lanes
+        self.frame = frame = PanelKernel(task, product, self.parallel // self.groups, self.parallel * self.tile_words)
+        self.width, self.panels = frame.width, frame.panels
         self.together = self.lanes // self.width
         """Panels whose results are stored together."""
-        self.layout = PanelWeight(self.width, product.parameter("entries"), self.parallel // self.groups, product.is_transposed)
-        self.layouts = {product.weight_position: self.layout}
-        self.tile_words = product.depth * self.vectors * self.lanes
-        self.kernel = kernel = Kernel(product.region.graph, workspace_bytes=self.parallel * self.tile_words * WORD, layouts=self.layouts)
-        self.emitter = kernel.emitter
-        self.epilogue = Epilogue(kernel, product.region)
-        self.tile: Any = kernel.workspace(self.parallel * self.tile_words, "float32", 0, "tile")
-        self.stored = StoredPanels(kernel, product, self.layout)
-        source = product.plain_source()
-        self.a = kernel.inputs[source] if source is not None else None
+        self.emitter = frame.emitter
+        self.tile: Any = frame.kernel.workspace(self.parallel * self.tile_words, "float32", 0, "tile")
 
     def lower(self) -> LoweredKernel:
         emitter, product = self.emitter, self.product
@@ -152,11 +143,11 @@ class _Lowering:
                     # The tile ends with the rows; what it has in common with the one before is computed twice.
                     start = max(product.rows - rest * self.lanes, 0)
                     self._tile(place, bounds, index(start), rest)
-        return LoweredKernel(self.kernel.finish(), self.layouts, self.kernel.workspace_bytes)
+        return self.frame.finish()
 
     def _bounds(self, part: Expr, parts: int) -> tuple[Expr, Expr]:
         """The panels of a thread, in units of those that are stored together."""
-        low, high = self.stored.share(self.emitter, part)
+        low, high = self.frame.share(part)
         if parts == 1:
             return index(0), index(-(-self.panels // self.together))
         emitter, size = self.emitter, self.together
@@ -190,9 +181,9 @@ class _Lowering:
         def element(at: Expr, k: Expr) -> Expr:
             if rows < width:
                 at = tirx.Min(at, index(product.rows - 1))
-            if self.a is not None:
-                return emitter.load(self.a, at * product.depth + k)
-            return self.epilogue.evaluator.value_at(product.x, product.operand_indices(emitter, at, k))
+            if self.frame.rows is not None:
+                return emitter.load(self.frame.rows, at * product.depth + k)
+            return self.frame.operand(at, k)
 
         whole, rest = divmod(product.depth, lanes)
         with emitter.loop(vectors, name="vector") as vector:
@@ -230,11 +221,7 @@ class _Lowering:
                 lambda step: (lines, (vector * lanes + step) * lanes),
             )
         with emitter.loop(rows, name="row") as step, emitter.loop(columns, VECTORIZED, "output") as output:
-            column = number * lanes + output
-            element = emitter.load(lines, step * lanes + output)
-            if self.product.bias is not None:
-                element = element + self.epilogue.evaluator.value_at(self.product.bias, [column])
-            self.epilogue.store(self.product.result_indices(emitter, row + step, column), element)
+            self.frame.store(row + step, number * lanes + output, emitter.load(lines, step * lanes + output))
 
     def _panel(self, place: Expr, panel: Expr, vectors: int) -> Any:
         """A buffer that holds the sums of a panel: [outputs of the panel, rows]."""
@@ -245,7 +232,7 @@ class _Lowering:
         sums = emitter.allocate(sets * count * lanes, "float32", "sums")
         for each in range(sets * count):
             emitter.emit(tirx.BufferStore(sums, spread(tirx.const(0.0, "float32"), lanes), [ramp(each * lanes, lanes)]))
-        first, entries = self.stored.entries(emitter, panel)
+        first, entries = self.frame.entries(panel)
         whole = emitter.bind(entries // sets, "whole")
         with emitter.loop(whole, name="step") as step:
             for number in range(sets):
@@ -261,10 +248,9 @@ class _Lowering:
     def _entry(self, place: Expr, entry: Expr, vectors: int, sums: Any, first: int) -> None:
         """Adds the products of an entry to the ``sums`` from vector ``first`` on."""
         emitter, lanes, width = self.emitter, self.lanes, self.width
-        at = emitter.bind(place + self.stored.column(emitter, entry) * (vectors * lanes), "at")
-        factors = [
-            spread(emitter.bind(emitter.load(self.stored.values, entry * width + output), "weight"), lanes) for output in range(width)
-        ]
+        at = emitter.bind(place + self.frame.column(entry) * (vectors * lanes), "at")
+        values = self.frame.values
+        factors = [spread(emitter.bind(values.number(entry * width + output), "weight"), lanes) for output in range(width)]
         for vector in range(vectors):
             data = tirx.BufferLoad(self.tile, [ramp(at + vector * lanes, lanes)])
             data = emitter.bind(data, "data") if width > 1 else data

@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlc.codegen.build import build_module
-from mlc.codegen.constant_layout import constant_layouts_document, constant_layouts_of
-from mlc.codegen.sparse_weight import BitmapWeight, PanelWeight, equal_shares
+from mlc.codegen.constant_layout import ConstantForm, constant_layouts_document, constant_layouts_of
+from mlc.codegen.selected_weight import SelectedWeight
+from mlc.codegen.sparse_weight import BitmapWeight, PanelWeight, StoredValues, equal_shares
 from mlc.codegen.target import Target
 from mlc.codegen.task import Task
 from mlc.codegen.template import Template
@@ -21,13 +22,15 @@ from mlc.codegen.templates.sparse_gather import SparseGather
 from mlc.codegen.templates.sparse_matvec import SparseMatvec
 from mlc.codegen.templates.sparse_panels import SparsePanels
 from mlc.codegen.templates.sparse_rows import SparseRows
+from mlc.codegen.templates.sparse_select import SparseSelect
 from mlc.errors import LoweringError
-from mlc.ir import ArrayConstant, DType, Encoding, Graph, GraphBuilder, Layout, TensorType, Value
+from mlc.ir import ArrayConstant, DType, Encoding, Graph, GraphBuilder, Layout, TensorType, Value, constant_of, encode
+from mlc.ir.encodings import Affine, Grouped
 from mlc.ir.sparse import fitted, panel_entries
 
 NHWC = Layout((0, 2, 3, 1))
 AVX2 = Target.parse("cpu -mcpu=x86-64-v3 -threads=2")
-GATHER, ROWS, PANELS, BITMAP = SparseGather(), SparseRows(), SparsePanels(), SparseMatvec()
+GATHER, ROWS, PANELS, BITMAP, SELECT = SparseGather(), SparseRows(), SparsePanels(), SparseMatvec(), SparseSelect()
 Build = Callable[[GraphBuilder, Value, Value, Value], Value]
 
 
@@ -67,6 +70,15 @@ def check_sparse(template: Template, graph: Graph, weight: np.ndarray, *, thread
     assert template_for(graph) is template or isinstance(template_for(graph), type(template))
     constants = frozenset(range(1, len(graph.inputs)))
     check(template, graph, inputs=inputs, constants=constants, threads=threads, all_configs=all_configs, target=AVX2)
+
+
+def check_coded(template: Template, graph: Graph, weight: np.ndarray, *, threads: int = 1, all_configs: bool = False) -> None:
+    """Checks against what the codes decode to, which has zeros where the weight has."""
+    decoded = constant_of(weight, graph.inputs[1].tensor).array()
+    assert np.all(decoded[weight == 0] == 0)
+    assert 0 < np.abs(decoded - weight).max() < 0.5
+    np.testing.assert_allclose(constant_of(decoded, graph.inputs[1].tensor).array(), decoded, rtol=1e-6)
+    check_sparse(template, graph, decoded, threads=threads, all_configs=all_configs)
 
 
 KERNELS = [
@@ -127,6 +139,29 @@ def test_every_config_with_threads(template: Template, rows: int, width: int) ->
     weight = blocks((200, 256), max(width, 1), 0.3)
     encoding = block_sparse(weight, width) if width else bitmap(weight)
     check_sparse(template, linear((rows, 256), weight, encoding), weight, threads=2, all_configs=True)
+
+
+@pytest.mark.parametrize(("template", "rows", "width"), KERNELS)
+def test_codes_of_8_bits_with_a_scale_for_each_output(template: Template, rows: int, width: int) -> None:
+    weight = blocks((53, 48), max(width, 1), 0.4)
+    encoding = (block_sparse(weight, width) if width else bitmap(weight)).with_values(Affine("i8", 0).encoding)
+    check_coded(template, linear((rows, 48), weight, encoding), weight, threads=2)
+
+
+@pytest.mark.parametrize("values", [Affine("i8", 0), Grouped("i4", 64, 1, "f16")], ids=["w8", "w4"])
+@pytest.mark.parametrize(("n", "rows", "depth", "outputs"), [(2, 1, 128, 64), (1, 4, 128, 40), (2, 3, 72, 19), (3, 2, 64, 32)])
+def test_codes_of_n_of_4_inputs(values: Affine | Grouped, n: int, rows: int, depth: int, outputs: int) -> None:
+    encoding = Encoding("nm_sparse", (("n", n), ("m", 4), ("axis", 1))).with_values(values.encoding)
+    weight = fitted(blocks((outputs, depth), 1, 0.9), encoding)
+    weight[3] = 0
+    check_coded(SELECT, linear((rows, depth), weight, encoding), weight, threads=2, all_configs=True)
+
+
+@pytest.mark.parametrize("values", [Affine("i8", 1), Grouped("i4", 64, 0, "f16")], ids=["w8", "w4"])
+def test_codes_of_matrix_products_with_the_outputs_last(values: Affine | Grouped) -> None:
+    encoding = Encoding("nm_sparse", (("n", 2), ("m", 4), ("axis", 0))).with_values(values.encoding)
+    weight = fitted(blocks((128, 48), 1, 0.9, axis=1), encoding)
+    check_coded(SELECT, region([tensor(2, 128), tensor(128, 48, encoding=encoding)], lambda b, x, w: b.call("matmul", x, w)), weight)
 
 
 def test_weights_that_no_cache_near_holds() -> None:
@@ -204,11 +239,21 @@ def test_a_weight_with_more_numbers_than_its_type_says_is_refused() -> None:
 
 
 def test_forms_survive_files_and_know_their_size() -> None:
-    forms = {1: PanelWeight(16, 100, 2, True), 4: BitmapWeight(4, 8, 50, 2, (2, 4), False), 5: BitmapWeight(4, 8, 5000)}
+    forms: dict[int, ConstantForm] = {
+        1: PanelWeight(16, 100, 2, True),
+        4: BitmapWeight(4, 8, 50, 2, (2, 4), False),
+        5: BitmapWeight(4, 8, 5000),
+    }
+    forms |= {7: PanelWeight(8, 200, values=StoredValues.BYTES), 8: SelectedWeight(16, 2, 4), 9: SelectedWeight(8, 2, 8)}
     assert constant_layouts_of(constant_layouts_document(forms)) == forms
     constant = ArrayConstant(fitted(blocks((20, 32), 1, 0.9), Encoding("nm_sparse", (("n", 2), ("m", 4), ("axis", 1)))))
-    for form in (PanelWeight(16, 100), *list(forms.values())[1:]):
+    for form in (PanelWeight(16, 100), *list(forms.values())[1:3]):
         assert form.pack(constant).nbytes == form.nbytes(constant)
+    for form, values in ((forms[7], Affine("i8", 0)), (forms[8], Grouped("i4", 64, 1, "f16")), (forms[9], Affine("i8", 0))):
+        coded = encode(constant, values.encoding)
+        assert form.pack(coded).nbytes == form.nbytes(coded)
+        with pytest.raises(LoweringError, match="codes"):
+            form.pack(constant)
 
 
 def test_shares_hold_about_as_many_entries() -> None:

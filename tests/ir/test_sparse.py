@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlc.errors import TypeInferenceError
-from mlc.ir import Encoding, parse_type
+from mlc.ir import (
+    DType,
+    EncodedConstant,
+    Encoding,
+    GraphBuilder,
+    TensorType,
+    constant_of,
+    load_text,
+    parse_type,
+    print_graph,
+    save_text,
+)
+from mlc.ir.encodings import Affine, Grouped
 from mlc.ir.sparse import (
     fitted,
     is_nm_sparse,
@@ -88,7 +102,12 @@ def test_data_is_made_to_fit_a_type(encoding: Encoding) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["f32[64,32] as block_sparse(width=16, entries=40, axis=0)", "f32[64,32,1,1] as bitmap(elements=7)"],
+    [
+        "f32[64,32] as block_sparse(width=16, entries=40, axis=0)",
+        "f32[64,32,1,1] as bitmap(elements=7)",
+        "f32[64,32] as bitmap(elements=7, values=affine(storage=i8, scale=stored, axis=0))",
+        "f32[64,64] as nm_sparse(n=2, m=4, axis=1, values=grouped(storage=i4, group=64, axis=1, scale=f16))",
+    ],
 )
 def test_types_have_a_text_form(text: str) -> None:
     assert str(parse_type(text)) == text
@@ -100,8 +119,37 @@ def test_types_have_a_text_form(text: str) -> None:
         ("f32[64] as bitmap(elements=7)", "rank 1"),
         ("f32[64,32] as block_sparse(width=16, entries=40, axis=2)", "out of range"),
         ("f32[64,32] as block_sparse(width=0, entries=40, axis=0)", "width"),
+        ("f32[64,32] as bitmap(elements=7, values=bitmap(elements=7))", "values"),
+        ("f32[64,32] as bitmap(elements=7, values=affine(storage=i8, scale=stored, axis=2))", "out of range"),
     ],
 )
 def test_types_that_make_no_sense(text: str, word: str) -> None:
     with pytest.raises(Exception, match=word):
         parse_type(text)
+
+
+@pytest.mark.parametrize("values", [Affine("i8", 0), Grouped("i4", 64, 1, "f16"), Grouped("i8", 64, 1, "f32")], ids=str)
+def test_zeros_are_zeros_of_codes(values: Affine | Grouped) -> None:
+    encoding = Encoding("nm_sparse", (("n", 2), ("m", 4), ("axis", 1))).with_values(values.encoding)
+    assert encoding.values == values.encoding
+    constant = constant_of(matrix(8, 128, 1.0), TensorType(DType.FLOAT32, (8, 128), encoding=encoding))
+    assert isinstance(constant, EncodedConstant)
+    assert is_nm_sparse(constant.codes, 2, 4)
+    np.testing.assert_array_equal(constant.codes == 0, constant.array() == 0)
+    np.testing.assert_array_equal(constant.array(), values.decode(constant.parts))
+
+
+def test_a_sparse_weight_of_codes_survives_a_file(tmp_path: pathlib.Path) -> None:
+    encoding = Encoding("bitmap", (("elements", 200),)).with_values(Affine("i8", 0).encoding)
+    type = TensorType(DType.FLOAT32, (16, 32), encoding=encoding)
+    builder = GraphBuilder()
+    x = builder.input(TensorType(DType.FLOAT32, (3, 32)))
+    weight = constant_of(matrix(16, 32, 0.3), type)
+    graph = builder.finish([builder.call("linear", x, builder.constant(weight, type))])
+    save_text(graph, tmp_path / "graph.txt")
+    again = load_text(tmp_path / "graph.txt")
+    assert print_graph(again) == print_graph(graph)
+    (constant,) = [node.output for node in again.nodes if node.op == "constant"]
+    assert constant.tensor == type
+    assert constant.constant is not None
+    np.testing.assert_array_equal(constant.constant.array(), weight.array())
