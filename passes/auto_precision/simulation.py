@@ -15,7 +15,7 @@ import numpy as np
 
 from ...codegen.precision import Mode, Precision
 from ...ir import Graph, Node, Rewriter, Value, lookup
-from ..base import Context, Evaluator
+from ..base import Context
 from ..calibration import Range, ranges_of
 from ..pipeline import Pipeline
 from .errors_of import relative_error
