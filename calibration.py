@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .arguments import input_names, parameter_names
 from .errors import OptionError
 from .runtime import trees
 
@@ -37,32 +37,6 @@ def samples_of(calibration: Any, model: Any) -> Samples:
 
     parameters = parameter_names(model)
     return tuple(batch.positional(parameters) for batch in batches_of(calibration))
-
-
-def parameter_names(model: Any) -> tuple[str, ...]:
-    """What ``model``, which may be an ExportedProgram, calls the arguments that it takes by position."""
-    if type(model).__name__ == "ExportedProgram":
-        model = model.module()
-    try:
-        parameters = inspect.signature(getattr(model, "forward", model)).parameters.values()
-    except (TypeError, ValueError):  # something that PyTorch wrote in C
-        return ()
-    return tuple(each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD))
-
-
-def input_names(model: Any, args: Sequence[Any]) -> tuple[str, ...]:
-    """The name of each leaf of the positional arguments ``args`` of ``model``: the parameter's, and inside of it keys and places, as in
-    ``'states.0'``. A parameter without a name of its own has its place for one."""
-    from torch.utils import _pytree as pytree
-
-    known = parameter_names(model)
-    names = [known[place] if place < len(known) else str(place) for place in range(len(args))]
-    paths = ((place, path) for place, value in enumerate(args) for path, _ in pytree.tree_leaves_with_path(value))
-    return tuple(".".join([names[place], *(_step(key) for key in path)]) for place, path in paths)
-
-
-def _step(key: Any) -> str:
-    return str(next(getattr(key, field) for field in ("key", "idx", "name") if hasattr(key, field)))
 
 
 def require_like(samples: Samples, model: Any, args: Sequence[Any], *, dynamic: bool) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .calibration import input_names, kind_of
+from .arguments import input_names
+from .calibration import kind_of
 from .errors import OptionError
 
 KINDS = ".npz, .safetensors or .pt"

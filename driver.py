@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .arguments import positional
 from .auto_precision import AutoPrecision, checked_tolerance
 from .calibration import FlatSamples, digest, flat_samples, require_like, samples_of
 from .codegen.precision import AUTO
@@ -21,7 +22,7 @@ from .evaluation import HostEvaluator
 from .ir import Constant, Graph
 from .ir.program import Signature
 from .module import CompiledModel, own_forward
-from .options import Options, check_options, positional
+from .options import Options, check_options
 from .program_cache import find_program, is_cacheable, keep_program, program_key
 from .runtime.devices import executable_for
 from .runtime.executable import Callee, Executable

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from .arguments import leaves_in, parameter_names, torch_arrays
 from .errors import Error, OptionError, SignatureError, SizeError
 from .ir.program import Signature
 from .original import PLACE, buffer_of, owner_of, watched
@@ -82,7 +83,7 @@ class CompiledModel(Model):
         self._generation = 0
         self._thread_limit: int | None = None
         self._weights = _native.Dispatch(lambda args, kwargs: None)
-        self._parameter_names = _positional_names(original)
+        self._parameter_names = parameter_names(original)
         super().__init__((), name or str(getattr(original, "__name__", type(original).__name__)))
         for executable in executables:
             self._adopt(executable)
@@ -147,7 +148,7 @@ class CompiledModel(Model):
                     raise SignatureError(f"{error}\nThe model's weights were released, so no further signature can be compiled") from None
         elif self._compile_signature is None:
             raise SignatureError("the model's weights were released before anything was compiled; load the model anew")
-        given = _map_arrays((args, dict(kwargs)))
+        given = torch_arrays((args, dict(kwargs)))
         try:
             executable = self._compile_signature(*given)
         except Error as error:
@@ -195,7 +196,7 @@ class CompiledModel(Model):
     # ---- autograd ----
 
     def _is_recorded(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-        if any(needs_gradient(value) for value in _tensors((args, kwargs))):
+        if any(needs_gradient(value) for value in leaves_in((args, kwargs))):
             return True
         import torch
 
@@ -203,7 +204,7 @@ class CompiledModel(Model):
             torch.is_grad_enabled()
             and isinstance(self._original, torch.nn.Module)
             and self._compile_signature is not None
-            and any(isinstance(value, torch.Tensor) for value in _tensors((args, kwargs)))
+            and any(isinstance(value, torch.Tensor) for value in leaves_in((args, kwargs)))
             and any(parameter.requires_grad for parameter in self._original.parameters())
         )
 
@@ -386,37 +387,3 @@ def own_forward(model: Any) -> Any:
     twin = copy.copy(model)
     del vars(twin)["forward"]
     return twin
-
-
-def _positional_names(model: Callable[..., Any]) -> tuple[str, ...]:
-    """The names of the parameters that may be given by position."""
-    try:
-        parameters = inspect.signature(getattr(model, "forward", model)).parameters.values()
-    except (TypeError, ValueError):
-        return ()
-    return tuple(each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD))
-
-
-def _tensors(value: Any) -> Iterator[Any]:
-    """The leaves of nested tuples, lists and mappings."""
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, (tuple, list)):
-        for part in value:
-            yield from _tensors(part)
-    else:
-        yield value
-
-
-def _map_arrays(value: Any) -> Any:
-    """The same structure with torch tensors for NumPy arrays, for export to look at."""
-    import numpy as np
-    import torch
-
-    if isinstance(value, np.ndarray | np.generic):
-        return torch.from_numpy(np.array(value))
-    if isinstance(value, dict):
-        return {key: _map_arrays(part) for key, part in value.items()}
-    if type(value) in (tuple, list):
-        return type(value)(_map_arrays(part) for part in value)
-    return value

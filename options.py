@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .calibration import Samples
 from .codegen.precision import FP32_THROUGHOUT, Precision
@@ -74,12 +74,3 @@ def check_options(
         progress=progress,
         sparsity=sparsity == "auto",
     )
-
-
-def positional(inputs: Sequence[Any] | None) -> tuple[Any, ...]:
-    """Example inputs as positional arguments; a single tensor is a common slip."""
-    if inputs is None:
-        return ()
-    if not isinstance(inputs, (tuple, list)):
-        raise OptionError(f"example_inputs is a {type(inputs).__name__}; give a tuple of the positional arguments, such as (x,)")
-    return tuple(inputs)

@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .arguments import positional
 from .calibration import flat_samples, require_like, samples_of
 from .codegen.target import Kind, Target
 from .driver import lower_imported
 from .errors import OptionError
-from .options import Options, check_options, positional
+from .options import Options, check_options
 
 if TYPE_CHECKING:
     from .autotune import Progress, TuningResult

@@ -10,7 +10,7 @@ import tempfile
 from dataclasses import dataclass
 from typing import Any
 
-from ..codegen.build import ABI_INCLUDE, NATIVE, CompiledKernel, c_compiler, cache_directory, compile_kernel, run_tool, versions
+from ..codegen.build import ABI_INCLUDE, NATIVE, CompiledKernel, c_compiler, cache_directory, compile_candidate, run_tool, versions
 from ..codegen.constant_layout import ConstantLayout, constant_layouts_document, constant_layouts_of
 from ..codegen.space import Config
 from ..codegen.task import Task
@@ -69,9 +69,7 @@ def candidate_kernel(task: Task, config: Config) -> CompiledKernel:
     """The compiled kernel of a candidate, from the cache if it was compiled before."""
     from ..codegen.templates import template_named
 
-    template = template_named(config.template)
-    key = f"{task.key}|{config}|{template.name}-{template.revision}"
-    return compile_kernel(key, task.target, lambda: template.lower(task, config))
+    return compile_candidate(task, template_named(config.template), config)
 
 
 class TemplateBuilder:

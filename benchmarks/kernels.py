@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..codegen.build import PACKAGE, compile_kernel, link_library
+from ..codegen.build import PACKAGE, compile_candidate, link_library
 from ..codegen.constant_layout import stored
 from ..codegen.space import Config
 from ..codegen.target import Target
@@ -76,8 +76,7 @@ class Bench:
         self.case = case
         self.task = Task(case.graph, case.constants, target, target.threads)
         self.config = config or case.template.space(self.task).default
-        key = f"{self.task.key}|{self.config}|{case.template.revision}"
-        kernel = compile_kernel(key, target, lambda: case.template.lower(self.task, self.config))
+        kernel = compile_candidate(self.task, case.template, self.config)
         self.workspace = kernel.workspace_bytes
         self._folder = tempfile.TemporaryDirectory(prefix="mlc-bench-")
         self._function = self._load(kernel.symbol, kernel.object, kernel.workspace_bytes)

@@ -17,7 +17,7 @@ from ..errors import Error, LoweringError
 from ..ir import Constant, Graph, Node, TokenType, control_walk
 from ..ir.program import Form, Program, Signature, Step
 from .binding import bind
-from .build import CompiledKernel, cache_directory, compile_kernel, host_sources, in_parallel, link_library, versions
+from .build import CompiledKernel, cache_directory, compile_candidate, host_sources, in_parallel, link_library, versions
 from .entry import ENTRY, entry_source
 from .kernels import KernelNode, kernel_nodes, known_constants, label_of, locations_of, wrapped
 from .sizes import SymbolicSizes, uncertain_counts
@@ -158,8 +158,7 @@ def _compile(kernels: Sequence[KernelNode], choose: Choose, progress: Progress |
         task, template = kernel.task, kernel.template
         config = configs[task.key]
         try:
-            key = f"{task.key}|{config}|{template.name}|{template.revision}"
-            compiled = compile_kernel(key, task.target, lambda: template.lower(task, config))
+            compiled = compile_candidate(task, template, config)
         except Error as error:
             located = type(error)(f"{label_of(kernel.node)} ({kernel.node.location}): {error}")
             located.locations = locations_of(kernel.node)

@@ -23,8 +23,10 @@ from ..errors import BuildError, TextFormError
 from ..ir import Dim
 from ..ir.expression import parse_expression
 from .constant_layout import ConstantLayout, constant_layouts_document, constant_layouts_of
+from .space import Config
 from .target import Kind, Target
-from .template import LoweredKernel
+from .task import Task
+from .template import LoweredKernel, Template
 
 PACKAGE = pathlib.Path(__file__).resolve().parent
 NATIVE = PACKAGE / "native"
@@ -140,6 +142,12 @@ def compile_kernel(key: str, target: Target, lower: Callable[[], LoweredKernel],
     if cached:
         _write(folder / name, kernel)
     return kernel
+
+
+def compile_candidate(task: Task, template: Template, config: Config) -> CompiledKernel:
+    """The kernel of ``task`` by a ``config`` of ``template``, or from the cache: a candidate that was built while tuning is the one that a
+    program gets. The task's key stands for its graph, target, threads and numerics."""
+    return compile_kernel(f"{task.key}|{config}|{template.name}|{template.revision}", task.target, lambda: template.lower(task, config))
 
 
 def _compile(lowered: LoweredKernel, symbol: str, target: Target) -> CompiledKernel:

@@ -2,57 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import NamedTuple, TypeVar
+from collections.abc import Mapping
 
 import numpy as np
 
-from ..errors import Error, TextFormError
 from .constant import ArrayConstant, Constant
 from .encoding import DENSE, Encoding, Parameter
 from .expression import parse_expression
 from .graph import UNKNOWN, Attribute, Graph, Location, Node, Value
 from .layout import Layout, Padding
 from .ops import lookup
+from .tokens import MAX_DIGITS, TokenReader
 from .types import Dim, DType, SymbolRange, TensorType, TokenType, Type
 from .verifier import verify
 
-_TOKEN = re.compile(
-    r"""(?:\s+|//[^\n]*)*(?:
-        (?P<value>%[\w.$-]+)
-      | (?P<block>\d+x\d+)
-      | (?P<range>\.\.)
-      | (?P<number>-?(?:\d+\.(?!\.)\d*(?:e[+-]?\d+)?|\d+e[+-]?\d+|\d+|inf\b)|nan\b|inf\b)
-      | (?P<word>[A-Za-z_]\w*)
-      | (?P<punctuation>[(){}\[\],:=*+/-])
-      | (?P<string>"(?:[^"\\\n]|\\.)*")
-      | (?P<expression>`[^`\n]*`)
-      | (?P<symbol>@[\w.$-]+)
-      | (?P<digest>\#[0-9a-f]+)
-      | (?P<unexpected>.)
-      | (?P<end>\Z)
-    )""",
-    re.VERBOSE | re.ASCII | re.DOTALL,
-)
-
-_MAX_DEPTH = 40
-# Brackets and regions nested deeper than this are refused, before Python's own stack ends.
-
-_MAX_DIGITS = 20
-# Those of the largest 64-bit integers, with a sign.
-
 _DTYPES = {dtype.text: dtype for dtype in DType}
-_Item = TypeVar("_Item")
-
-
-class _Token(NamedTuple):
-    kind: str
-    text: str
-    offset: int
 
 
 def parse(text: str, constants: Mapping[str, Constant] | None = None) -> Graph:
@@ -75,94 +40,10 @@ def parse_type(text: str) -> Type:
     return type
 
 
-class _Parser:
+class _Parser(TokenReader):
     def __init__(self, text: str, constants: Mapping[str, Constant]) -> None:
-        self.text = text
+        super().__init__(text)
         self.constants = constants
-        self.tokens = list(self._tokenise())
-        self.position = 0
-        self.depth = 0
-
-    def _tokenise(self) -> Iterator[_Token]:
-        for match in _TOKEN.finditer(self.text):
-            kind = match.lastgroup
-            assert kind is not None
-            token = _Token(kind, match[kind], match.start(kind))
-            if kind == "unexpected":
-                raise self._error_at(token.offset, f"unexpected character {token.text!r}")
-            yield token
-            if kind == "end":
-                return
-
-    def _error_at(self, offset: int, message: str) -> TextFormError:
-        line = self.text.count("\n", 0, offset) + 1
-        column = offset - (self.text.rfind("\n", 0, offset) + 1) + 1
-        quoted = self.text.split("\n")[line - 1].strip()
-        return TextFormError(f"line {line}, column {column}: {message}\n  {quoted}")
-
-    def error(self, message: str) -> TextFormError:
-        return self._error_at(self.token.offset, message)
-
-    @property
-    def token(self) -> _Token:
-        return self.tokens[self.position]
-
-    def advance(self) -> _Token:
-        token = self.token
-        self.position += 1
-        return token
-
-    def accept(self, text: str) -> bool:
-        if self.token.kind in ("punctuation", "word", "range") and self.token.text == text:
-            self.position += 1
-            return True
-        return False
-
-    def expect(self, text: str) -> None:
-        if not self.accept(text):
-            raise self.error(f"expected '{text}', found {self._found()}")
-
-    def expect_kind(self, kind: str, what: str) -> str:
-        if self.token.kind != kind:
-            raise self.error(f"expected {what}, found {self._found()}")
-        return self.advance().text if kind != "end" else ""
-
-    def _found(self) -> str:
-        return f"'{self.token.text}'" if self.token.text else "the end of the text"
-
-    def list_of(self, item: Callable[[], _Item], close: str) -> list[_Item]:
-        """Comma-separated items up to and including ``close``."""
-        items: list[_Item] = []
-        if self.accept(close):
-            return items
-        items.append(item())
-        while not self.accept(close):
-            self.expect(",")
-            items.append(item())
-        return items
-
-    @contextmanager
-    def nested(self) -> Iterator[None]:
-        """Counts one level of nesting; TextFormError when there are too many."""
-        self.depth += 1
-        if self.depth > _MAX_DEPTH:
-            raise self.error(f"more than {_MAX_DEPTH} levels of nesting")
-        yield
-        self.depth -= 1
-
-    def integer(self) -> int:
-        start = self.token
-        number = self.number()
-        if not isinstance(number, int):
-            raise self._error_at(start.offset, f"expected an integer, found '{start.text}'")
-        return number
-
-    def guarded(self, start: _Token, make: Callable[[], _Item]) -> _Item:
-        """What ``make`` returns; its errors become text form errors at ``start``."""
-        try:
-            return make()
-        except Error as error:
-            raise self._error_at(start.offset, str(error)) from None
 
     # Graphs and nodes
 
@@ -198,7 +79,7 @@ class _Parser:
         start = self.token
         name = self.expect_kind("word", "a symbol")
         if name in symbols:
-            raise self._error_at(start.offset, f"the symbol {name} is declared twice")
+            raise self.error_at(start.offset, f"the symbol {name} is declared twice")
         self.expect("in")
         lower = self.integer()
         self.expect("..")
@@ -259,7 +140,7 @@ class _Parser:
             start = self.token
             key = self.expect_kind("word", "an attribute name")
             if key in given:
-                raise self._error_at(start.offset, f"the attribute '{key}' is given twice")
+                raise self.error_at(start.offset, f"the attribute '{key}' is given twice")
             self.expect("=")
             given[key] = self.attribute_value()
 
@@ -273,14 +154,6 @@ class _Parser:
         if len(parts) != 3:
             raise self.error(f"a location has 3 parts (module, source, origin), found {len(parts)}")
         return Location(*parts)
-
-    def string(self) -> str:
-        text = self.expect_kind("string", "a string")
-        try:
-            return str(json.loads(text))
-        except ValueError:
-            self.position -= 1
-            raise self.error(f"malformed string {text}") from None
 
     # Attributes
 
@@ -303,39 +176,30 @@ class _Parser:
         if token.text in _DTYPES:
             self.advance()
             return _DTYPES[token.text]
-        raise self.error(f"expected an attribute value, found {self._found()}")
-
-    def number(self) -> int | float:
-        start = self.token
-        text = self.expect_kind("number", "a number")
-        if not text.lstrip("-").isdigit():
-            return float(text)
-        if len(text) > _MAX_DIGITS:
-            raise self._error_at(start.offset, f"a number of {len(text)} digits; integers have at most {_MAX_DIGITS}")
-        return int(text)
+        raise self.error(f"expected an attribute value, found {self.found()}")
 
     def expression(self) -> Dim:
         start = self.token
         text = self.expect_kind("expression", "an expression in backticks")
-        return parse_expression(text[1:-1], lambda message: self._error_at(start.offset, message))
+        return parse_expression(text[1:-1], lambda message: self.error_at(start.offset, message))
 
     def constant(self) -> Constant:
         start = self.token
         type = self.tensor_type()
         if not type.layout.is_row_major or not type.is_static:
-            raise self._error_at(start.offset, f"a constant's type has a static shape and no layout, {type} does not fit")
+            raise self.error_at(start.offset, f"a constant's type has a static shape and no layout, {type} does not fit")
         if self.token.kind == "digest":
             return self._elided_constant(type)
         if not type.encoding.is_dense:
-            raise self._error_at(self.token.offset, f"an encoded constant is named by its #digest, found {self._found()}")
+            raise self.error_at(self.token.offset, f"an encoded constant is named by its #digest, found {self.found()}")
         data = self.token
         self.expect("[")
         numbers = self.list_of(self.number, "]")
         if len(numbers) != type.elements:
-            raise self._error_at(data.offset, f"{type} needs {type.elements} numbers, found {len(numbers)}")
+            raise self.error_at(data.offset, f"{type} needs {type.elements} numbers, found {len(numbers)}")
         for number in numbers:
             if not _can_hold(type.dtype, number):
-                raise self._error_at(data.offset, f"{type.dtype.text} cannot hold {number}")
+                raise self.error_at(data.offset, f"{type.dtype.text} cannot hold {number}")
         wide = np.array(numbers, dtype=np.float64 if type.dtype.is_float else np.int64)
         return ArrayConstant(wide.astype(type.dtype.numpy).reshape(type.static_shape))
 
@@ -343,13 +207,13 @@ class _Parser:
         start = self.advance()
         constant = self.constants.get(start.text[1:])
         if constant is None:
-            raise self._error_at(
+            raise self.error_at(
                 start.offset,
                 f"the data of constant {start.text[:13]}... is not in this text; "
                 "pass it in `constants` (mlc.ir.load_text reads it from the side file)",
             )
         if constant.type != type:
-            raise self._error_at(start.offset, f"constant {start.text[:13]}... is {constant.type}, the text says {type}")
+            raise self.error_at(start.offset, f"constant {start.text[:13]}... is {constant.type}, the text says {type}")
         return constant
 
     # Types
@@ -365,7 +229,7 @@ class _Parser:
 
     def tensor_type(self) -> TensorType:
         if self.token.text not in _DTYPES:
-            raise self.error(f"expected a type such as f32[1,3], found {self._found()}")
+            raise self.error(f"expected a type such as f32[1,3], found {self.found()}")
         dtype = _DTYPES[self.advance().text]
         start = self.token
         self.expect("[")
@@ -385,9 +249,9 @@ class _Parser:
             depth += (self.token.text == "(") - (self.token.text == ")")
             self.advance()
         text = self.text[start.offset : self.token.offset].strip()
-        if text.isdigit() and len(text) <= _MAX_DIGITS:
+        if text.isdigit() and len(text) <= MAX_DIGITS:
             return int(text)
-        return parse_expression(text, lambda message: self._error_at(start.offset, message))
+        return parse_expression(text, lambda message: self.error_at(start.offset, message))
 
     def layout(self) -> Layout:
         start = self.token
@@ -401,8 +265,8 @@ class _Parser:
         if self.accept(":"):
             while self.token.kind == "block":
                 axis, size = self.token.text.split("x")
-                if len(self.advance().text) > 2 * _MAX_DIGITS:
-                    raise self._error_at(start.offset, "a number has too many digits")
+                if len(self.advance().text) > 2 * MAX_DIGITS:
+                    raise self.error_at(start.offset, "a number has too many digits")
                 blocks.append((int(axis), int(size)))
                 self.accept(",")
             if self.accept(":"):

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import mlc
-from mlc.calibration import input_names, samples_of
+from mlc.arguments import input_names
+from mlc.calibration import samples_of
 from mlc.calibration_file import read_calibration
 from mlc.errors import OptionError
 from mlc.options import check_options

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tvm import tirx
@@ -12,6 +12,7 @@ from ...ir import DType
 from .emitter import Expr
 from .kernel import compute_dtype
 from .math import Bind, f64, select
+from .rule import Rule
 
 _STEPS = {DType.UINT8: 7, DType.INT8: 7, DType.INT16: 13, DType.INT32: 25, DType.INT64: 51}
 """How many division steps Euclid's algorithm takes at most when remainders are the smallest in size: log of the largest number to the
@@ -95,7 +96,7 @@ def exponent(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype
     return select(plain, power, tirx.const(0, "int32"))
 
 
-BIT_RULES: dict[str, Callable[[Bind, Sequence[Expr], Mapping[str, Any], DType], Expr]] = {
+BIT_RULES: dict[str, Rule] = {
     "shift_left": shift_left,
     "shift_right": shift_right,
     "gcd": gcd,

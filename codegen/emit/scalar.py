@@ -13,15 +13,14 @@ from ...errors import LoweringError
 from ...ir import DType, Node
 from . import activations, circular, halves, inverse, math, power
 from .bits import BIT_RULES
+from .comparison import bitwise, comparison, exclusive_or, larger, logical, smaller, truth
 from .conversions import bitcast, cast, constant, differs
-from .emitter import Emitter, Expr, truth_as
+from .emitter import Emitter, Expr
 from .kernel import compute_dtype, computes
 from .math import Bind, select
 from .quantisation import quantised
+from .rule import Rule
 from .special import SPECIAL, Wide
-
-Rule = Callable[[Bind, Sequence[Expr], Mapping[str, Any], DType], Expr]
-"""(bind, operands, attributes, dtype of the operands) -> result."""
 
 
 def _zero(dtype: DType) -> Expr:
@@ -102,7 +101,7 @@ def _within_range(bound: Any, dtype: DType) -> Any:
 
 
 def _is_lowest(bound: Any, dtype: DType) -> bool:
-    """Whether nothing is below ``bound``. See :func:`_comparable`."""
+    """Whether nothing is below ``bound``. TVM's simplifier ends the process over what is below an unsigned 0."""
     return dtype.is_integer and bool(bound == np.iinfo(dtype.numpy).min)
 
 
@@ -124,26 +123,6 @@ def _hardsigmoid(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], d
 
 def _hardswish(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
     return x[0] * _hardsigmoid(bind, x, attributes, dtype)
-
-
-def _comparable(x: Expr, dtype: DType) -> Expr:
-    """``x`` as it may be compared: TVM's simplifier ends the process over what is below an unsigned 0, so a byte becomes a number."""
-    return tirx.Cast("int32", x) if dtype is DType.UINT8 and x.ty.dtype != "bool" else x
-
-
-def _larger(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
-    if dtype is DType.BOOL:
-        return tirx.Or(x[0], x[1])
-    first = _comparable(x[0], dtype) > _comparable(x[1], dtype)
-    # NaN wins: a NaN in x[1] makes the comparison false.
-    return select(tirx.Or(first, math.is_nan(x[0])) if dtype.is_float else first, x[0], x[1])
-
-
-def _smaller(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
-    if dtype is DType.BOOL:
-        return tirx.And(x[0], x[1])
-    first = _comparable(x[0], dtype) < _comparable(x[1], dtype)
-    return select(tirx.Or(first, math.is_nan(x[0])) if dtype.is_float else first, x[0], x[1])
 
 
 def _modulo(bind: Bind, x: Expr, y: Expr, dtype: DType) -> Expr:
@@ -224,37 +203,6 @@ def _integer_power(bind: Bind, base: Expr, exponent: int, dtype: DType) -> Expr:
     return _one(dtype) if result is None else result
 
 
-def _truth(x: Expr, dtype: DType) -> Expr:
-    return x if dtype is DType.BOOL else differs(x, _zero(dtype))
-
-
-def _exclusive_or(x: Expr, y: Expr) -> Expr:
-    return tirx.Or(tirx.And(x, tirx.Not(y)), tirx.And(tirx.Not(x), y))
-
-
-def _logical(combine: Callable[[Expr, Expr], Expr]) -> Rule:
-    return lambda bind, x, attributes, dtype: combine(bind(_truth(x[0], dtype)), bind(_truth(x[1], dtype)))
-
-
-def _bitwise(boolean: Callable[[Expr, Expr], Expr], integer: Callable[[Expr, Expr], Expr]) -> Rule:
-    return lambda bind, x, attributes, dtype: (boolean if dtype is DType.BOOL else integer)(x[0], x[1])
-
-
-def _as_bytes(x: Expr, dtype: DType) -> Expr:
-    return truth_as(x, "uint8") if dtype is DType.BOOL else x
-
-
-def _comparison(compare: Callable[[Expr, Expr], Expr], *, reflexive: bool) -> Rule:
-    def rule(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
-        if dtype.is_float and x[0].same_as(x[1]):
-            # x != x asks for NaN; TVM's simplifier takes the operands for equal.
-            missing = bind(math.is_nan(x[0]))
-            return tirx.Not(missing) if reflexive else missing if compare is differs else tirx.And(missing, tirx.Not(missing))
-        return compare(*(_comparable(_as_bytes(value, dtype), dtype) for value in x))
-
-    return rule
-
-
 def _multiply(bind: Bind, x: Sequence[Expr], attributes: Mapping[str, Any], dtype: DType) -> Expr:
     return tirx.And(x[0], x[1]) if dtype is DType.BOOL else tirx.Mul(x[0], x[1])
 
@@ -326,7 +274,7 @@ RULES: dict[str, Rule] = {
     "hardswish": _hardswish,
     "isnan": _unary(lambda x, dtype: math.is_nan(x)),
     "isinf": _unary(lambda x, dtype: tirx.EQ(tirx.abs(x), constant(pymath.inf, dtype))),
-    "logical_not": _unary(lambda x, dtype: tirx.Not(_truth(x, dtype))),
+    "logical_not": _unary(lambda x, dtype: tirx.Not(truth(x, dtype))),
     "bitwise_not": _unary(lambda x, dtype: tirx.Not(x) if dtype is DType.BOOL else tirx.bitwise_not(x)),
     "clamp": _clamp,
     # The nodes themselves: Python's operators would fold x + 0.0 to x and x * 0.0 to 0.0, wrong for -0.0 and NaN, and refuse 1.0 / 0.0.
@@ -338,20 +286,20 @@ RULES: dict[str, Rule] = {
     "remainder": _remainder,
     "fmod": _fmod,
     "pow": _power,
-    "maximum": _larger,
-    "minimum": _smaller,
-    "eq": _comparison(tirx.EQ, reflexive=True),
-    "ne": _comparison(differs, reflexive=False),
-    "lt": _comparison(tirx.LT, reflexive=False),
-    "le": _comparison(tirx.LE, reflexive=True),
-    "gt": _comparison(tirx.GT, reflexive=False),
-    "ge": _comparison(tirx.GE, reflexive=True),
-    "logical_and": _logical(tirx.And),
-    "logical_or": _logical(tirx.Or),
-    "logical_xor": _logical(_exclusive_or),
-    "bitwise_and": _bitwise(tirx.And, tirx.bitwise_and),
-    "bitwise_or": _bitwise(tirx.Or, tirx.bitwise_or),
-    "bitwise_xor": _bitwise(_exclusive_or, tirx.bitwise_xor),
+    "maximum": larger,
+    "minimum": smaller,
+    "eq": comparison(tirx.EQ, reflexive=True),
+    "ne": comparison(differs, reflexive=False),
+    "lt": comparison(tirx.LT, reflexive=False),
+    "le": comparison(tirx.LE, reflexive=True),
+    "gt": comparison(tirx.GT, reflexive=False),
+    "ge": comparison(tirx.GE, reflexive=True),
+    "logical_and": logical(tirx.And),
+    "logical_or": logical(tirx.Or),
+    "logical_xor": logical(exclusive_or),
+    "bitwise_and": bitwise(tirx.And, tirx.bitwise_and),
+    "bitwise_or": bitwise(tirx.Or, tirx.bitwise_or),
+    "bitwise_xor": bitwise(exclusive_or, tirx.bitwise_xor),
     **BIT_RULES,
     **{name: _in_fp64(function) for name, function in SPECIAL.items()},
     "where": lambda bind, x, attributes, dtype: select(x[0], x[1], x[2]),

@@ -10,7 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+import mlc
 from mlc.autotune.choose import Source, choice_for, chooser, open_database
 from mlc.autotune.database import Database
 from mlc.autotune.scheduler import WeightedTask
@@ -18,12 +21,12 @@ from mlc.autotune.search import GridSearcher, ModelSearcher
 from mlc.autotune.tuning import Job, Progress, run, tune_tasks, weigh
 from mlc.codegen.record import Record
 from mlc.codegen.space import Config, Space
-from mlc.codegen.target import Target
 from mlc.codegen.task import Task
 from mlc.codegen.template import LoweredKernel, Template
-from mlc.codegen.templates import template_for
 from mlc.costmodel import Prediction, RooflineModel
 from mlc.ir import Graph
+from mlc.options import check_options
+from mlc.tuning import model_tasks
 
 Make = Callable[..., Any]
 
@@ -137,17 +140,29 @@ def test_tasks_are_counted_once_with_their_occurrences(make_task: Make) -> None:
     assert [item.occurrences for item in weighted] == [2, 3]
 
 
-def test_real_kernels_are_tuned_and_a_compilation_takes_the_winner(tmp_path: pathlib.Path, make_task: Make) -> None:
-    small = make_task(24, 40, 56)
-    task = Task(small.graph, small.constant_inputs, Target.parse("cpu"), 1)
+def test_real_kernels_are_tuned_and_a_compilation_takes_the_winner_as_it_was_built(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLC_CACHE_DIR", str(tmp_path / "cache"))
+    torch.manual_seed(0)
+    model, x = nn.Linear(40, 56).eval(), torch.randn(24, 40)
+    (kernel,) = model_tasks(model, (x,), {}, check_options(threads=1))
+    task, template = kernel.task, kernel.template
     path = tmp_path / "tuning.db"
     heard: list[Progress] = []
     result = tune_tasks([task], trials=4, database=path, model=RooflineModel(), progress=heard.append)
     assert result.failed == 0
     assert heard[-1].best_seconds == result.tasks[0].best_seconds
-    template = template_for(task.graph)
-    assert template is not None
     assert chooser(path)(task, template, template.space(task)) == result.tasks[0].best
+
+    def built() -> set[str]:
+        return {file.name for file in (tmp_path / "cache" / "kernels").rglob("*") if file.is_file()}
+
+    while_tuning = built()
+    compiled = mlc.compile(model, example_inputs=(x,), threads=1, database=path)
+    assert built() == while_tuning != set()
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), model(x))
 
 
 def test_a_winner_that_the_space_has_no_more_gives_way_to_the_next(database: Database, task: Task, space: Space) -> None:
