@@ -50,9 +50,7 @@ class AutoPrecision:
     _decided: Options | None = None
     _signature: tuple[Any, ...] = field(default=())
 
-    def compile(
-        self, model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], export: Export, compile_with: CompileWith
-    ) -> Callee:
+    def compile(self, model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], export: Export, compile_with: CompileWith) -> Callee:
         """The program for arguments like these."""
         signature = _signature_of(args, kwargs)
         if self._decided is None or signature == self._signature:
@@ -77,9 +75,7 @@ def checked_tolerance(tolerance: object) -> float:
 class _Search:
     """The search for one signature: ``samples`` calibrate, ``held_out`` only judge."""
 
-    def __init__(
-        self, model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Options, tolerance: float, name: str
-    ) -> None:
+    def __init__(self, model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Options, tolerance: float, name: str) -> None:
         self._model, self._tolerance, self._name = model, tolerance, name
         given = options.calibration
         middle = -(-len(given) // 2)

@@ -141,8 +141,8 @@ def sensitivities_of(
 ) -> Sensitivities:
     """The errors of the layers of ``graph`` in modes that are predicted to be quicker, as far as they may stay within ``tolerance``.
 
-    ``graph`` is one of simple operations, before layers are merged and modes applied. Sensitivities come from ``samples``; the first of them
-    and of ``held_out`` judge assignments. ``seconds`` predicts times (None: for the context's target).
+    ``graph`` is one of simple operations, before layers are merged and modes applied. Sensitivities come from the first of ``samples``; the
+    first few of them and of ``held_out`` judge assignments. ``seconds`` predicts times (None: for the context's target).
     """
     layers = layers_of(graph)
     predict = seconds or predicted_seconds(graph, ctx)
@@ -174,9 +174,7 @@ class _Trial:
     """Whether more than the weights loses accuracy."""
 
 
-def _tried(
-    layer: Layer, trials: Iterable[_Trial], simulation: Simulation, tolerance: float
-) -> Iterator[tuple[_Trial, float, Changes]]:
+def _tried(layer: Layer, trials: Iterable[_Trial], simulation: Simulation, tolerance: float) -> Iterator[tuple[_Trial, float, Changes]]:
     """The errors of the model with ``layer`` alone in the modes of ``trials``, but for those that are sure to be too large: as the error of
     rounded weights grows with their distance."""
     rate = 0.0
