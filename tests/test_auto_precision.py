@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import mlc
-from mlc.errors import OptionError, PrecisionWarning
+from mlc.errors import DeviceUnavailableError, OptionError, PrecisionWarning
 from mlc.runtime.precision_report import PrecisionReport
 
 TOLERANCE = 1e-2
@@ -135,6 +135,20 @@ def test_a_tolerance_that_cannot_be_met_gives_fp32_and_says_so() -> None:
     assert {layer.mode for layer in report.layers} == {"fp32"} and "cannot be met" in report.note
     exact = mlc.compile(model, example_inputs=(x,), threads=1)
     assert torch.equal(fast(x), exact(x))
+
+
+@pytest.mark.parametrize("target", ["cpu -mcpu=znver4 -threads=1", "cpu -mcpu=sapphirerapids -threads=1"])
+def test_modes_for_a_device_that_is_absent_are_simulated(target: str) -> None:
+    model, draw = perceptron()
+    fast = mlc.compile(model.eval(), example_inputs=(draw(),), precision="auto", tolerance=TOLERANCE, target=target)
+    report = fast.report().precision
+    assert report is not None and 0 < report.error <= TOLERANCE
+    assert any(layer.mode != "fp32" for layer in report.layers)
+    try:
+        assert error_of(fast(x := draw()), model(x)) <= TOLERANCE
+        assert not report.note
+    except DeviceUnavailableError:
+        assert "absent" in report.note
 
 
 def test_a_smaller_tolerance_is_kept() -> None:
