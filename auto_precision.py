@@ -22,8 +22,10 @@ from .warning import warn
 
 if TYPE_CHECKING:
     from .frontend import Exported, Imported
+    from .ir import Graph
     from .options import Options
-    from .passes.auto_precision import Assignment
+    from .passes import Context
+    from .passes.auto_precision import Assignment, Sensitivities
 
 DEFAULT_TOLERANCE = 1e-2
 Export = Callable[[], "Exported"]
@@ -60,6 +62,8 @@ class AutoPrecision:
             self.report, self._signature = decision.report, signature
             if not decision.precision.rules and decision.report.note:
                 warn(f"{self.name}: precision='auto': {decision.report.note}", PrecisionWarning)
+            if search.verified is not None:
+                return search.verified
         return compile_with(self._decided)
 
 
@@ -72,11 +76,30 @@ def checked_tolerance(tolerance: object) -> float:
     return float(tolerance)
 
 
+@dataclass(frozen=True)
+class _Analysis:
+    """What was found out about a model: its graph of simple operations, and what its layers may be lowered to."""
+
+    imported: Imported
+    graph: Graph
+    ctx: Context
+    samples: FlatSamples
+    sensitivities: Sensitivities
+
+    def simulated_error(self, precision: Precision) -> float:
+        """The error with ``precision`` by running the lowered graph on this machine."""
+        from .passes.auto_precision import lowered_error
+
+        return lowered_error(self.graph, precision, self.samples, self.ctx)
+
+
 class _Search:
     """The search for one signature: ``samples`` calibrate, ``held_out`` only judge."""
 
     def __init__(self, model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Options, tolerance: float, name: str) -> None:
         self._model, self._tolerance, self._name = model, tolerance, name
+        self.verified: Callee | None = None
+        """The program with the modes that were decided, where the search compiled it."""
         given = options.calibration
         middle = -(-len(given) // 2)
         own: Call = (args, kwargs)
@@ -96,60 +119,70 @@ class _Search:
             imported = import_exported(export())
             samples, held_out = (tuple(flat_call(imported, *call) for call in calls) for calls in (self.samples, self.held_out))
             key = decision_key(imported, self.options, self._name, self._tolerance, (samples, held_out))
-            found = find_decision(key)
-            if found is not None:
+            if (found := find_decision(key)) is not None:
                 return found
-            decision = self._searched(imported, samples, held_out, compile_with)
+            analysis = self._analysed(imported, samples, held_out)
         except Error as fault:
             first = str(fault).partition("\n")[0]
             return self._exact((), f"the model is computed in fp32, since it could not be analysed as a whole: {first}")
+        decision = self._proved(analysis, compile_with)
         decision = replace(decision, report=replace(decision.report, search_seconds=time.perf_counter() - begin))
-        keep_decision(key, decision)
+        if self.verified is not None or not decision.precision.rules:
+            # Not where the device is absent, by which it may be verified another time.
+            keep_decision(key, decision)
         return decision
 
-    def _searched(self, imported: Imported, samples: FlatSamples, held_out: FlatSamples, compile_with: CompileWith) -> Decision:
+    def _analysed(self, imported: Imported, samples: FlatSamples, held_out: FlatSamples) -> _Analysis:
         from .driver import pass_context
         from .passes import Pipeline
-        from .passes.auto_precision import lowered_error, sensitivities_of
+        from .passes.auto_precision import sensitivities_of
         from .passes.default import SIMPLE
 
         ctx = pass_context(self.options, samples if self.options.calibration else ())
         graph = Pipeline.parse(SIMPLE).run(imported.graph, ctx)
         sensitivities = sensitivities_of(graph, samples, held_out, ctx, self._allowed)
+        return _Analysis(imported, graph, ctx, (*samples, *held_out), sensitivities)
+
+    def _proved(self, analysis: _Analysis, compile_with: CompileWith) -> Decision:
+        """The modes of least time with which the compiled program errs by no more than is allowed."""
+        sensitivities = analysis.sensitivities
         assignment = sensitivities.choose(self._allowed)
         if not assignment.lowered:
             return self._exact(_rows(assignment), self._why(assignment))
-        expected = self._expected(imported, compile_with)
+        expected = self._expected(analysis.imported, compile_with)
         budget = self._allowed
         for _ in range(_ATTEMPTS):
+            program, note = None, ""
             try:
-                error = self._measured(compile_with(replace(self.options, precision=assignment.precision)), expected)
-                note = ""
+                program = compile_with(replace(self.options, precision=assignment.precision))
+                error = self._measured(program, expected)
             except DeviceUnavailableError:
-                error = lowered_error(graph, assignment.precision, (*samples, *held_out), ctx)
+                error = analysis.simulated_error(assignment.precision)
                 note = "the device is absent: the error is that of a simulation on this machine"
             if error <= self._allowed:
+                self.verified = program
                 return Decision(assignment.precision, self._report(_rows(assignment), error, note))
             # What was estimated to first order falls short by about as much again.
             budget *= min(_SHRINK, self._allowed / error)
             assignment = sensitivities.choose(budget)
             if not assignment.lowered:
                 break
-        return self._exact(
-            _rows(assignment), f"no layer can be lowered within the tolerance of {self._tolerance:g}; it is computed in fp32"
-        )
+        note = f"no layer can be lowered within the tolerance of {self._tolerance:g}; it is computed in fp32"
+        return self._exact(_rows(assignment), note)
 
     def _expected(self, imported: Imported, compile_with: CompileWith) -> list[list[np.ndarray]]:
-        """What the model gives for every sample, calibrating and held out."""
-        if imported.states or not callable(self._model):
-            # By the compiled model, since PyTorch would change its states.
-            return self._results(compile_with(replace(self.options, precision=FP32_THROUGHOUT)))
+        """What the model gives for every sample, calibrating and held out: by PyTorch, unless that would change states of the model."""
         import torch
 
-        with torch.no_grad():
-            # Copies, as a model may change what it is given.
-            calls = (copy.deepcopy((args, dict(kwargs))) for args, kwargs in (*self.samples, *self.held_out))
-            return [_tensors(self._model(*args, **kwargs)) for args, kwargs in calls]
+        shapes = [tuple(spec.shape) for spec in imported.signature.outputs]
+        if not imported.states and callable(self._model):
+            with torch.no_grad():
+                # Copies, as a model may change what it is given.
+                calls = (copy.deepcopy((args, dict(kwargs))) for args, kwargs in (*self.samples, *self.held_out))
+                results = [_tensors(self._model(*args, **kwargs)) for args, kwargs in calls]
+            if all([array.shape for array in each] == shapes for each in results):
+                return results
+        return self._results(compile_with(replace(self.options, precision=FP32_THROUGHOUT)))
 
     def _results(self, program: Callee) -> list[list[np.ndarray]]:
         """The tensors that ``program`` gives for every sample, calibrating and held out."""

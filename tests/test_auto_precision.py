@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import mlc
-from mlc.errors import OptionError, PrecisionWarning
+from mlc.errors import DeviceUnavailableError, OptionError, PrecisionWarning
+from mlc.runtime.precision_report import PrecisionReport
 
 TOLERANCE = 1e-2
 
@@ -134,6 +137,20 @@ def test_a_tolerance_that_cannot_be_met_gives_fp32_and_says_so() -> None:
     assert torch.equal(fast(x), exact(x))
 
 
+@pytest.mark.parametrize("target", ["cpu -mcpu=znver4 -threads=1", "cpu -mcpu=sapphirerapids -threads=1"])
+def test_modes_for_a_device_that_is_absent_are_simulated(target: str) -> None:
+    model, draw = perceptron()
+    fast = mlc.compile(model.eval(), example_inputs=(draw(),), precision="auto", tolerance=TOLERANCE, target=target)
+    report = fast.report().precision
+    assert report is not None and 0 < report.error <= TOLERANCE
+    assert any(layer.mode != "fp32" for layer in report.layers)
+    try:
+        assert error_of(fast(x := draw()), model(x)) <= TOLERANCE
+        assert not report.note
+    except DeviceUnavailableError:
+        assert "absent" in report.note
+
+
 def test_a_smaller_tolerance_is_kept() -> None:
     model, draw = perceptron()
     errors = []
@@ -161,6 +178,40 @@ def test_one_decision_serves_all_signatures_until_weights_change() -> None:
         result = fast(x)
     assert error_of(result, model(x)) <= TOLERANCE
     assert fast.report().precision is not first
+
+
+def test_a_decision_is_found_again_for_the_same_model_tolerance_and_samples(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MLC_CACHE_DIR", str(tmp_path))
+    model, draw = gated()
+    given, x = [(draw(),), (draw(),)], draw()
+
+    def report(tolerance: float = 5e-2, calibration: list[tuple[Tensor, ...]] = given) -> PrecisionReport:
+        fast = mlc.compile(model, example_inputs=(x,), precision="auto", tolerance=tolerance, calibration=calibration, threads=1)
+        assert error_of(fast(x), model(x)) <= tolerance
+        found = fast.report().precision
+        assert found is not None
+        return found
+
+    first = report()
+    assert first.search_seconds > 0
+    again = report()
+    assert again.search_seconds == 0 and "earlier search" in str(again)
+    assert replace(again, search_seconds=first.search_seconds) == first
+    assert report(tolerance=4e-2).search_seconds > 0
+    assert report(calibration=[(draw(),), (draw(),)]).search_seconds > 0
+    model.down.weight.mul_(1.5)
+    assert report().search_seconds > 0
+
+
+def test_a_damaged_decision_is_made_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MLC_CACHE_DIR", str(tmp_path))
+    model, x = nn.Linear(1024, 1024).eval(), torch.randn(1, 1024)
+    options = {"example_inputs": (x,), "precision": "auto", "tolerance": TOLERANCE, "threads": 1}
+    mlc.compile(model, **options)
+    (kept,) = tmp_path.rglob("*.precision")
+    kept.write_text('{"modes": [["", "w1000"]], "report": {"layers": []}}')
+    report = mlc.compile(model, **options).report().precision
+    assert report is not None and report.search_seconds > 0
 
 
 def test_keyword_arguments_and_states() -> None:

@@ -34,10 +34,10 @@ class Family:
     def build(self, seed: int = 0) -> tuple[nn.Module, dict[str, Tensor]]:
         inputs = self.inputs(torch.Generator().manual_seed(seed))
         torch.manual_seed(seed)
-        return randomise(_KeywordModule(self.construct()).eval(), (inputs,), seed).get_submodule("model"), inputs
+        return randomise(KeywordModule(self.construct()).eval(), (inputs,), seed).get_submodule("model"), inputs
 
 
-class _KeywordModule(nn.Module):
+class KeywordModule(nn.Module):
     """Passes one dictionary on as keyword arguments."""
 
     def __init__(self, model: nn.Module) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import ml_dtypes
 import numpy as np
 
 from ...codegen.instruction_sets import multiplies_bf16
 from ...codegen.precision import Compute, Mode
-from ...ir import Encoding, Node, scheme_of
+from ...ir import DType, Encoding, Node, scheme_of
 from ...ir.encodings import Affine
 from ..base import Context
 from ..calibration import STEPS, Range
@@ -21,7 +19,7 @@ from .errors_of import relative_error
 from .layers import weight_of
 
 _BYTES = Affine("i8", 0).encoding
-_SAMPLED = 1 << 15
+_SAMPLED = 1 << 13
 """Numbers of a weight by which the distance of its rounding is judged."""
 
 
@@ -35,11 +33,17 @@ class Operand(enum.Enum):
 
 @dataclass(frozen=True)
 class Rounding:
-    """What a mode does to a node: ``weight`` gives the numbers that stand for those of its weight, or of a part of it along the axis of its
-    outputs."""
+    """What a mode does to a node: the ``format``, an encoding or a dtype, whose numbers its weight takes, and what its operand becomes."""
 
-    weight: Callable[[np.ndarray], np.ndarray]
+    format: Encoding | DType
     operand: Operand = Operand.PLAIN
+
+    def weight(self, array: np.ndarray) -> np.ndarray:
+        """The numbers that stand for those of the weight, or of a part of it along the axis of its outputs."""
+        if isinstance(self.format, DType):
+            return _cast(array, self.format)
+        scheme = scheme_of(self.format)
+        return scheme.decode(scheme.quantise(array))
 
 
 def rounding_of(node: Node, mode: Mode, ctx: Context) -> Rounding | None:
@@ -47,15 +51,13 @@ def rounding_of(node: Node, mode: Mode, ctx: Context) -> Rounding | None:
     if mode.weights is not None:
         weight = weight_of(node)
         encoding = mode.weights(WEIGHTS[node.op][1](weight.type.rank))
-        return Rounding(_decoded(encoding)) if encoded_weight(weight, encoding) is not None else None
+        return Rounding(encoding) if encoded_weight(weight, encoding) is not None else None
     compute = compute_of(node, mode.compute, ctx)
     if compute is Compute.INT8:
-        return Rounding(_decoded(_BYTES), Operand.BYTES)
+        return Rounding(_BYTES, Operand.BYTES)
     if compute is Compute.BF16:
-        return Rounding(_in_bf16, Operand.BF16 if multiplies_bf16(ctx.target) else Operand.PLAIN)
-    if compute is Compute.FP16:
-        return Rounding(lambda array: array.astype(np.float16).astype(np.float32))
-    return None
+        return Rounding(DType.BFLOAT16, Operand.BF16 if multiplies_bf16(ctx.target) else Operand.PLAIN)
+    return Rounding(DType.FLOAT16) if compute is Compute.FP16 else None
 
 
 def distance(node: Node, rounding: Rounding) -> float:
@@ -73,7 +75,7 @@ def rounded_operand(node: Node, x: np.ndarray, operand: Operand, range: Range | 
     if operand is Operand.PLAIN:
         return x
     if operand is Operand.BF16:
-        return _in_bf16(x)
+        return _cast(x, DType.BFLOAT16)
     if range is not None:
         codes = np.clip(np.rint(x / np.float32(range.scale)) + range.zero_point, 0, STEPS)
         return np.asarray((codes - range.zero_point) * np.float32(range.scale), np.float32)
@@ -82,10 +84,5 @@ def rounded_operand(node: Node, x: np.ndarray, operand: Operand, range: Range | 
     return np.asarray(np.rint(x / step) * step, np.float32)
 
 
-def _decoded(encoding: Encoding) -> Callable[[np.ndarray], np.ndarray]:
-    scheme = scheme_of(encoding)
-    return lambda array: scheme.decode(scheme.quantise(array))
-
-
-def _in_bf16(array: np.ndarray) -> np.ndarray:
-    return np.asarray(array.astype(ml_dtypes.bfloat16).astype(np.float32))
+def _cast(array: np.ndarray, dtype: DType) -> np.ndarray:
+    return np.asarray(array.astype(dtype.numpy).astype(np.float32))

@@ -141,8 +141,8 @@ def sensitivities_of(
 ) -> Sensitivities:
     """The errors of the layers of ``graph`` in modes that are predicted to be quicker, as far as they may stay within ``tolerance``.
 
-    ``graph`` is one of simple operations, before layers are merged and modes applied. Sensitivities come from ``samples``; the first of
-    them and of ``held_out`` judge assignments. ``seconds`` predicts times (None: for the context's target).
+    ``graph`` is one of simple operations, before layers are merged and modes applied. Sensitivities come from the first of ``samples``; the
+    first few of them and of ``held_out`` judge assignments. ``seconds`` predicts times (None: for the context's target).
     """
     layers = layers_of(graph)
     predict = seconds or predicted_seconds(graph, ctx)

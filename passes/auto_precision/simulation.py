@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ...codegen.precision import Mode, Precision
-from ...ir import Graph, Node, Rewriter, Value, lookup
+from ...ir import DType, Encoding, Graph, Node, Rewriter, Value, lookup
 from ..base import Context
 from ..calibration import Range, ranges_of
 from ..pipeline import Pipeline
@@ -51,6 +51,7 @@ class Simulation:
         operands = dict.fromkeys(value for node in self._nodes for value in _variables(node))
         self._observed = [value for value in operands if value.node is not None and value not in graph.output_set]
         self._results = len(graph.outputs)
+        self._weights: dict[Node, tuple[Encoding | DType, np.ndarray]] = {}
         self._source = graph
         self._graph = _opened(graph, self._nodes, self._observed)
         self._zeros = {node: np.zeros(node.output.tensor.static_shape, np.float32) for node in self._nodes}
@@ -59,14 +60,16 @@ class Simulation:
 
     def changes(self, layer: Layer, mode: Mode) -> Changes | None:
         """What ``mode`` changes of the results of the nodes of ``layer`` when it alone is lowered; None where it changes nothing."""
+        self._weights = {node: kept for node, kept in self._weights.items() if node in layer.nodes}
         found: list[dict[Node, np.ndarray]] = [{} for _ in self._records]
         for node in layer.nodes:
             rounding = rounding_of(node, mode, self._ctx)
             if rounding is None:
                 continue
-            rounded = rounding.weight(weight_of(node).array())
+            rounded = self._rounded_weight(node, rounding)
+            difference = rounded - weight_of(node).array()
             for record, each in zip(self._records, found, strict=True):
-                each[node] = self._change(node, rounding, rounded, record.operands)
+                each[node] = self._change(node, rounding.operand, rounded, difference, record.operands)
         return found if found and found[0] else None
 
     def error(self, changes: Iterable[Changes], count: int | None = None) -> float:
@@ -94,12 +97,20 @@ class Simulation:
         records = (known.get(tuple(map(id, sample))) or self._recorded(sample) for sample in self._ctx.calibration)
         return ranges_of((node.inputs[0] for node in self._nodes), (record.operands for record in records))
 
-    def _change(self, node: Node, rounding: Rounding, rounded: np.ndarray, operands: Mapping[Value, np.ndarray]) -> np.ndarray:
-        """By linearity that of the operand times the rounded weight, and of the operand in fp32 times that of the weight."""
-        x, weight = operands[node.inputs[0]], weight_of(node).array()
-        change = _product(node, x, rounded - weight, operands)
-        if rounding.operand is not Operand.PLAIN:
-            narrow = rounded_operand(node, x, rounding.operand, self._ranges.get(node.inputs[0]))
+    def _rounded_weight(self, node: Node, rounding: Rounding) -> np.ndarray:
+        """The rounded weight of ``node``; the last one is remembered, since some modes differ in what becomes of the operand alone."""
+        if node not in self._weights or self._weights[node][0] != rounding.format:
+            self._weights[node] = rounding.format, rounding.weight(weight_of(node).array())
+        return self._weights[node][1]
+
+    def _change(
+        self, node: Node, operand: Operand, rounded: np.ndarray, difference: np.ndarray, operands: Mapping[Value, np.ndarray]
+    ) -> np.ndarray:
+        """By linearity that of the operand in fp32 times the weight's, and that of the operand times the rounded weight."""
+        x = operands[node.inputs[0]]
+        change = _product(node, x, difference, operands)
+        if operand is not Operand.PLAIN:
+            narrow = rounded_operand(node, x, operand, self._ranges.get(node.inputs[0]))
             change = change + _product(node, narrow - x, rounded, operands)
         return np.asarray(change, np.float32)
 
@@ -123,7 +134,7 @@ def _product(node: Node, x: np.ndarray, weight: np.ndarray, operands: Mapping[Va
     position = weight_position(node)
     others = [value for value in node.inputs[1:] if value is not node.inputs[position] and not value.tensor.dtype.is_float]
     arrays = [operands[value] if value.constant is None else value.constant.array() for value in others]
-    return lookup(node.op).evaluate([x, weight, *arrays], node.attributes)[0]
+    return np.asarray(lookup(node.op).reference([x, weight, *arrays], node.attributes))
 
 
 def _opened(graph: Graph, nodes: Sequence[Node], observed: Sequence[Value]) -> Graph:
