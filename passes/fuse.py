@@ -213,8 +213,8 @@ def _worth_pulling(partition: Partition, group: Group, consumer: Group) -> bool:
 
 
 def _decodes(group: Group, value: Value) -> bool:
-    """Whether ``group`` makes ``value`` of one stored in fewer bits by casts and scales: a template that takes it reads those bits."""
-    if any(node.op not in ("cast", "mul") and not is_free(node) for node in group.nodes):
+    """Whether ``group`` makes ``value`` of one stored in fewer bits: a template that takes it (which knows how) reads those bits."""
+    if any(node.op in TRANSCENDENTAL for node in group.nodes):
         return False
     bits = value.tensor.dtype.bits
     return any(

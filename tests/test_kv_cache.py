@@ -1,7 +1,8 @@
-"""Caches of keys and values in 8 bits: the same tokens as in eager PyTorch, and kernels that read the integers."""
+"""Caches of keys and values in 8 and 4 bits: the same tokens as in eager PyTorch, and kernels that read the integers."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, StaticCac
 
 import mlc
 from mlc.errors import OptionError
-from mlc.kv_cache import static_cache
+from mlc.ir.encodings import Grouped, pack_codes
+from mlc.kv_cache import NibbleLayer, static_cache
 
 CONFIG = LlamaConfig(
     hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=200
@@ -42,7 +44,7 @@ def test_a_compiled_decoder_keeps_its_cache_in_8_bits(llama: LlamaForCausalLM) -
     for ours, theirs in zip(compiled.layers, eager.layers, strict=True):
         assert ours.keys.dtype == ours.values.dtype == torch.int8
         assert (ours.keys.int() - theirs.keys.int()).abs().max() <= 1
-        torch.testing.assert_close(ours.value_scales, theirs.value_scales, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(ours.value_numbers, theirs.value_numbers, rtol=1e-4, atol=1e-6)
     exact = logits(llama, StaticCache(config=CONFIG, max_cache_len=32))
     assert 1e-5 < float((wanted - exact).norm() / exact.norm()) < 0.03
     token = fast.report().programs[-1]
@@ -51,12 +53,74 @@ def test_a_compiled_decoder_keeps_its_cache_in_8_bits(llama: LlamaForCausalLM) -
     assert not any(kernel.label == "cast" for kernel in token.kernels)
 
 
-def test_generating_takes_such_a_cache(llama: LlamaForCausalLM) -> None:
+def test_a_compiled_decoder_keeps_its_cache_in_4_bits(llama: LlamaForCausalLM) -> None:
+    fast = mlc.compile(llama, strict=True)
+    eager, compiled = static_cache(CONFIG, 32, bits=4), static_cache(CONFIG, 32, bits=4)
+    wanted = logits(llama, eager)
+    assert float((logits(fast, compiled) - wanted).norm() / wanted.norm()) < 1e-5
+    for ours, theirs in zip(compiled.layers, eager.layers, strict=True):
+        assert ours.keys.dtype == torch.int8 and ours.keys.shape == (1, 2, 32, 8)
+        assert float((ours.values != theirs.values).float().mean()) < 0.01
+        torch.testing.assert_close(ours.value_numbers, theirs.value_numbers, rtol=1e-4, atol=1e-6)
+    # A rounding is off by a thirtieth of the range of a group at most; random weights pass it on to the logits as it is.
+    exact = logits(llama, StaticCache(config=CONFIG, max_cache_len=32))
+    assert 1e-3 < float((wanted - exact).norm() / exact.norm()) < 0.2
+    token = fast.report().programs[-1]
+    assert sum("attention" in kernel.label and "concat" in kernel.label for kernel in token.kernels) == 2
+
+
+@pytest.mark.parametrize("width", [16, 64, 80])
+def test_4_bits_mean_what_the_encoding_means(width: int) -> None:
+    torch.manual_seed(0)
+    states = torch.randn(2, 3, 5, width) * torch.logspace(-3, 3, 5)[:, None]
+    states[0, 0] = 0
+    codes, sixteenths = NibbleLayer.encoded(states)
+    scheme = Grouped("i4", {16: 16, 64: 32, 80: 16}[width], 3, "f32")
+    scales = (sixteenths * 16).numpy()
+    nibbles = np.concatenate([codes.numpy() << 4, codes.numpy() & -16], -1) >> 4
+    parts = {"codes": nibbles, "scales": scales}
+    scheme.check(parts, states.shape)
+    decoded = NibbleLayer.decoded(codes, [sixteenths], torch.float32).numpy()
+    assert np.array_equal(decoded, scheme.decode(parts))
+    # Nearest numbers but where 8 would have been, and as many bytes as packed codes have.
+    errors = np.abs(decoded - states.numpy()) / np.abs(np.repeat(scales, scheme.group, -1))
+    assert np.all(errors <= np.where(nibbles == 7, 1.0, 0.5) * 1.0001)
+    assert codes.numel() == pack_codes(nibbles, 4).nbytes
+
+
+@pytest.mark.parametrize("queries", [1, 7, 20])
+@pytest.mark.parametrize("width", [16, 64, 80])
+def test_attention_decodes_4_bits_where_they_are_read(width: int, queries: int) -> None:
+    class Decoded(nn.Module):
+        def forward(self, q: Tensor, *parts: Tensor) -> Tensor:
+            k, v = (NibbleLayer.decoded(parts[n], parts[n + 1 : n + 2], q.dtype) for n in (0, 2))
+            return nn.functional.scaled_dot_product_attention(q, k, v)
+
+    torch.manual_seed(0)
+    parts = [part for _ in range(2) for part in NibbleLayer.encoded(torch.randn(2, 3, 41, width))]
+    q = torch.randn(2, 3, queries, width)
+    fast = mlc.compile(Decoded(), example_inputs=(q, *parts), strict=True)
+    with torch.inference_mode():
+        wanted = Decoded()(q.double(), *parts)
+        assert float((fast(q, *parts) - wanted).norm() / wanted.norm()) < 1e-6
+    assert (len(fast.report().programs[0].kernels) == 1) == (queries < 8)
+
+
+def test_what_has_no_cache_of_so_few_bits_says_so() -> None:
+    with pytest.raises(OptionError, match="in 8 or 4 bits, not in 3"):
+        static_cache(CONFIG, 32, bits=3)
+    with pytest.raises(OptionError, match="15 elements cannot lie in pairs"):
+        NibbleLayer.encoded(torch.zeros(1, 1, 1, 15))
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_generating_takes_such_a_cache(llama: LlamaForCausalLM, bits: int) -> None:
     prompt = torch.tensor([[3, 1, 4, 1, 5]])
     options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
     with torch.inference_mode():
-        wanted = llama.generate(prompt, past_key_values=static_cache(CONFIG, 32), **options)
-        assert torch.equal(mlc.compile(llama, strict=True).generate(prompt, past_key_values=static_cache(CONFIG, 32), **options), wanted)
+        wanted = llama.generate(prompt, past_key_values=static_cache(CONFIG, 32, bits), **options)
+        found = mlc.compile(llama, strict=True).generate(prompt, past_key_values=static_cache(CONFIG, 32, bits), **options)
+    assert torch.equal(found, wanted)
 
 
 def test_layers_that_forget_keep_their_own_caches() -> None:

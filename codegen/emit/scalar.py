@@ -10,7 +10,7 @@ import numpy as np
 from tvm import tirx
 
 from ...errors import LoweringError
-from ...ir import DType, Node
+from ...ir import DType, Node, Value
 from . import activations, circular, halves, inverse, math, power
 from .bits import BIT_RULES
 from .comparison import bitwise, comparison, exclusive_or, larger, logical, smaller, truth
@@ -325,9 +325,18 @@ def vectorises(node: Node) -> bool:
     dtype = node.inputs[0].tensor.dtype
     if node.op in ("fmod", "remainder", "floor_div"):
         return dtype.is_integer
+    if node.op in ("shift_left", "shift_right"):
+        return _is_uniform(node.inputs[1])
     if node.op in SPECIAL or node.op in BIT_RULES:
         return False
     return dtype is not DType.FLOAT64 or node.op not in _CALLED_PER_LANE
+
+
+def _is_uniform(value: Value) -> bool:
+    """Whether every element of ``value`` is the same number, known when code is generated."""
+    if value.node is None:
+        return False
+    return value.op == "full" or (value.op == "constant" and value.tensor.size == 1)
 
 
 def has_rule(node: Node) -> bool:

@@ -19,6 +19,8 @@ from .loops import largest_power_of_two, runs_parallel, worth_parallel
 from .region import AnchoredRegion
 
 _VIEWS = ("reshape", "permute", "broadcast_to", "slice", "relayout")
+_DECODING = (*_VIEWS, "bitwise_and", "cast", "concat", "mul", "shift_left", "shift_right", "sub")
+"""What may lie between keys or values and how they are stored where they are decoded as they are read."""
 _FEW_QUERIES = 8
 """Queries below which keys and values may be decoded where they are read, since each is read about once."""
 _SCORES = 1 << 16
@@ -34,7 +36,8 @@ _TASKS = 4
 
 class Attention(Template):
     """One ``attention``, its keys and values read through views, its result passed to an elementwise epilogue. Where there are few queries
-    keys and values may be stored in fewer bits, as integers times scales or as floats of 16 bits (caches of a decoder).
+    keys and values may be stored in fewer bits (caches of a decoder): as floats of 16 bits, or as integers times scales. A byte may hold
+    several, if they are parts of a row one behind the other.
 
     With many queries, vectors hold one score of each of several queries, so that softmax never crosses lanes; keys are read as scalars,
     from wherever they lie. With few queries (decoding), vectors run along a key's elements and rows of scores are kept.
@@ -54,7 +57,7 @@ class Attention(Template):
             return False
         heads_and_widths = (q.tensor.shape[1], q.tensor.shape[3], k.tensor.shape[1], v.tensor.shape[3])
         few = isinstance(q.tensor.shape[2], int) and q.tensor.shape[2] < _FEW_QUERIES
-        read = (*_VIEWS, "cast", "mul") if few else _VIEWS
+        read = _DECODING if few else _VIEWS
         if not _reads(k, read) or not _reads(v, read) or not all(isinstance(dim, int) for dim in heads_and_widths):
             return False
         keys = k.tensor.shape[2]
@@ -130,7 +133,9 @@ def _parts_that_fit(problem: AttentionProblem, task: Task, rows: int, block: int
 
 def _reads(value: Value, ops: Collection[str]) -> bool:
     """Whether ``value`` comes from inputs of the region by ``ops`` only."""
-    return value.node is None or (value.op in ops and all(_reads(operand, ops) for operand in value.node.inputs))
+    if value.node is None or (value.op in ("full", "constant") and value.tensor.size == 1):
+        return True
+    return value.op in ops and all(_reads(operand, ops) for operand in value.node.inputs)
 
 
 def _problem(graph: Graph, kernel: Kernel | None) -> AttentionProblem:

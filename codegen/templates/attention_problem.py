@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
 from tvm import tirx
 
-from ...ir import DType
+from ...ir import DType, Value
 from ..emit import Emitter, Evaluator, Expr, Kernel, index
 from ..emit.attributes import attributes_of
 from ..emit.math import f32, select
@@ -57,6 +58,15 @@ class AttentionProblem:
         """An element of v; ``head`` is a key head."""
         return self.evaluator.value_at(self.v, [batch, head, row, column])
 
+    def stretches(self, value: Value, step: int) -> list[tuple[int, int]]:
+        """(start, extent) of the parts of a row of ``value``, k or v, that are concatenated where they are decoded; one if they are no
+        multiples of ``step``. What is known to lie within one needs no choice among them."""
+        width = int(value.tensor.shape[-1])
+        borders = {0, width, *_borders(value, width)}
+        if any(border % step for border in borders):
+            return [(0, width)]
+        return [(low, high - low) for low, high in itertools.pairwise(sorted(borders))]
+
     @property
     def mask_varies_by_query(self) -> bool:
         """Whether queries have masks of their own."""
@@ -79,6 +89,16 @@ class AttentionProblem:
         self._element = self.emitter.bind(element)
         for position, output in enumerate(self.region.graph.outputs):
             self.evaluator.store_outputs(position, self.region.place(self.kernel, output, [batch, head, row, column]))
+
+
+def _borders(value: Value, width: int) -> set[int]:
+    """Where rows of ``width`` elements, from which ``value`` comes by views and elementwise, are made of parts."""
+    if value.node is None:
+        return set()
+    found = set().union(*(_borders(operand, width) for operand in value.node.inputs))
+    if value.op == "concat" and value.tensor.shape[-1] == width and attributes_of(value.node)["axis"] == value.tensor.rank - 1:
+        found |= set(itertools.accumulate(int(operand.tensor.shape[-1]) for operand in value.node.inputs))
+    return found
 
 
 def safe_maximum(emitter: Emitter, highest: Expr) -> Expr:

@@ -85,12 +85,17 @@ class RowAttention:
         for row in range(tile):
             with emitter.loop(lanes, VECTORIZED) as lane:
                 emitter.store(sums[row], f32(0.0), lane)
-        with emitter.loop(problem.width // lanes) as block:
-            for row in range(tile):
-                with emitter.loop(lanes, VECTORIZED) as lane:
-                    column = block * lanes + lane
-                    product = problem.key(batch, key_head, self._key(first + row), column) * emitter.load(packed, column)
-                    emitter.store(sums[row], product + emitter.load(sums[row], lane), lane)
+        stretches = problem.stretches(problem.k, lanes)
+        # A key that is made of parts takes many registers while it is decoded: one such key after the other.
+        together = tile if len(stretches) == 1 else 1
+        for first_row in range(0, tile, together):
+            for start, extent in stretches:
+                with emitter.loop(extent // lanes) as block:
+                    for row in range(first_row, first_row + together):
+                        with emitter.loop(lanes, VECTORIZED) as lane:
+                            column = block * lanes + lane + start
+                            product = problem.key(batch, key_head, self._key(first + row), column) * emitter.load(packed, column)
+                            emitter.store(sums[row], product + emitter.load(sums[row], lane), lane)
         found = emitter.allocate(tile, "float32", "found")
         if tile == lanes and lanes > 1:
             span = [ramp(0, lanes)]
@@ -145,7 +150,8 @@ class RowAttention:
         """
         problem, emitter, lanes = self.problem, self.emitter, self.value_lanes
         vectors = problem.value_width // lanes
-        at_once = max(vector for vector in (4, 3, 2, 1) if vectors % vector == 0)
+        stretches = problem.stretches(problem.v, lanes)
+        at_once = max(vector for vector in (4, 3, 2, 1) if all(extent // lanes % vector == 0 for _, extent in stretches))
         results = [emitter.allocate(problem.value_width, "float32", "result") for _ in members]
         for result in results:
             with emitter.loop(vectors) as block, emitter.loop(lanes, VECTORIZED) as lane:
@@ -157,8 +163,9 @@ class RowAttention:
         with emitter.loop(chunks, name="chunk") as number:
             first = emitter.bind(number * extent_of(chunk)) if chunks != 1 else index(0)
             count = emitter.bind(tirx.Min(index(chunk), index(problem.keys) - first)) if chunks != 1 else problem.keys
-            with emitter.loop(vectors // at_once) as block:
-                self._sum_values(scores, results, at_once, block * (at_once * lanes), batch, key_head, first, count)
+            for start, extent in stretches:
+                with emitter.loop(extent // lanes // at_once) as block:
+                    self._sum_values(scores, results, at_once, block * (at_once * lanes) + start, batch, key_head, first, count)
         for result, inverse, (head, query) in zip(results, inverses, members, strict=True):
             with emitter.loop(vectors) as block, emitter.loop(lanes, VECTORIZED) as lane:
                 value = emitter.load(result, block * lanes + lane) * inverse
