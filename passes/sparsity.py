@@ -48,8 +48,8 @@ _PATTERNS = ((1, 4), (2, 4), (4, 8))
 @register_pass
 @dataclass(frozen=True)
 class Sparsity(Pass):
-    """Gives the weights of linear layers, matrix products and convolutions without groups that hold zeros a sparse encoding, where the kernel
-    for it is predicted to take at most ``gain`` times as long as the dense one.
+    """Gives the weights of linear layers, matrix products and convolutions without groups that hold zeros a sparse encoding, where the
+    kernel for it is predicted to take at most ``gain`` times as long as the dense one.
 
     The weights stay what they are; only how they are stored changes: of weights that are held as codes the codes that are not zero, where
     a kernel reads them so. Weights with fewer than ``zeros`` zeros are not looked at closely.
