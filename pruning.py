@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.nn.utils import prune as torch_prune
 
+from .channel_order import gather_alike
 from .errors import OptionError
 
 _Layer = nn.Linear | nn.Conv1d | nn.Conv2d
@@ -38,26 +39,35 @@ class Method(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Pattern:
-    """Where zeros may be: in whole blocks of ``rows`` outputs by ``columns`` inputs, or ``kept`` = (n, m): all but n of m inputs."""
+    """Where zeros may be: in whole blocks of ``rows`` outputs by ``columns`` inputs, or ``kept`` = (n, m): all but n of m inputs.
+
+    ``windowed``: blocks of a convolution are the same at every place of its window, else each place has its own.
+    """
 
     rows: int = 1
     columns: int = 1
     kept: tuple[int, int] | None = None
+    windowed: bool = False
 
     @staticmethod
     def parse(text: str) -> Pattern:
-        """The pattern of ``unstructured``, ``N:M`` such as 2:4, or ROWSxCOLUMNS such as 16x1; OptionError for anything else."""
+        """The pattern of ``unstructured``, ``N:M`` such as 2:4, or ROWSxCOLUMNS such as 16x1, with `` window`` behind it.
+
+        OptionError for anything else.
+        """
         if text == "unstructured":
             return Pattern()
         if match := re.fullmatch(r"(\d+):(\d+)", text):
             n, m = int(match[1]), int(match[2])
             if 0 < n < m:
                 return Pattern(kept=(n, m))
-        if match := re.fullmatch(r"(\d+)x(\d+)", text):
+        if match := re.fullmatch(r"(\d+)x(\d+)( window)?", text):
             rows, columns = int(match[1]), int(match[2])
             if rows and columns:
-                return Pattern(rows, columns)
-        raise OptionError(f"pattern={text!r} is unknown; use 'unstructured', N:M such as '2:4', or blocks such as '16x1' or '4x4'")
+                return Pattern(rows, columns, windowed=match[3] is not None)
+        raise OptionError(
+            f"pattern={text!r} is unknown; use 'unstructured', N:M such as '2:4', or blocks such as '16x1', '4x4' or '16x1 window'"
+        )
 
     def blocks(self, scores: torch.Tensor) -> torch.Tensor:
         """The sums of non-negative ``scores`` [..., outputs, inputs] over blocks; those at the edges may be smaller."""
@@ -83,6 +93,7 @@ def prune(
     *,
     floor: float = 0.25,
     skip: Sequence[str] = (),
+    permute: bool = False,
 ) -> nn.Module:
     """A copy of ``model`` with zeros in the weights of its linear layers and convolutions; the model itself is left as it is.
 
@@ -90,7 +101,9 @@ def prune(
     ``"1x16"``, ``"4x4"``, ``"32x32"``; or a mapping from kind of operator to pattern, of ``linear``, ``pointwise`` (1x1 convolutions),
     ``conv`` (all other convolutions) and ``depthwise``; kinds that it leaves out are not pruned, nor are depthwise convolutions unless it
     names them. ``density`` is the share of elements that stay, of all pruned layers together; N:M patterns determine it themselves.
-    Convolutions are pruned in the same pattern at each place of their window, unstructured ones anywhere.
+    Each place of a convolution's window has its own blocks, with ``window`` behind them (``"16x1 window"``) all have the same. ``permute``
+    first puts the channels between layers into an order in which blocks keep more of what is large (:mod:`.channel_order`): the model
+    computes the same with it, but what reads its weights finds their rows and columns in other places.
 
     ``method`` is ``"magnitude"``: the largest of the whole model stay, of every layer at least ``floor`` times ``density``; ``"wanda"``,
     which needs ``calibration``, batches (tuples of arguments or single tensors) that the model is run on; or ``"projection"``: the largest
@@ -111,6 +124,10 @@ def prune(
     if not layers:
         raise OptionError("there is no layer to prune; 'skip' or 'pattern' leaves all linear layers and convolutions out")
     share = _checked_density(density, patterns.values())
+    tallest = max(each.rows for each in patterns.values())
+    if permute and tallest > 1:
+        for _ in gather_alike(pruned, tallest, share):
+            pass
     norms = _input_norms(pruned, layers, calibration) if chosen is Method.WANDA and calibration is not None else {}
     _apply(layers, patterns, share, chosen, norms, floor)
     return pruned
@@ -213,6 +230,7 @@ def _apply(
     """Zeroes what is not kept of every layer."""
     scores: dict[str, torch.Tensor] = {}
     free: dict[str, torch.Tensor] = {}
+    sizes: dict[str, torch.Tensor] = {}
     for name, layer in layers.items():
         pattern = patterns[_kind(layer)]
         matrices = _matrices(layer, layer.weight.detach()).float()
@@ -221,10 +239,9 @@ def _apply(
             score = score * norms[name].square()
         scores[name] = score
         if pattern.kept is None:
-            # A convolution's blocks are the same at each place of its window.
-            blocked = score if pattern == Pattern() else score.sum(0, keepdim=True)
-            free[name] = pattern.blocks(blocked)
-    kept_blocks = _kept(free, {name: patterns[_kind(layers[name])] for name in free}, density, method, floor)
+            blocked = score.mean(0, keepdim=True) if pattern.windowed else score
+            free[name], sizes[name] = pattern.blocks(blocked), pattern.blocks(torch.ones_like(blocked))
+    kept_blocks = _kept(free, sizes, density, method, floor)
     for name, layer in layers.items():
         pattern = patterns[_kind(layer)]
         kept = _best_of_groups(scores[name], *pattern.kept) if pattern.kept else pattern.spread(kept_blocks[name], scores[name].shape)
@@ -235,23 +252,26 @@ def _apply(
 
 
 def _kept(
-    scores: Mapping[str, torch.Tensor], patterns: Mapping[str, Pattern], density: float, method: Method, floor: float
+    scores: Mapping[str, torch.Tensor], sizes: Mapping[str, torch.Tensor], density: float, method: Method, floor: float
 ) -> dict[str, torch.Tensor]:
-    """Which blocks of each layer are kept."""
+    """Which blocks of each layer are kept; ``sizes`` are their elements, fewer at the edges."""
     if method is Method.WANDA:
         return {name: _largest_of_rows(score, density) for name, score in scores.items()}
     if method is Method.PROJECTION:
         return {name: _largest(score, round(density * score.numel())) for name, score in scores.items()}
+    if not scores:
+        return {}
     # Blocks of different size are compared by the mean of their elements.
-    means = {name: score / (patterns[name].rows * patterns[name].columns) for name, score in scores.items()}
+    means = {name: score / sizes[name] for name, score in scores.items()}
     kept = {name: _largest(score, math.ceil(floor * density * score.numel())) for name, score in means.items()}
-    total = sum(round(density * score.numel()) for score in scores.values())
-    rest = total - sum(int(mask.sum()) for mask in kept.values())
-    if rest > 0:
-        flat = torch.cat([torch.where(kept[name], -1.0, score).flatten() for name, score in means.items()])
-        more = _largest(flat, rest)
-        for (name, mask), part in zip(kept.items(), torch.split(more, [mask.numel() for mask in kept.values()]), strict=True):
-            kept[name] = mask | part.view(mask.shape)
+    rest = density * sum(float(size.sum()) for size in sizes.values()) - sum(float(sizes[name][mask].sum()) for name, mask in kept.items())
+    flat = torch.cat([torch.where(kept[name], -1.0, score).flatten() for name, score in means.items()])
+    order = torch.argsort(flat, descending=True)
+    reached = torch.cumsum(torch.cat([size.flatten() for size in sizes.values()])[order].double(), 0)
+    more = torch.zeros(len(flat), dtype=torch.bool, device=flat.device)
+    more[order[(reached <= rest + 0.5) & (flat[order] >= 0)]] = True
+    for (name, mask), part in zip(kept.items(), torch.split(more, [mask.numel() for mask in kept.values()]), strict=True):
+        kept[name] = mask | part.view(mask.shape)
     return kept
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import LoweringError
 from ..ir import Constant, EncodedConstant, Encoding
 from ..ir.encoding import STORED
-from ..ir.sparse import kept_of_groups, pack_bitmap, pack_panels
+from ..ir.sparse import Panels, kept_of_groups, pack_bitmap, pack_panels
 from .constant_layout import ConstantForm, register_form
 
 LINE = 16
@@ -83,7 +83,8 @@ class PanelWeight(ConstantForm):
     """A weight in panels of ``width`` outputs, at most ``capacity`` entries in all.
 
     Parts: the first entry of each panel and the end of the last; the first panel of each of ``shares`` and the end; the columns of the
-    entries, in 16 bits where there are few enough inputs; their values; the scales of the outputs.
+    entries, in 16 bits where there are few enough inputs; their values; the scales of the outputs. With ``places``, a number for each axis
+    of the inputs (of a convolution's weight also those of its window), the columns are sums of indices times these, in ascending order.
     """
 
     kind: ClassVar[str] = "sparse_panels"
@@ -92,6 +93,7 @@ class PanelWeight(ConstantForm):
     shares: int = 1
     transposed: bool = False
     values: StoredValues = StoredValues.FLOATS
+    places: tuple[int, ...] = ()
 
     def panels(self, outputs: int) -> int:
         return -(-outputs // self.width)
@@ -106,7 +108,7 @@ class PanelWeight(ConstantForm):
 
     def column_dtype(self, inputs: int) -> str:
         """How a column is stored."""
-        return "uint16" if inputs <= 1 << 16 else "int32"
+        return "uint16" if inputs <= 1 << 16 and not self.places else "int32"
 
     def values_at(self, outputs: int, inputs: int) -> int:
         """Where the values of the entries are stored."""
@@ -125,17 +127,18 @@ class PanelWeight(ConstantForm):
         return 4 * self.words(*_matrix_shape(constant.type.static_shape, self.transposed))
 
     def document(self) -> list[Any]:
-        return [self.width, self.capacity, self.shares, self.transposed, self.values.value]
+        return [self.width, self.capacity, self.shares, self.transposed, self.values.value, list(self.places)]
 
     @classmethod
     def of(cls, document: list[Any]) -> PanelWeight:
-        width, capacity, shares, transposed, values = document
-        return cls(int(width), int(capacity), int(shares), bool(transposed), StoredValues(values))
+        width, capacity, shares, transposed, values, places = document
+        each = tuple(int(place) for place in places)
+        return cls(int(width), int(capacity), int(shares), bool(transposed), StoredValues(values), each)
 
     def pack(self, constant: Constant) -> np.ndarray:
         """The stored array; LoweringError when there are more entries than ``capacity``."""
         matrix = _matrix(self.values.elements(constant), self.transposed)
-        packed = pack_panels(matrix, self.width)
+        packed = self._placed(pack_panels(matrix, self.width), constant.type.static_shape[1:])
         if len(packed.columns) > self.capacity:
             raise LoweringError(f"a sparse weight of {len(packed.columns)} entries does not fit the {self.capacity} of its type")
         outputs, inputs = matrix.shape
@@ -147,6 +150,14 @@ class PanelWeight(ConstantForm):
         if self.values is StoredValues.BYTES:
             _put(words, self.scales_at(outputs, inputs), self.values.scales(constant, self.panels(outputs) * self.width))
         return words
+
+    def _placed(self, panels: Panels, inputs: Sequence[int]) -> Panels:
+        """``panels`` with what is stored in the place of their columns."""
+        if not self.places:
+            return panels
+        columns = np.tensordot(self.places, np.unravel_index(panels.columns, tuple(inputs)), 1).astype(np.int32)
+        order = np.lexsort((columns, np.repeat(np.arange(len(panels.starts) - 1), np.diff(panels.starts))))
+        return Panels(panels.starts, columns[order], panels.values[order])
 
     def __str__(self) -> str:
         return f"{{panels of {self.width}, {self.capacity} {self.values.value} entries, {self.shares} shares}}"

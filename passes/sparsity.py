@@ -48,8 +48,8 @@ _PATTERNS = ((1, 4), (2, 4), (4, 8))
 @register_pass
 @dataclass(frozen=True)
 class Sparsity(Pass):
-    """Gives the weights of linear layers, matrix products and pointwise convolutions that hold zeros a sparse encoding, where the kernel
-    for it is predicted to take at most ``gain`` times as long as the dense one.
+    """Gives the weights of linear layers, matrix products and convolutions without groups that hold zeros a sparse encoding, where the
+    kernel for it is predicted to take at most ``gain`` times as long as the dense one.
 
     The weights stay what they are; only how they are stored changes: of weights that are held as codes the codes that are not zero, where
     a kernel reads them so. Weights with fewer than ``zeros`` zeros are not looked at closely.
@@ -113,14 +113,16 @@ def _constant_bytes(graph: Graph) -> float:
 
 def _is_candidate(graph: Graph, node: Node, zeros: float) -> bool:
     """Whether ``node`` multiplies with a constant of which a sample has so many zeros."""
-    from ..codegen.templates.sparse_product import is_pointwise
-
     if node.op not in ("linear", "matmul", "conv") or node.inputs[1].constant is None:
         return False
     weight, tensors = node.inputs[1].tensor, [value.tensor for value in (*node.inputs, node.output)]
     if weight.rank < 2 or not all(type.is_static and type.dtype is DType.FLOAT32 and not type.is_empty for type in tensors):
         return False
-    if weight.encoding.is_sparse or (node.op == "matmul" and weight.rank != 2) or (node.op == "conv" and not is_pointwise(node)):
+    if (
+        weight.encoding.is_sparse
+        or (node.op == "matmul" and weight.rank != 2)
+        or (node.op == "conv" and node.attributes.get("groups", 1) != 1)
+    ):
         return False
     flat = _zero_where_the_weight_is(node.inputs[1].constant).reshape(-1)
     # An odd step, so that a pattern of groups is seen at all of its places.

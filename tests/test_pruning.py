@@ -104,10 +104,23 @@ def test_a_pattern_for_each_kind_of_operator() -> None:
     assert all(torch.all(weight.reshape(-1, 4).count_nonzero(-1) == 2) for weight in linear)
 
 
-def test_blocks_of_a_convolution_are_the_same_at_all_places_of_its_window() -> None:
-    pruned = mlc.prune(nn.Conv2d(16, 32, 3), "16x1", 0.25, "projection")
-    kept = (pruned.weight != 0).reshape(2, 16, 16, 9).permute(0, 2, 1, 3).flatten(2)
+def test_blocks_of_a_convolution_are_of_places_or_of_whole_windows() -> None:
+    layer = nn.Conv2d(16, 32, 3)
+    pruned = mlc.prune(layer, "16x1", 0.25, "projection")
+    kept = (pruned.weight != 0).reshape(2, 16, 16, 9).permute(0, 2, 3, 1)
     assert torch.all(kept.all(-1) | ~kept.any(-1))
+    assert kept.any(-1).float().mean() == pytest.approx(0.25)
+    whole = mlc.prune(layer, "16x1 window", 0.25, "projection")
+    windows = (whole.weight != 0).reshape(2, 16, 16, 9).permute(0, 2, 1, 3).flatten(2)
+    assert torch.all(windows.all(-1) | ~windows.any(-1))
+    assert pruned.weight.norm() > whole.weight.norm()
+
+
+def test_taps_of_depthwise_convolutions_are_pruned_alike_across_channels() -> None:
+    pruned = mlc.prune(nn.Conv2d(32, 32, 3, groups=32), {"depthwise": "16x1"}, 4 / 9, "projection")
+    taps = (pruned.weight != 0).reshape(2, 16, 9)
+    assert torch.all(taps.all(1) | ~taps.any(1))
+    assert taps.any(1).sum() == 8
 
 
 def test_layers_can_be_left_out_and_shared_weights_are() -> None:

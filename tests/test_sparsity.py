@@ -74,6 +74,20 @@ def test_a_network_of_pointwise_convolutions() -> None:
     assert any(template.startswith("sparse_") for template in kernels(compiled))
 
 
+@pytest.mark.parametrize(
+    ("precision", "pattern", "density", "rows", "template"),
+    [("w4", "2:4", None, 1, "sparse_select"), ("w8", "16x1", 0.2, 32, "sparse_panels"), ("w8", "unstructured", 0.05, 32, "sparse_rows")],
+)
+def test_zeros_and_few_bits_together(precision: str, pattern: str, density: float | None, rows: int, template: str) -> None:
+    model, x = mlc.prune(layer(1024, 1024), pattern, density), torch.randn(rows, 1024)
+    dense = mlc.compile(model, example_inputs=(x,), precision=precision, sparsity="off")
+    compiled = mlc.compile(model, example_inputs=(x,), precision=precision)
+    assert kernels(compiled) == {template}
+    assert compiled.report().programs[0].weights_bytes < 0.8 * dense.report().programs[0].weights_bytes
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), dense(x), rtol=1e-4, atol=1e-5)
+
+
 def test_new_weights_are_looked_at_anew() -> None:
     model, x = mlc.prune(layer(), "unstructured", 0.05), torch.randn(64, 256)
     compiled = check(model, x)

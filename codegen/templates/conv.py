@@ -15,7 +15,8 @@ from typing import Any
 from tvm import tirx
 
 from ...errors import LoweringError
-from ...ir import Dim, Graph
+from ...ir import Dim, Graph, Value
+from ..constant_layout import ConstantLayout
 from ..emit import Emitter, Expr, Kernel, bytes_of, index, unflatten
 from ..emit.math import select
 from ..space import Config, Space
@@ -161,7 +162,7 @@ class ConvTemplate(Template):
         if config["winograd"]:
             parallel = useful_threads(task.target, task.threads, problem.conv.flops, problem.conv.bytes_moved)
             return WinogradLowering(task, problem.region, config, parallel).lower()
-        return _Lowering(task, config, problem).lower()
+        return DirectLowering(task, config, problem).lower()
 
 
 class NarrowConv(ConvTemplate):
@@ -209,8 +210,8 @@ def predicted_cycles(conv: Convolution, pixels: Pixels, target: Target, parallel
     return slowest * group_penalty(groups) * alias_penalty(conv.stride[1] * pixels.column * _WORD, tiles.largest)
 
 
-class _Lowering:
-    """One kernel in the making."""
+class DirectLowering:
+    """The kernel of a direct convolution in the making."""
 
     def __init__(self, task: Task, config: Config, problem: Problem) -> None:
         self.task = task
@@ -227,20 +228,17 @@ class _Lowering:
         self.panels = -(-conv.outputs // self.panel)
         self.x, self.weight = self.region.anchor.inputs[:2]
         source = stored_weight(self.region.anchor)
-        packed = packed_input(task, self.region, source)
-        if conv.groups > 1 and conv.outputs % self.panel:
-            packed = None  # panels would span groups
         form = self.arithmetic
-        self.layouts = {} if packed is None else {packed: weight_layout(self.pixels.weight_layout(conv, self.panel), form)}
+        self.layouts = self.packed(source)
         x_bytes: Dim = round_up(conv.batch * self.pixels.batch * _WORD, _ALIGNMENT) if self.pixels.staged else 0
         weight_bytes: Dim = 0
-        if packed is None:
+        if not self.layouts:
             weight_bytes = round_up(conv.groups * self.panels * conv.depth * self.panel * form.b_bytes, _ALIGNMENT)
         self.kernel = Kernel(self.region.graph, workspace_bytes=x_bytes + weight_bytes, layouts=self.layouts)
         self.kernel.declare_functions(form.functions)
         self.emitter: Emitter = self.kernel.emitter
         self.epilogue = Epilogue(self.kernel, self.region)
-        self.stages_weight = packed is None
+        self.stages_weight = not self.layouts
         if self.pixels.staged:
             self.a: Any = self.kernel.workspace(x_bytes // bytes_of(form.a_dtype), form.a_dtype, 0, "pixels")
         else:
@@ -249,6 +247,13 @@ class _Lowering:
             self.b: Any = self.kernel.workspace(weight_bytes // bytes_of(form.b_dtype), form.b_dtype, x_bytes, "panels")
         else:
             self.b = self.kernel.inputs[source]
+
+    def packed(self, source: Value) -> dict[int, ConstantLayout]:
+        """How the weight is packed, by the number of its input; empty where the kernel packs it itself."""
+        position = packed_input(self.task, self.region, source)
+        if position is None or (self.conv.groups > 1 and self.conv.outputs % self.panel):  # panels would span groups
+            return {}
+        return {position: weight_layout(self.pixels.weight_layout(self.conv, self.panel), self.arithmetic)}
 
     def lower(self) -> LoweredKernel:
         if self.pixels.staged:
@@ -300,10 +305,8 @@ class _Lowering:
         down, across = conv.stride[0] * pixels.row, conv.stride[1] * pixels.column
         origin = batch * pixels.batch + group * (conv.words * pixels.channel) + start[0] * down + start[1] * across
         a_offset = emitter.bind(emitter.simplify(origin), "a_at")
-        b_offset = emitter.bind(emitter.simplify((group * self.panels + number) * (conv.depth * self.panel)), "b_at")
         row_offsets = [y * down + x * across for y in range(size[0]) for x in range(size[1])]
-        ahead = self._ahead(b_offset, start[0] * self.tiles.columns.extent + start[1], size[0] * size[1])
-        tile.accumulate(self.a, a_offset, row_offsets, self.b, b_offset, pixels.nest(conv, self.panel), self.unroll, ahead)
+        self.accumulate(tile, a_offset, row_offsets, group, number, start[0] * self.tiles.columns.extent + start[1])
         bias = self.region.anchor.inputs[2] if len(self.region.anchor.inputs) > 2 else None
 
         def store(step: Expr | int, lane: Expr, element: Expr) -> None:
@@ -311,11 +314,23 @@ class _Lowering:
             if self.tiles.flat:
                 y, x = unflatten(emitter, conv.results, start[1] + step)
             channel = group * conv.outputs + number * self.panel + lane
+            element = self.finished(element, channel)
             if bias is not None:
                 element = element + self.epilogue.evaluator.value_at(bias, [channel])
             self.epilogue.store(conv.result_indices(batch, channel, y, x), element)
 
         tile.for_each(columns, self.epilogue.is_long, store)
+
+    def accumulate(self, tile: RegisterTile, a_offset: Expr, row_offsets: Sequence[int], group: Expr, number: Expr, pixel: Expr) -> None:
+        """Adds the products of a tile's pixels, of which the first one is ``pixel``, with panel ``number`` of a group."""
+        emitter, depth = self.emitter, self.conv.depth
+        b_offset = emitter.bind(emitter.simplify((group * self.panels + number) * (depth * self.panel)), "b_at")
+        ahead = self._ahead(b_offset, pixel, len(row_offsets))
+        tile.accumulate(self.a, a_offset, row_offsets, self.b, b_offset, self.pixels.nest(self.conv, self.panel), self.unroll, ahead)
+
+    def finished(self, total: Expr, channel: Expr) -> Expr:
+        """What the sum of a channel's products stands for."""
+        return total
 
     def _ahead(self, b_offset: Expr, pixel: Expr, size: int) -> Ahead | None:
         """The share that ``size`` pixels from ``pixel`` on have of the next panel, which its first tile would otherwise wait for."""

@@ -16,6 +16,7 @@ _LOOPS = (
     ("sparse_gather", "SparseGather"),
     ("sparse_rows", "SparseRows"),
     ("sparse_panels", "SparsePanels"),
+    ("sparse_conv", "SparseConv"),
     ("sparse_select", "SparseSelect"),
     ("sparse_matvec", "SparseMatvec"),
     ("matmul", "NarrowMatmul"),

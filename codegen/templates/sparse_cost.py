@@ -34,9 +34,9 @@ def bitmap_cycles(rows: int, columns: int, steps: int, regular: bool) -> float:
     return columns * (steps * ((1.0 if regular else 2.0) + 0.95 * rows) + 30.0)
 
 
-def select_cycles(rows: int, kept: float, columns: float) -> float:
-    """A product of ``rows`` with ``kept`` vectors of codes and positions, of so many vectors of ``columns``."""
-    return kept * (0.8 + 0.75 * rows) + columns * (10.0 + 5.0 * rows)
+def select_cycles(rows: int, bits: int, kept: float, columns: float) -> float:
+    """A product of ``rows`` with ``kept`` vectors of codes of so many bits and of positions, of so many vectors of ``columns``."""
+    return kept * ((0.9 if bits <= 4 else 1.5) + 0.75 * rows) + columns * (10.0 + 5.0 * rows)
 
 
 def gather_cycles(rows: int, columns: int, entries: int) -> float:

@@ -88,7 +88,7 @@ class _Lowering:
         self.frame.stage(threads=1)
         emitter = self.emitter
         with threads(emitter, self.parallel) as thread:
-            low, high = self.frame.share(thread)
+            low, high = self.frame.stored.share(thread)
             with emitter.loop(high - low, name="output", start=low) as output:
                 self._output(output)
         return self.frame.finish()
@@ -96,7 +96,7 @@ class _Lowering:
     def _output(self, output: Expr) -> None:
         """All rows of one output."""
         emitter, rows, lanes = self.emitter, self.product.rows, self.lanes
-        first, count = self.frame.entries(output)
+        first, count = self.frame.stored.entries(output)
         sums = emitter.allocate(rows * lanes, "float32", "sums")
         for row in range(rows):
             emitter.emit(tirx.BufferStore(sums, spread(tirx.const(0.0, "float32"), lanes), [ramp(row * lanes, lanes)]))
@@ -110,8 +110,8 @@ class _Lowering:
             total = tirx.call_llvm_pure_intrin("float32", "llvm.vector.reduce.fadd", tirx.const(-0.0, "float32"), lines)
             emitter.store(totals, total, row)
         with emitter.loop(count - whole * lanes, name="entry", start=first + whole * lanes) as entry:
-            column = emitter.bind(self.frame.column(entry), "column")
-            weight = emitter.bind(self.frame.values.number(entry), "weight")
+            column = emitter.bind(self.frame.stored.column(entry), "column")
+            weight = emitter.bind(self.frame.stored.values.number(entry), "weight")
             for row in range(rows):
                 product = emitter.load(self.a, column + row * self.product.depth) * weight
                 emitter.store(totals, emitter.load(totals, row) + product, row)
@@ -123,10 +123,10 @@ class _Lowering:
         """Adds the products of the ``lanes`` entries from ``entry`` on."""
         emitter, lanes = self.emitter, self.lanes
         if self.is_distant:
-            emitter.prefetch(self.frame.values.buffer, entry + _AHEAD)
-            emitter.prefetch(self.frame.columns, entry + _AHEAD)
-        columns = [emitter.bind(self.frame.column(entry + lane), "column") for lane in range(lanes)]
-        weights = emitter.bind(self.frame.values.vector(entry, lanes), "weights")
+            emitter.prefetch(self.frame.stored.values.buffer, entry + _AHEAD)
+            emitter.prefetch(self.frame.stored.columns, entry + _AHEAD)
+        columns = [emitter.bind(self.frame.stored.column(entry + lane), "column") for lane in range(lanes)]
+        weights = emitter.bind(self.frame.stored.values.vector(entry, lanes), "weights")
         for row in range(self.product.rows):
             gathered = emitter.allocate(lanes, "float32", "gathered")
             for lane, column in enumerate(columns):

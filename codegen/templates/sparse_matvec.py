@@ -27,7 +27,7 @@ from .region import Epilogue
 from .sparse_cost import WORD, bitmap_cycles, threads_worth
 from .sparse_product import SparseProduct
 from .staging import clear_row, copy_row
-from .stored_panels import StoredValuesBuffer
+from .stored_panels import StoredElements
 from .tiling import round_up, threads
 
 _ENCODINGS = ("bitmap", "nm_sparse")
@@ -125,9 +125,10 @@ class _Lowering:
         masks = self.groups * self.steps * outputs
         self.bits = kernel.part(weight, f"uint{self.lanes}", self.layout.bits_at(columns), masks, "bits")
         stored = self.layout.stored(columns, depth) + self.lanes
-        self.values = StoredValuesBuffer(
+        self.values = StoredElements(
             kernel,
-            product,
+            weight,
+            product.values,
             self.layout.values_at(columns, depth),
             stored,
             self.layout.scales_at(columns, depth),

@@ -115,7 +115,7 @@ class _Lowering:
         emitter = self.emitter
         parts = self.parallel // self.groups
         with threads(emitter, self.parallel) as thread:
-            low, high = self.frame.share(emitter.simplify(thread % parts))
+            low, high = self.frame.stored.share(emitter.simplify(thread % parts))
             with share(emitter, emitter.simplify(thread // parts), self.groups, self.split.tiles) as tiles:
                 size = self._block()
                 blocks = emitter.bind((high - low + (size - 1)) // size, "blocks")
@@ -148,14 +148,11 @@ class _Lowering:
 
     def _tile(self, number: Expr, row: Expr, rows: int, columns: int) -> None:
         emitter, product, frame = self.emitter, self.product, self.frame
-        arithmetic = Fp32(self.target) if frame.values.are_floats else BytesAsFloats(self.target)
+        arithmetic = Fp32(self.target) if frame.stored.values.are_floats else BytesAsFloats(self.target)
         tile = RegisterTile(emitter, arithmetic, rows, -(-frame.width // frame.lanes))
         a_offset = emitter.bind(emitter.simplify(row * product.depth), "a_at")
         offsets = [step * product.depth for step in range(rows)]
-        first, count = frame.entries(number)
-        with emitter.loop(count, name="entry", start=first) as entry:
-            place = emitter.bind(a_offset + frame.column(entry), "place")
-            tile.step(frame.rows, place, offsets, frame.values.buffer, entry * frame.width)
+        frame.stored.accumulate(tile, number, frame.width, frame.rows, a_offset, offsets)
         tile.for_each(
             columns, frame.epilogue.is_long, lambda step, lane, element: frame.store(row + step, number * frame.width + lane, element)
         )

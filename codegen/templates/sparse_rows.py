@@ -147,7 +147,7 @@ class _Lowering:
 
     def _bounds(self, part: Expr, parts: int) -> tuple[Expr, Expr]:
         """The panels of a thread, in units of those that are stored together."""
-        low, high = self.frame.share(part)
+        low, high = self.frame.stored.share(part)
         if parts == 1:
             return index(0), index(-(-self.panels // self.together))
         emitter, size = self.emitter, self.together
@@ -232,7 +232,7 @@ class _Lowering:
         sums = emitter.allocate(sets * count * lanes, "float32", "sums")
         for each in range(sets * count):
             emitter.emit(tirx.BufferStore(sums, spread(tirx.const(0.0, "float32"), lanes), [ramp(each * lanes, lanes)]))
-        first, entries = self.frame.entries(panel)
+        first, entries = self.frame.stored.entries(panel)
         whole = emitter.bind(entries // sets, "whole")
         with emitter.loop(whole, name="step") as step:
             for number in range(sets):
@@ -248,8 +248,8 @@ class _Lowering:
     def _entry(self, place: Expr, entry: Expr, vectors: int, sums: Any, first: int) -> None:
         """Adds the products of an entry to the ``sums`` from vector ``first`` on."""
         emitter, lanes, width = self.emitter, self.lanes, self.width
-        at = emitter.bind(place + self.frame.column(entry) * (vectors * lanes), "at")
-        values = self.frame.values
+        at = emitter.bind(place + self.frame.stored.column(entry) * (vectors * lanes), "at")
+        values = self.frame.stored.values
         factors = [spread(emitter.bind(values.number(entry * width + output), "weight"), lanes) for output in range(width)]
         for vector in range(vectors):
             data = tirx.BufferLoad(self.tile, [ramp(at + vector * lanes, lanes)])

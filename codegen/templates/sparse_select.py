@@ -74,7 +74,9 @@ def _bits(product: SparseProduct) -> int | None:
 def _cycles(task: Task, product: SparseProduct) -> float:
     """Estimated cycles on one thread."""
     kept = product.columns * product.depth * product.parameter("n") / FOUR
-    return select_cycles(product.rows, kept / task.target.vector_lanes, product.columns / task.target.vector_lanes)
+    bits = _bits(product)
+    assert bits is not None
+    return select_cycles(product.rows, bits, kept / task.target.vector_lanes, product.columns / task.target.vector_lanes)
 
 
 def _parallel(task: Task, product: SparseProduct) -> int:

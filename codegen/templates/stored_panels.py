@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tvm import tirx
 
+from ...ir import Value
 from ..emit import INDEX, Emitter, Expr, Kernel, ramp
 from ..sparse_weight import PanelWeight, StoredValues
 from ..task import Task
 from ..template import LoweredKernel
 from .arithmetic import bytes_as_floats
 from .region import Epilogue
+from .register_tile import RegisterTile
 from .sparse_cost import WORD
 from .sparse_product import SparseProduct
 from .staging import copy_row, loop_kind
 from .tiling import round_up
 
 
-class StoredValuesBuffer:
-    """The elements that a weight's form stores from ``word`` on, and the scales of its ``outputs`` from ``scales_word`` on."""
+class StoredElements:
+    """The elements that the form of a ``weight`` stores from ``word`` on, and the scales of its ``outputs`` from ``scales_word`` on."""
 
-    def __init__(self, kernel: Kernel, product: SparseProduct, word: int, elements: int, scales_word: int, outputs: int) -> None:
+    def __init__(
+        self, kernel: Kernel, weight: Value, values: StoredValues, word: int, elements: int, scales_word: int, outputs: int
+    ) -> None:
         self._emitter = kernel.emitter
-        self.buffer: Any = kernel.part(product.weight, product.values.dtype, word, elements, "values")
+        self.buffer: Any = kernel.part(weight, values.dtype, word, elements, "values")
         self._scales: Any = None
-        if product.values is not StoredValues.FLOATS:
-            self._scales = kernel.part(product.weight, "float32", scales_word, outputs, "scales")
+        if values is not StoredValues.FLOATS:
+            self._scales = kernel.part(weight, "float32", scales_word, outputs, "scales")
 
     @property
     def are_floats(self) -> bool:
@@ -45,6 +50,42 @@ class StoredValuesBuffer:
     def scaled(self, total: Expr, output: Expr) -> Expr:
         """The sum that ``total``, of products with elements of an output, stands for."""
         return total if self.are_floats else total * self._emitter.load(self._scales, output)
+
+
+class StoredPanels:
+    """The parts of a block-sparse ``weight`` of so many ``outputs`` and ``inputs``, stored as ``layout``."""
+
+    def __init__(self, kernel: Kernel, weight: Value, layout: PanelWeight, outputs: int, inputs: int) -> None:
+        self._emitter = kernel.emitter
+        panels, capacity = layout.panels(outputs), layout.capacity
+        self._starts: Any = kernel.part(weight, "int32", 0, panels + 1, "starts")
+        self._bounds: Any = kernel.part(weight, "int32", layout.bounds_at(outputs), layout.shares + 1, "bounds")
+        self.columns: Any = kernel.part(weight, layout.column_dtype(inputs), layout.columns_at(outputs), capacity, "columns")
+        at, scales_at = layout.values_at(outputs, inputs), layout.scales_at(outputs, inputs)
+        self.values = StoredElements(kernel, weight, layout.values, at, capacity * layout.width, scales_at, panels * layout.width)
+
+    def share(self, part: Expr) -> tuple[Expr, Expr]:
+        """The range [low, high) of panels that are ``part``'s."""
+        emitter = self._emitter
+        return emitter.bind(emitter.load(self._bounds, part), "low"), emitter.bind(emitter.load(self._bounds, part + 1), "high")
+
+    def entries(self, panel: Expr) -> tuple[Expr, Expr]:
+        """The first entry of a panel, and how many it has."""
+        emitter = self._emitter
+        first = emitter.bind(emitter.load(self._starts, panel), "first")
+        return first, emitter.bind(emitter.load(self._starts, panel + 1) - first, "count")
+
+    def column(self, entry: Expr) -> Expr:
+        """The column of an entry, or the place that is stored for it."""
+        return tirx.Cast(INDEX, self._emitter.load(self.columns, entry))
+
+    def accumulate(self, tile: RegisterTile, panel: Expr, width: int, a: Any, a_offset: Expr, row_offsets: Sequence[int]) -> None:
+        """Adds the products of the entries of a panel of ``width`` outputs with what lies in ``a`` at their columns."""
+        emitter = self._emitter
+        first, count = self.entries(panel)
+        with emitter.loop(count, name="entry", start=first) as entry:
+            place = emitter.bind(a_offset + self.column(entry), "place")
+            tile.step(a, place, row_offsets, self.values.buffer, entry * width)
 
 
 class PanelKernel:
@@ -72,36 +113,10 @@ class PanelKernel:
         self.rows: Any = kernel.inputs[self.source] if self.source is not None else None
         if self._staged:
             self.rows = kernel.workspace(product.rows * product.depth, "float32", 0, "rows")
-        weight, outputs, inputs, layout = product.weight, product.columns, product.depth, self.layout
-        self._starts: Any = kernel.part(weight, "int32", 0, layout.panels(outputs) + 1, "starts")
-        self._bounds: Any = kernel.part(weight, "int32", layout.bounds_at(outputs), layout.shares + 1, "bounds")
-        self.columns: Any = kernel.part(weight, layout.column_dtype(inputs), layout.columns_at(outputs), layout.capacity, "columns")
-        self.values = StoredValuesBuffer(
-            kernel,
-            product,
-            layout.values_at(outputs, inputs),
-            layout.capacity * layout.width,
-            layout.scales_at(outputs, inputs),
-            self.panels * self.width,
-        )
+        self.stored = StoredPanels(kernel, product.weight, self.layout, product.columns, product.depth)
 
     def finish(self) -> LoweredKernel:
         return LoweredKernel(self.kernel.finish(), {self.product.weight_position: self.layout}, self.kernel.workspace_bytes)
-
-    def share(self, part: Expr) -> tuple[Expr, Expr]:
-        """The range [low, high) of panels that are ``part``'s."""
-        emitter = self.emitter
-        return emitter.bind(emitter.load(self._bounds, part), "low"), emitter.bind(emitter.load(self._bounds, part + 1), "high")
-
-    def entries(self, panel: Expr) -> tuple[Expr, Expr]:
-        """The first entry of a panel, and how many it has."""
-        emitter = self.emitter
-        first = emitter.bind(emitter.load(self._starts, panel), "first")
-        return first, emitter.bind(emitter.load(self._starts, panel + 1) - first, "count")
-
-    def column(self, entry: Expr) -> Expr:
-        """The column of an entry."""
-        return tirx.Cast(INDEX, self.emitter.load(self.columns, entry))
 
     def stage(self, threads: int) -> None:
         """Evaluates the operand into rows in the workspace, if need be."""
@@ -121,7 +136,7 @@ class PanelKernel:
 
     def store(self, row: Expr, column: Expr, total: Expr, *, bound: bool = False) -> None:
         """Stores what becomes of a sum of products; ``bound``: computed once, where it is read more than once."""
-        element = self.values.scaled(total, column)
+        element = self.stored.values.scaled(total, column)
         if self.product.bias is not None:
             element = element + self.epilogue.evaluator.value_at(self.product.bias, [column])
         element = self.emitter.bind(element) if bound else element

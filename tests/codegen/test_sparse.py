@@ -18,6 +18,7 @@ from mlc.codegen.target import Target
 from mlc.codegen.task import Task
 from mlc.codegen.template import Template
 from mlc.codegen.templates import template_for
+from mlc.codegen.templates.sparse_conv import SparseConv
 from mlc.codegen.templates.sparse_gather import SparseGather
 from mlc.codegen.templates.sparse_matvec import SparseMatvec
 from mlc.codegen.templates.sparse_panels import SparsePanels
@@ -30,7 +31,7 @@ from mlc.ir.sparse import fitted, panel_entries
 
 NHWC = Layout((0, 2, 3, 1))
 AVX2 = Target.parse("cpu -mcpu=x86-64-v3 -threads=2")
-GATHER, ROWS, PANELS, BITMAP, SELECT = SparseGather(), SparseRows(), SparsePanels(), SparseMatvec(), SparseSelect()
+GATHER, ROWS, PANELS, BITMAP, SELECT, CONV = SparseGather(), SparseRows(), SparsePanels(), SparseMatvec(), SparseSelect(), SparseConv()
 Build = Callable[[GraphBuilder, Value, Value, Value], Value]
 
 
@@ -210,6 +211,52 @@ def test_pointwise_convolutions(template: Template, width: int, batch: int, layo
         return b.call("silu", b.call("conv", x, w, bias, stride=(1, 1), padding=((0, 0), (0, 0)), dilation=(1, 1), groups=1))
 
     check_sparse(template, region(types, build, [NHWC.order]), weight, threads=2)
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "window", "stride", "padding", "dilation", "batch"),
+    [
+        (24, (9, 7), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1),
+        (24, (14, 12), (3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1), 2),
+        (16, (9, 9), (3, 3), (1, 1), ((0, 0), (0, 0)), (2, 2), 1),
+        (3, (20, 20), (5, 5), (2, 2), ((2, 2), (2, 2)), (1, 1), 1),
+        (32, (10, 10), (1, 1), (2, 2), ((0, 0), (0, 0)), (1, 1), 1),
+        (16, (8, 11), (1, 7), (1, 1), ((0, 0), (3, 3)), (1, 1), 1),
+    ],
+)
+@pytest.mark.parametrize(("outputs", "width"), [(48, 16), (20, 8)])
+def test_convolutions_with_windows(
+    channels: int,
+    size: tuple[int, int],
+    window: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[tuple[int, int], tuple[int, int]],
+    dilation: tuple[int, int],
+    batch: int,
+    outputs: int,
+    width: int,
+) -> None:
+    weight = blocks((outputs, channels, *window), width, 0.2)
+    weight[:width] = 0  # a panel without entries
+    types = [
+        tensor(batch, channels, *size, layout=NHWC),
+        tensor(*weight.shape, encoding=block_sparse(weight, width)),
+        tensor(outputs),
+    ]
+
+    def build(b: GraphBuilder, x: Value, w: Value, bias: Value) -> Value:
+        return b.call("relu", b.call("conv", x, w, bias, stride=stride, padding=padding, dilation=dilation, groups=1))
+
+    check_sparse(CONV, region(types, build, [NHWC.order]), weight, threads=2)
+
+
+def test_convolutions_over_one_axis_and_codes() -> None:
+    weight = blocks((32, 16, 5), 16, 0.3)
+    attributes = {"stride": (2,), "padding": ((2, 2),), "dilation": (1,), "groups": 1}
+    encoding = block_sparse(weight, 16).with_values(Affine("i8", 0).encoding)
+    types = [tensor(2, 16, 40, layout=Layout((0, 2, 1))), tensor(32, 16, 5, encoding=encoding), tensor(32)]
+    graph = region(types, lambda b, x, w, bias: b.call("conv", x, w, bias, **attributes), [(0, 2, 1)])
+    check_coded(CONV, graph, weight, all_configs=True)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

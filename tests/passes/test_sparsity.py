@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from golden import CONTEXT, STRICT, check_same
 
 from mlc.codegen.target import Target
 from mlc.ir import ArrayConstant, DType, Graph, GraphBuilder, TensorType, print_graph, verify
-from mlc.passes import Context, Pipeline, Sparsity
+from mlc.passes import Context, EncodeWeights, Pipeline, Sparsity
 
 GENERATOR = np.random.default_rng(5)
 
@@ -72,17 +73,46 @@ def test_n_of_m_is_found_for_a_few_rows() -> None:
     assert encodings(linear(1, data.reshape(512, 1024)), small) == ["nm_sparse"]
 
 
-def test_convolutions_that_are_products_at_every_pixel() -> None:
-    def convolution(window: int) -> Graph:
+@pytest.mark.parametrize(
+    ("mode", "rows", "block", "density", "expected"),
+    [
+        ("w8", 128, 16, 0.2, r"entries=\d+, axis=0, values=affine\(storage=i8, scale=stored, axis=0\)\)"),
+        ("w8", 64, 1, 0.05, r"entries=\d+, axis=0, values=affine\(storage=i8, scale=stored, axis=0\)\)"),
+        # No kernel for many rows reads codes of 4 bits that are listed: their numbers are.
+        ("w4", 128, 16, 0.2, r"as block_sparse\(width=16, entries=\d+, axis=0\)"),
+        # Looking up sums of bits is quicker than gathering half of the numbers.
+        ("w4", 1, 1, 0.5, r"constant\(\) .* : f32\[256,256\] as grouped\("),
+    ],
+)
+def test_codes_are_listed_where_a_kernel_reads_them(mode: str, rows: int, block: int, density: float, expected: str) -> None:
+    graph = EncodeWeights(mode).apply(linear(rows, weight(256, 256, density, block)), CONTEXT)
+    result = Sparsity().apply(graph, CONTEXT)
+    verify(result)
+    check_same(graph, result)
+    assert re.search(expected, print_graph(result))
+
+
+@pytest.mark.parametrize(("mode", "n", "expected"), [("w4", 2, "nm_sparse"), ("w4", 1, "nm_sparse"), ("w8", 1, "nm_sparse")])
+def test_codes_of_n_of_m(mode: str, n: int, expected: str) -> None:
+    data = weight(1024, 1024, 1.0).reshape(1024, 256, 4)
+    np.put_along_axis(data, np.argsort(GENERATOR.random(data.shape), axis=-1)[..., n:], 0, axis=-1)
+    graph = EncodeWeights(mode).apply(linear(1, data.reshape(1024, 1024)), CONTEXT)
+    assert encodings(graph) == [expected]
+
+
+def test_convolutions() -> None:
+    def convolution(window: int, block: int = 1) -> Graph:
         builder = GraphBuilder()
         x = builder.input(TensorType(DType.FLOAT32, (1, 64, 14, 14)))
-        data = weight(128, 64 * window * window, 0.1).reshape(128, 64, window, window)
+        data = weight(128, 64 * window * window, 0.1, block).reshape(128, 64, window, window)
         pad = window // 2
         attributes = {"stride": (1, 1), "padding": ((pad, pad), (pad, pad)), "dilation": (1, 1), "groups": 1}
         return builder.finish([builder.call("conv", x, builder.constant(ArrayConstant(data)), **attributes)])
 
     assert encodings(convolution(1)) == ["block_sparse"]
+    # With a window, zeros are left out where whole vectors of outputs have them.
     assert encodings(convolution(3)) == ["dense"]
+    assert encodings(convolution(3, 16)) == ["block_sparse"]
 
 
 def test_nothing_is_left_out_where_numbers_may_be_infinite() -> None:
