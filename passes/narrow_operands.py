@@ -48,7 +48,7 @@ class NarrowOperands(Pass):
             return graph
         ranges = self._ranges(graph, [node for node, compute in modes.items() if compute is Compute.INT8], ctx)
         rewriter = Rewriter(graph)
-        quantiser = Quantiser(rewriter)
+        quantiser = Quantiser(rewriter, ctx.target)
         for node in graph.nodes:
             rewriter.builder.location = node.location
             compute = modes.get(node, Compute.FP32)

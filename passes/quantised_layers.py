@@ -6,12 +6,12 @@ import numpy as np
 
 from ..codegen.instruction_sets import multiplies_bytes
 from ..costmodel.workload import is_minimal_filtering
-from ..ir import ArrayConstant, Constant, DType, Node, Rewriter, Value, scheme_of
-from ..ir.encodings import Affine
-from ..ir.encodings.scheme import CODES, SCALES
+from ..codegen.target import Target
+from ..ir import ArrayConstant, Constant, DType, Node, Rewriter, Value
 from .base import Context
 from .calibration import STEPS, Range
 from .derive import derive
+from .weight_codes import WeightCodes, encoding_of_codes, weight_codes
 
 _LEAST_DEPTH = 16
 """Products that a result must sum: with fewer, quantising takes longer than it saves."""
@@ -21,7 +21,6 @@ _CENTRE = 128
 """The code of zero where the range of an activation is found at run time."""
 _LARGEST_BIAS = 2.0**29
 """Steps of a bias in a sum of 32 bits; the products of one result are below 2**30 in layers of up to 32768 products."""
-_WEIGHTS = Affine("i8", 0)
 
 
 def can_quantise(node: Node, ctx: Context) -> bool:
@@ -52,10 +51,11 @@ def _in_steps(bias: Constant | None, scales: np.ndarray) -> np.ndarray | None:
 
 
 class Quantiser:
-    """Rebuilds layers of ``rewriter``'s graph in integers. Operands are quantised once for all layers that read them."""
+    """Rebuilds layers of ``rewriter``'s graph in integers, for ``target``. Operands are quantised once for all layers that read them."""
 
-    def __init__(self, rewriter: Rewriter) -> None:
+    def __init__(self, rewriter: Rewriter, target: Target) -> None:
         self._rewriter = rewriter
+        self._target = target
         self._builder = rewriter.builder
         self._static: dict[tuple[Value, Range], Value] = {}
         self._dynamic: dict[tuple[Value, str], tuple[Value, Value]] = {}
@@ -64,40 +64,40 @@ class Quantiser:
         """The result of ``node``, whose operand takes numbers of ``range``, or of one that is found at run time."""
         weight = node.inputs[1].constant
         assert weight is not None
-        parts = scheme_of(_WEIGHTS.encoding).quantise(weight.array())
-        codes, scales = parts[CODES], parts[SCALES]
-        return self._by_row(node, codes, scales) if range is None else self._in_range(node, range, codes, scales)
+        codes = weight_codes(weight.array(), encoding_of_codes(node, self._target))
+        return self._by_row(node, codes) if range is None else self._in_range(node, range, codes)
 
-    def _in_range(self, node: Node, range: Range, codes: np.ndarray, scales: np.ndarray) -> Value:
+    def _in_range(self, node: Node, range: Range, weight: WeightCodes) -> Value:
         """The layer for a known range: a constant bias is part of the sums."""
         x, _, *bias = node.inputs
         if (x, range) not in self._static:
             rate = self._scalar(1 / range.scale)
             quantised = self._builder.call("quantise", self._rewriter[x], rate, zero_point=range.zero_point, dtype=DType.UINT8)
             self._static[x, range] = quantised
-        steps = (scales * np.float32(range.scale)).astype(np.float32)
+        steps = (weight.scales * np.float32(range.scale)).astype(np.float32)
         start = _in_steps(bias[0].constant, steps) if bias else None
-        total = self._sums(node, self._static[x, range], range.zero_point, codes, start)
+        total = self._sums(node, self._static[x, range], range.zero_point, weight, start)
         result = self._builder.call("mul", total, self._as_outputs(node, self._builder.constant(ArrayConstant(steps))))
         return (
             result if start is not None or not bias else self._builder.call("add", result, self._as_outputs(node, self._rewriter[bias[0]]))
         )
 
-    def _by_row(self, node: Node, codes: np.ndarray, scales: np.ndarray) -> Value:
+    def _by_row(self, node: Node, weight: WeightCodes) -> Value:
         """The layer for ranges that are found in each row (of a convolution: in each image) when the program runs."""
         builder = self._builder
         x, _, *bias = node.inputs
         if (x, node.op) not in self._dynamic:
             self._dynamic[x, node.op] = self._quantised_by_row(self._rewriter[x], node.op)
         quantised, step = self._dynamic[x, node.op]
-        total = self._sums(node, quantised, _CENTRE, codes, None)
-        result = builder.call("mul", total, self._as_outputs(node, builder.constant(ArrayConstant(scales))))
+        total = self._sums(node, quantised, _CENTRE, weight, None)
+        result = builder.call("mul", total, self._as_outputs(node, builder.constant(ArrayConstant(weight.scales))))
         result = builder.call("mul", result, step)
         return builder.call("add", result, self._as_outputs(node, self._rewriter[bias[0]])) if bias else result
 
-    def _sums(self, node: Node, x: Value, zero_point: int, codes: np.ndarray, start: np.ndarray | None) -> Value:
+    def _sums(self, node: Node, x: Value, zero_point: int, weight: WeightCodes, start: np.ndarray | None) -> Value:
         """The sums of products of what the codes of ``x`` and of the weight count from their zero points, from ``start`` on, as floats."""
-        operands = [x, self._builder.constant(ArrayConstant(codes))]
+        operands = [x, self._builder.constant(weight.constant, weight.type)]
+        codes = weight.codes
         first = -zero_point * codes.astype(np.int64).sum(axis=tuple(np.arange(1, codes.ndim))) + (0 if start is None else start)
         if first.any():
             operands.append(self._builder.constant(ArrayConstant(first.astype(np.int32))))

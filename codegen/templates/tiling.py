@@ -30,6 +30,23 @@ _PAGE = 4096
 
 
 @dataclass(frozen=True)
+class Pace:
+    """How quickly a register tile multiplies and adds.
+
+    ``multiplications`` are the instructions on a multiplier for a multiply-add of vectors of words, ``latency`` the cycles after which
+    a sum can be added to again, ``exposed`` the share of loads that arithmetic does not hide.
+    """
+
+    multiplications: float = 1.0
+    latency: int = _FMA_LATENCY
+    exposed: float = _HIDDEN
+
+
+FUSED = Pace()
+"""Of fused multiply-adds."""
+
+
+@dataclass(frozen=True)
 class Run:
     """``count`` tiles of ``size`` each, the first one at ``start``."""
 
@@ -206,7 +223,9 @@ def _competing(row_bytes: int, rows: int) -> float:
     return rows * math.gcd(row_bytes, _PAGE) / _PAGE
 
 
-def tile_cycles(target: Target, rows: int, vectors: int, depth: float, passes: int = 2, b_bytes: int = 4) -> float:
+def tile_cycles(
+    target: Target, rows: int, vectors: int, depth: float, passes: int = 2, b_bytes: int = 4, pace: Pace = FUSED
+) -> float:
     """Estimated cycles of a register tile with ``depth`` steps of reduction: arithmetic, loads, streaming of ``b``, and store.
 
     ``passes`` is how often the panel of ``b``, of ``b_bytes`` a lane, is read: a second time it comes from the second-level cache, if it
@@ -217,9 +236,9 @@ def tile_cycles(target: Target, rows: int, vectors: int, depth: float, passes: i
     cached = passes > 1 and depth * step_bytes <= _L2_SHARE * target.l2_bytes
     loads = (rows + vectors) / _LOADS_PER_CYCLE
     stream = step_bytes / (_L2_BYTES_PER_CYCLE if cached else _L3_BYTES_PER_CYCLE)
-    step = max(multiply_adds / target.fma_units, loads, _FMA_LATENCY, stream)
+    step = max(multiply_adds * pace.multiplications / target.fma_units, loads, pace.latency, stream)
     # What hides behind the arithmetic still hurts a little: among equals, the tile that moves least is best.
-    return depth * (step + _HIDDEN * (loads + stream + _FMA_LATENCY)) + 2.0 * multiply_adds + 20.0
+    return depth * (step + pace.exposed * (loads + stream + pace.latency)) + 2.0 * multiply_adds + 20.0
 
 
 def group_penalty(groups: int) -> float:

@@ -10,12 +10,12 @@ import numpy as np
 
 from ...codegen.instruction_sets import multiplies_bf16
 from ...codegen.precision import Compute, Mode
-from ...ir import DType, Graph, Node, Rewriter, TensorType, Value, scheme_of
-from ...ir.encodings import Affine
+from ...ir import DType, Graph, Node, Rewriter, TensorType, Value
 from ..base import Context
 from ..calibration import STEPS, Range, observe
 from ..encode_weights import WEIGHTS, encoded_weight
 from ..narrow_operands import compute_of
+from ..weight_codes import encoding_of_codes, weight_codes
 from .layers import Layer, weight_of, weight_position
 
 Modes = Mapping[Layer, Mode]
@@ -52,8 +52,7 @@ def effect_of(node: Node, mode: Mode, ctx: Context) -> Effect | None:
         return Effect(encoded.array()) if encoded is not None else None
     compute = compute_of(node, mode.compute, ctx)
     if compute is Compute.INT8:
-        scheme = scheme_of(Affine("i8", 0).encoding)
-        return Effect(scheme.decode(scheme.quantise(weight.array())), _BYTES)
+        return Effect(weight_codes(weight.array(), encoding_of_codes(node, ctx.target)).numbers, _BYTES)
     if compute is Compute.BF16:
         rounded = weight.array().astype(ml_dtypes.bfloat16).astype(np.float32)
         return Effect(rounded, _BF16 if multiplies_bf16(ctx.target) else _PLAIN)
