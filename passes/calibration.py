@@ -1,8 +1,8 @@
-"""What range of numbers each activation takes, found by running the graph on samples."""
+"""What numbers each activation takes, found by running the graph on samples: their range, and the mean of each channel."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,21 +37,37 @@ class Range:
         return int(np.clip(np.rint(-self.low / self.scale), 0, STEPS))
 
 
-def observe(graph: Graph, values: Iterable[Value], samples: Sequence[Sequence[np.ndarray]], evaluate: Evaluator) -> dict[Value, Range]:
-    """The range of each of ``values`` of ``graph``, which are float tensors, over ``samples`` of its inputs.
+@dataclass(frozen=True)
+class Observation:
+    """What is known of an activation: the range of its numbers, and by axis (the second and the last) the mean at each index."""
 
-    A few extreme numbers are cut off where that makes the squared error of all of them least.
+    range: Range
+    means: Mapping[int, np.ndarray]
+
+
+def observe(
+    graph: Graph, values: Iterable[Value], samples: Sequence[Sequence[np.ndarray]], evaluate: Evaluator
+) -> dict[Value, Observation]:
+    """What each of ``values`` of ``graph``, which are float tensors, takes over ``samples`` of its inputs.
+
+    A few extreme numbers are cut off of a range where that makes the squared error of all of them least.
     """
     wanted = [value for value in dict.fromkeys(values) if isinstance(value.type, TensorType)]
     inner = [value for value in wanted if value.node is not None]
     observed = without_dead_code(Graph(graph.inputs, graph.nodes, tuple(inner), graph.name, graph.symbols)) if inner else None
     found: dict[Value, list[np.ndarray]] = {value: [] for value in wanted}
+    means: dict[Value, list[dict[int, np.ndarray]]] = {value: [] for value in wanted}
     for sample in samples:
         results = evaluate(observed, sample) if observed is not None else ()
         arrays = dict(zip(inner, results, strict=True)) | dict(zip(graph.inputs, sample, strict=True))
         for value, kept in found.items():
-            kept.append(_representatives(np.asarray(arrays[value], np.float32)))
-    return {value: best_range(np.concatenate(kept)) for value, kept in found.items()}
+            array = np.asarray(arrays[value], np.float32)
+            kept.append(_representatives(array))
+            means[value].append({axis: _means(array, axis) for axis in {1, array.ndim - 1} if 0 <= axis < array.ndim})
+    return {
+        value: Observation(best_range(np.concatenate(kept)), {axis: np.mean([each[axis] for each in means[value]], axis=0) for axis in means[value][0]})
+        for value, kept in found.items()
+    }
 
 
 def best_range(numbers: np.ndarray) -> Range:
@@ -65,6 +81,11 @@ def best_range(numbers: np.ndarray) -> Range:
 def _squared_error(numbers: np.ndarray, candidate: Range) -> float:
     codes = np.clip(np.rint(numbers / candidate.scale) + candidate.zero_point, 0, STEPS)
     return float(np.square((codes - candidate.zero_point) * candidate.scale - numbers).sum())
+
+
+def _means(array: np.ndarray, axis: int) -> np.ndarray:
+    """The mean at each index of ``axis``."""
+    return np.asarray(array.mean(axis=tuple(other for other in range(array.ndim) if other != axis), dtype=np.float64))
 
 
 def _representatives(array: np.ndarray) -> np.ndarray:

@@ -34,11 +34,12 @@ class Pace:
     """How quickly a register tile multiplies and adds.
 
     ``multiplications`` are the instructions on a multiplier for a multiply-add of vectors of words, ``latency`` the cycles after which
-    a sum can be added to again, ``exposed`` the share of loads that arithmetic does not hide.
+    a sum can be added to again, ``loads`` how many times as long as at best loads take, ``exposed`` the share that arithmetic does not hide.
     """
 
     multiplications: float = 1.0
     latency: int = _FMA_LATENCY
+    loads: float = 1.0
     exposed: float = _HIDDEN
 
 
@@ -234,7 +235,7 @@ def tile_cycles(
     multiply_adds = rows * vectors
     step_bytes = vectors * target.vector_lanes * b_bytes
     cached = passes > 1 and depth * step_bytes <= _L2_SHARE * target.l2_bytes
-    loads = (rows + vectors) / _LOADS_PER_CYCLE
+    loads = pace.loads * (rows + vectors) / _LOADS_PER_CYCLE
     stream = step_bytes / (_L2_BYTES_PER_CYCLE if cached else _L3_BYTES_PER_CYCLE)
     step = max(multiply_adds * pace.multiplications / target.fma_units, loads, pace.latency, stream)
     # What hides behind the arithmetic still hurts a little: among equals, the tile that moves least is best.

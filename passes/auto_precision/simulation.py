@@ -12,7 +12,7 @@ from ...codegen.instruction_sets import multiplies_bf16
 from ...codegen.precision import Compute, Mode
 from ...ir import DType, Graph, Node, Rewriter, TensorType, Value
 from ..base import Context
-from ..calibration import STEPS, Range, observe
+from ..calibration import STEPS, Observation, observe
 from ..encode_weights import WEIGHTS, encoded_weight
 from ..narrow_operands import compute_of
 from ..weight_codes import encoding_of_codes, weight_codes
@@ -82,7 +82,7 @@ class Simulation:
         self._ctx = ctx
         self._evaluate = ctx.evaluator
         self._nodes = [node for layer in layers for node in layer.nodes]
-        self._ranges = self._observed(graph, samples)
+        self._observations = self._observed(graph, samples)
         self._plain: list[np.ndarray] = []
         self._places: dict[Node, _Inputs] = {}
         self._graph = self._open(graph)
@@ -105,13 +105,13 @@ class Simulation:
             extra[places.weight] = np.ascontiguousarray(effect.weight, np.float32)
             if effect.operand == _PLAIN:
                 continue
-            range = self._ranges[node.inputs[0]]
+            range = self._observations[node.inputs[0]].range
             extra[places.kind] = np.asarray(effect.operand, np.int32)
             extra[places.scale] = np.asarray(range.scale, np.float32)
             extra[places.zero_point] = np.asarray(range.zero_point, np.float32)
         return self._evaluate(self._graph, [*sample, *extra])
 
-    def _observed(self, graph: Graph, samples: Sequence[Sequence[np.ndarray]]) -> dict[Value, Range]:
+    def _observed(self, graph: Graph, samples: Sequence[Sequence[np.ndarray]]) -> dict[Value, Observation]:
         return observe(graph, [node.inputs[0] for node in self._nodes if node in self._rounded], samples, self._evaluate)
 
     def _open(self, graph: Graph) -> Graph:
