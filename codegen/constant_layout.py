@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self, TypeAlias, TypeVar
 import numpy as np
 
 from ..ir import Constant, Layout
+from .short_bytes import ShortBytes
 from .widened import WidenedBytes
 from .winograd import WinogradWeight
 
@@ -42,7 +43,7 @@ class ConstantForm(ABC):
         """The inverse of :meth:`document`; ValueError or TypeError for anything else."""
 
 
-DenseLayout: TypeAlias = Layout | WinogradWeight | WidenedBytes
+DenseLayout: TypeAlias = Layout | WinogradWeight | WidenedBytes | ShortBytes
 """Stores the dense array: ``pack(array)``, of ``physical_shape(shape)`` elements of its dtype."""
 
 ConstantLayout: TypeAlias = DenseLayout | ConstantForm
@@ -82,6 +83,8 @@ def constant_layouts_document(layouts: Mapping[int, ConstantLayout]) -> list[lis
                 document.append([position, "winograd", layout.outputs, layout.panel])
             case WidenedBytes():
                 document.append([position, "widened", *_layout_document(layout.layout)])
+            case ShortBytes():
+                document.append([position, "short_sums", layout.words, *_layout_document(layout.layout)])
             case ConstantForm():
                 document.append([position, layout.kind, *layout.document()])
             case Layout():
@@ -106,6 +109,9 @@ def constant_layouts_of(document: list[list[Any]]) -> dict[int, ConstantLayout]:
             layouts[position] = WinogradWeight(int(outputs), int(panel))
         elif kind == "widened":
             layouts[position] = WidenedBytes(_layout_of(*rest))
+        elif kind == "short_sums":
+            words, *layout = rest
+            layouts[position] = ShortBytes(_layout_of(*layout), int(words))
         elif isinstance(kind, str):
             if kind in _DEFINED_IN:
                 importlib.import_module(f".{_DEFINED_IN[kind]}", __package__)

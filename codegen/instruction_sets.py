@@ -19,6 +19,13 @@ def multiplies_bf16(target: Target) -> bool:
     return "avx512_bf16" in target.features and target.vector_bytes == 64 and target.mcpu.startswith("znver")
 
 
+def sums_bytes_in_16_bits(target: Target) -> bool:
+    """Products of unsigned and signed bytes, two summed in 16 bits with saturation, on its widest vectors (vpmaddubsw), and nothing
+    better."""
+    wanted = {32: "avx2", 64: "avx512bw"}
+    return wanted.get(target.vector_bytes, "") in target.features and not multiplies_bytes(target)
+
+
 def multiplies_int16(target: Target) -> bool:
     """Products of pairs of 16-bit integers, summed in 32 bits, on its widest vectors."""
     wanted = {16: "sse2", 32: "avx2", 64: "avx512bw"}

@@ -10,10 +10,11 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, replace
 
-from ..codegen.instruction_sets import multiplies_bf16, multiplies_bytes, multiplies_int16
+from ..codegen.instruction_sets import multiplies_bf16, multiplies_bytes, multiplies_int16, sums_bytes_in_16_bits
 from ..codegen.target import Target
 from ..codegen.task import Task
 from ..ir import DType, Node
+from ..ir.short_sums import SHORT_SUMS, words_of
 from .workload import Workload, least_operations, operations, sums_wide, workload
 
 # A target's frequency and bandwidth are typical sustained figures. A processor may clock higher, and a server's memory channels
@@ -31,8 +32,10 @@ L3_BYTES_PER_CYCLE = 32
 SUSTAINED_L3_SHARE = 0.5
 _WIDENED_HALVES = 2.1
 _PAIRS = 2.75
+_SHORT_SUMS = {1: 2.1, 2: 1.75}
 _WIDENED_BYTES = 5.0
-"""See :func:`narrow_slowdown`: halves are widened to fp32, bytes multiplied as pairs of 16-bit integers, or one by one."""
+"""See :func:`narrow_slowdown`: halves are widened to fp32, bytes multiplied as pairs of 16-bit integers, in sums of 16
+bits over one word or two, or one by one."""
 LAUNCH_SECONDS = 1e-6
 """Cost of calling a kernel and of starting its parallel loop, for estimates."""
 
@@ -166,4 +169,7 @@ def narrow_slowdown(node: Node, target: Target) -> float:
         return 1.0 if bf16 else _WIDENED_HALVES
     if multiplies_bytes(target):
         return 1.0
+    weight = node.inputs[1].tensor.encoding
+    if weight.name == SHORT_SUMS and sums_bytes_in_16_bits(target):
+        return _SHORT_SUMS[words_of(weight)]
     return _PAIRS if multiplies_int16(target) else _WIDENED_BYTES

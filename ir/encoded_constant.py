@@ -12,6 +12,7 @@ from .constant import ArrayConstant, Constant, read_only
 from .encoding import Encoding
 from .encodings import SCHEMES, Scheme, scheme_of
 from .encodings.scheme import CODES, SCALES, TABLE, ZERO_POINTS, Parts
+from .short_sums import SHORT_SUMS, with_short_sums
 from .sparse import fitted
 from .types import TensorType
 
@@ -89,8 +90,10 @@ def encode(constant: Constant, encoding: Encoding) -> EncodedConstant:
 
 
 def constant_of(array: np.ndarray, type: TensorType) -> Constant:
-    """The constant of ``type`` for the numbers of ``array``: rounded to the type's encoding where that is one of codes, and zero where a
-    sparse encoding has no room for more numbers."""
+    """The constant of ``type`` for the numbers of ``array``: rounded to the type's encoding where that is one of codes, zero where a
+    sparse encoding has no room for more numbers, and smaller where products would not fit a short sum."""
+    if type.encoding.name == SHORT_SUMS:
+        return ArrayConstant(with_short_sums(array, type.encoding))
     constant = ArrayConstant(fitted(array, type.encoding) if type.encoding.is_sparse else array)
     values = type.encoding.values
     return encode(constant, values) if values.name in SCHEMES else constant

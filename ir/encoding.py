@@ -185,6 +185,12 @@ def _check_block_sparse(given: Mapping[str, Parameter], dtype: str, shape: Seque
     _need_axis("block_sparse", given, shape)
 
 
+def _check_short_sums(given: Mapping[str, Parameter], dtype: str, shape: Sequence[Dim]) -> None:
+    if dtype != "i8":
+        raise TypeInferenceError(f"encoding short_sums is of weights of i8, the tensor holds {dtype}")
+    _need_axis("short_sums", given, shape)
+
+
 def _check_matrix(given: Mapping[str, Parameter], dtype: str, shape: Sequence[Dim]) -> None:
     if len(shape) < 2:
         raise TypeInferenceError(f"sparse encodings are of weights, which have outputs and inputs, not of rank {len(shape)}")
@@ -253,6 +259,14 @@ ENCODING_KINDS: Mapping[str, EncodingKind] = {
             "a bit for each element says whether it is stored",
             {"elements": EncodingParameter("the most elements stored, at least 1", _count), VALUES: _VALUES},
             _check_matrix,
+        ),
+        EncodingKind(
+            "short_sums",
+            "bytes, in words of four along an axis: of the first two numbers of neighbouring words together, and of the last two, the "
+            "positive ones add up to at most 128 and the negative ones to at least -128, so that their products with unsigned bytes may be "
+            "summed in 16 bits",
+            {"words": EncodingParameter("neighbouring words in a sum, 1 or 2", _one_of(1, 2)), "axis": _AXIS},
+            _check_short_sums,
         ),
         EncodingKind(
             "grouped",

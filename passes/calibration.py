@@ -1,4 +1,4 @@
-"""What range of numbers each activation takes, found by running the graph on samples."""
+"""What numbers each activation takes, found by running the graph on samples: their range, and the mean of each channel."""
 
 from __future__ import annotations
 
@@ -37,10 +37,20 @@ class Range:
         return int(np.clip(np.rint(-self.low / self.scale), 0, STEPS))
 
 
-def observe(graph: Graph, values: Iterable[Value], samples: Sequence[Sequence[np.ndarray]], evaluate: Evaluator) -> dict[Value, Range]:
-    """The range of each of ``values`` of ``graph``, which are float tensors, over ``samples`` of its inputs.
+@dataclass(frozen=True)
+class Observation:
+    """What is known of an activation: the range of its numbers, and by axis (the second and the last) the mean at each index."""
 
-    A few extreme numbers are cut off where that makes the squared error of all of them least.
+    range: Range
+    means: Mapping[int, np.ndarray]
+
+
+def observe(
+    graph: Graph, values: Iterable[Value], samples: Sequence[Sequence[np.ndarray]], evaluate: Evaluator
+) -> dict[Value, Observation]:
+    """What each of ``values`` of ``graph``, which are float tensors, takes over ``samples`` of its inputs.
+
+    A few extreme numbers are cut off of a range where that makes the squared error of all of them least.
     """
     wanted = [value for value in dict.fromkeys(values) if isinstance(value.type, TensorType)]
     inner = [value for value in wanted if value.node is not None]
@@ -50,16 +60,23 @@ def observe(graph: Graph, values: Iterable[Value], samples: Sequence[Sequence[np
         results = evaluate(observed, sample) if observed is not None else ()
         return dict(zip(inner, results, strict=True)) | dict(zip(graph.inputs, sample, strict=True))
 
-    return ranges_of(wanted, map(arrays_of, samples))
+    return observations_of(wanted, map(arrays_of, samples))
 
 
-def ranges_of(values: Iterable[Value], samples: Iterable[Mapping[Value, np.ndarray]]) -> dict[Value, Range]:
-    """The range of each of ``values`` by the numbers that it has in each of ``samples``."""
-    found: dict[Value, list[np.ndarray]] = {value: [] for value in values}
+def observations_of(values: Iterable[Value], samples: Iterable[Mapping[Value, np.ndarray]]) -> dict[Value, Observation]:
+    """What each of ``values`` takes, by the numbers that it has in each of ``samples``."""
+    numbers: dict[Value, list[np.ndarray]] = {value: [] for value in values}
+    means: dict[Value, dict[int, list[np.ndarray]]] = {value: {} for value in numbers}
     for arrays in samples:
-        for value, kept in found.items():
-            kept.append(_representatives(np.asarray(arrays[value], np.float32)))
-    return {value: best_range(np.concatenate(kept)) for value, kept in found.items()}
+        for value, kept in numbers.items():
+            array = np.asarray(arrays[value], np.float32)
+            kept.append(_representatives(array))
+            for axis in {1, array.ndim - 1} & set(range(array.ndim)):
+                means[value].setdefault(axis, []).append(_means(array, axis))
+    return {
+        value: Observation(best_range(np.concatenate(kept)), {axis: np.mean(each, axis=0) for axis, each in means[value].items()})
+        for value, kept in numbers.items()
+    }
 
 
 def best_range(numbers: np.ndarray) -> Range:
@@ -73,6 +90,11 @@ def best_range(numbers: np.ndarray) -> Range:
 def _squared_error(numbers: np.ndarray, candidate: Range) -> float:
     codes = np.clip(np.rint(numbers / candidate.scale) + candidate.zero_point, 0, STEPS)
     return float(np.square((codes - candidate.zero_point) * candidate.scale - numbers).sum())
+
+
+def _means(array: np.ndarray, axis: int) -> np.ndarray:
+    """The mean at each index of ``axis``."""
+    return np.asarray(array.mean(axis=tuple(other for other in range(array.ndim) if other != axis), dtype=np.float64))
 
 
 def _representatives(array: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from ..codegen.precision import Compute, Precision
 from ..codegen.target import Kind
 from ..ir import DType, Graph, Node, Rewriter, Value
 from .base import Context, Pass, register_pass
-from .calibration import Range, observe
+from .calibration import Observation, observe
 from .common_subexpressions import without_dead_code
 from .derive import derive
 from .quantised_layers import Quantiser, can_quantise
@@ -46,21 +46,21 @@ class NarrowOperands(Pass):
         modes = {node: compute for node, compute in wanted.items() if compute is not Compute.FP32}
         if not modes:
             return graph
-        ranges = self._ranges(graph, [node for node, compute in modes.items() if compute is Compute.INT8], ctx)
+        observed = self._observed(graph, [node for node, compute in modes.items() if compute is Compute.INT8], ctx)
         rewriter = Rewriter(graph)
-        quantiser = Quantiser(rewriter)
+        quantiser = Quantiser(rewriter, ctx.target)
         for node in graph.nodes:
             rewriter.builder.location = node.location
             compute = modes.get(node, Compute.FP32)
             if compute is Compute.FP32 or not ctx.budget.spend():
                 rewriter.copy(node)
             elif compute is Compute.INT8:
-                rewriter.replace(node.output, quantiser.layer(node, ranges.get(node.inputs[0])))
+                rewriter.replace(node.output, quantiser.layer(node, observed.get(node.inputs[0])))
             else:
                 rewriter.replace(node.output, _halved(rewriter, node, _HALF[compute], ctx))
         return without_dead_code(rewriter.finish())
 
-    def _ranges(self, graph: Graph, nodes: Sequence[Node], ctx: Context) -> Mapping[Value, Range]:
+    def _observed(self, graph: Graph, nodes: Sequence[Node], ctx: Context) -> Mapping[Value, Observation]:
         if not nodes or not ctx.calibration or ctx.nested or ctx.evaluator is None:
             return {}
         return observe(graph, (node.inputs[0] for node in nodes), ctx.calibration, ctx.evaluator)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from ..codegen.instruction_sets import multiplies_bytes
+from ..codegen.instruction_sets import multiplies_bytes, sums_bytes_in_16_bits
+from ..codegen.target import Target
+from ..codegen.task import Task
+from ..codegen.winograd import WINDOW
 from ..costmodel.workload import is_minimal_filtering
-from ..ir import ArrayConstant, Constant, DType, Node, Rewriter, Value, scheme_of
-from ..ir.encodings import Affine
-from ..ir.encodings.scheme import CODES, SCALES
+from ..ir import ArrayConstant, DType, GraphBuilder, Layout, Node, Rewriter, TensorType, Value, canonicalise
 from .base import Context
-from .calibration import STEPS, Range
+from .calibration import STEPS, Observation, Range
 from .derive import derive
+from .weight_codes import WeightCodes, encoding_of_codes, weight_codes
 
 _LEAST_DEPTH = 16
 """Products that a result must sum: with fewer, quantising takes longer than it saves."""
@@ -21,13 +25,12 @@ _CENTRE = 128
 """The code of zero where the range of an activation is found at run time."""
 _LARGEST_BIAS = 2.0**29
 """Steps of a bias in a sum of 32 bits; the products of one result are below 2**30 in layers of up to 32768 products."""
-_WEIGHTS = Affine("i8", 0)
 
 
 def can_quantise(node: Node, ctx: Context) -> bool:
     """Whether a ``linear`` or ``conv`` with a constant weight has what the kernels for bytes want, and a finite weight.
 
-    Not where minimal filtering in fp32 saves more products than the target's instructions for bytes.
+    Not where minimal filtering in fp32 is predicted to be quicker than the target's instructions for bytes.
     """
     weight = node.inputs[1].constant
     assert weight is not None
@@ -38,66 +41,113 @@ def can_quantise(node: Node, ctx: Context) -> bool:
     if node.op == "conv":
         groups = node.attributes["groups"]
         few = shape[1] < _LEAST_CHANNELS or (groups != 1 and shape[1] % _LEAST_CHANNELS != 0)
-        if few or len(shape) > 4 or (ctx.fast and is_minimal_filtering(node) and not multiplies_bytes(ctx.target)):
+        if few or len(shape) > 4 or (ctx.fast and is_minimal_filtering(node) and not _is_quicker_in_bytes(node, ctx)):
             return False
     return bool(np.isfinite(weight.array()).all())
 
 
-def _in_steps(bias: Constant | None, scales: np.ndarray) -> np.ndarray | None:
-    """A constant ``bias`` as whole steps of ``scales``; None where sums in 32 bits might not hold it."""
-    if bias is None:
-        return None
-    steps = np.rint(bias.array().astype(np.float64) / scales)
+def _is_quicker_in_bytes(node: Node, ctx: Context) -> bool:
+    """Whether the kernel for bytes of a convolution is predicted to be quicker than that in fp32."""
+    if multiplies_bytes(ctx.target):
+        return True
+    x, weight = (value.tensor for value in node.inputs[:2])
+    if not sums_bytes_in_16_bits(ctx.target) or not x.is_static:
+        return False
+    in_bytes = weight.with_dtype(DType.INT8).with_encoding(encoding_of_codes(node, ctx.target))
+    return _seconds(node, (x.with_dtype(DType.UINT8), in_bytes), DType.INT32, ctx) < _seconds(node, (x, weight), None, ctx)
+
+
+def _seconds(node: Node, operands: tuple[TensorType, TensorType], sums: DType | None, ctx: Context) -> float:
+    """What a convolution alone, channels last, is predicted to take: the arithmetic as its template reckons it, and reading the weight as
+    it is stored from memory, of which minimal filtering makes several times as much; infinite without a template."""
+    from ..codegen.templates import template_for
+
+    builder = GraphBuilder()
+    channels_last = Layout((0, *range(2, operands[0].rank), 1))
+    inputs = [builder.input(operands[0].with_layout(channels_last)), builder.input(operands[1])]
+    result = node.output.tensor.with_dtype(sums or DType.FLOAT32).with_layout(channels_last)
+    y = builder.add("conv", *inputs, attributes={**node.attributes, "dtype": sums}, types=[result]).output
+    task = Task(canonicalise(builder.finish([y])), frozenset({1}), ctx.target, ctx.threads, ctx.numerics).representative
+    template = template_for(task.graph, ctx.target.kind)
+    if template is None:
+        return math.inf
+    config = template.space(task).default
+    cycles = template.estimated_cycles(task, [config])
+    filtering = config["winograd"]
+    share = ((filtering + WINDOW - 1) / WINDOW) ** 2 if filtering else 1.0
+    reading = share * operands[1].nbytes / ctx.target.memory_bandwidth
+    return cycles[0] / ctx.target.frequency + reading if cycles is not None else math.inf
+
+
+def _lost(node: Node, rounding: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """What each output of ``node`` lacks on average, since its weight was changed by ``rounding``, where inputs are ``means``.
+
+    What activations have in common, most of all rectified ones, would otherwise add up over the layers (Nagel et al., "Data-Free
+    Quantization Through Weight Equalization and Bias Correction", 2019). Padding is taken for data.
+    """
+    by_input = rounding.astype(np.float64).sum(axis=tuple(np.arange(2, rounding.ndim)))
+    groups = node.attributes.get("groups", 1)
+    assert isinstance(groups, int)
+    outputs = by_input.reshape(groups, -1, by_input.shape[1])
+    return np.asarray(np.einsum("goi,gi->go", outputs, means.reshape(groups, -1)).reshape(-1))
+
+
+def _in_steps(bias: np.ndarray, scales: np.ndarray) -> np.ndarray | None:
+    """A ``bias`` as whole steps of ``scales``; None where sums in 32 bits might not hold it."""
+    steps = np.rint(bias.astype(np.float64) / scales)
     return steps.astype(np.int64) if bool((np.abs(steps) < _LARGEST_BIAS).all()) else None
 
 
 class Quantiser:
-    """Rebuilds layers of ``rewriter``'s graph in integers. Operands are quantised once for all layers that read them."""
+    """Rebuilds layers of ``rewriter``'s graph in integers, for ``target``. Operands are quantised once for all layers that read them."""
 
-    def __init__(self, rewriter: Rewriter) -> None:
+    def __init__(self, rewriter: Rewriter, target: Target) -> None:
         self._rewriter = rewriter
+        self._target = target
         self._builder = rewriter.builder
         self._static: dict[tuple[Value, Range], Value] = {}
         self._dynamic: dict[tuple[Value, str], tuple[Value, Value]] = {}
 
-    def layer(self, node: Node, range: Range | None) -> Value:
-        """The result of ``node``, whose operand takes numbers of ``range``, or of one that is found at run time."""
+    def layer(self, node: Node, observed: Observation | None) -> Value:
+        """The result of ``node``, whose operand takes numbers as ``observed``, or of a range that is found at run time."""
         weight = node.inputs[1].constant
         assert weight is not None
-        parts = scheme_of(_WEIGHTS.encoding).quantise(weight.array())
-        codes, scales = parts[CODES], parts[SCALES]
-        return self._by_row(node, codes, scales) if range is None else self._in_range(node, range, codes, scales)
+        codes = weight_codes(weight.array(), encoding_of_codes(node, self._target))
+        if observed is None:
+            return self._by_row(node, codes)
+        axis = 1 if node.op == "conv" else node.inputs[0].tensor.rank - 1
+        return self._in_range(node, observed.range, codes, _lost(node, weight.array() - codes.numbers, observed.means[axis]))
 
-    def _in_range(self, node: Node, range: Range, codes: np.ndarray, scales: np.ndarray) -> Value:
-        """The layer for a known range: a constant bias is part of the sums."""
+    def _in_range(self, node: Node, range: Range, weight: WeightCodes, lost: np.ndarray) -> Value:
+        """The layer for a known range: a constant bias is part of the sums, and so is what the sums have ``lost``."""
         x, _, *bias = node.inputs
         if (x, range) not in self._static:
             rate = self._scalar(1 / range.scale)
             quantised = self._builder.call("quantise", self._rewriter[x], rate, zero_point=range.zero_point, dtype=DType.UINT8)
             self._static[x, range] = quantised
-        steps = (scales * np.float32(range.scale)).astype(np.float32)
-        start = _in_steps(bias[0].constant, steps) if bias else None
-        total = self._sums(node, self._static[x, range], range.zero_point, codes, start)
+        steps = (weight.scales * np.float32(range.scale)).astype(np.float32)
+        start = _in_steps(lost + (bias[0].constant.array() if bias and bias[0].constant is not None else 0), steps)
+        total = self._sums(node, self._static[x, range], range.zero_point, weight, start)
         result = self._builder.call("mul", total, self._as_outputs(node, self._builder.constant(ArrayConstant(steps))))
-        return (
-            result if start is not None or not bias else self._builder.call("add", result, self._as_outputs(node, self._rewriter[bias[0]]))
-        )
+        is_added = not bias or (start is not None and bias[0].constant is not None)
+        return result if is_added else self._builder.call("add", result, self._as_outputs(node, self._rewriter[bias[0]]))
 
-    def _by_row(self, node: Node, codes: np.ndarray, scales: np.ndarray) -> Value:
+    def _by_row(self, node: Node, weight: WeightCodes) -> Value:
         """The layer for ranges that are found in each row (of a convolution: in each image) when the program runs."""
         builder = self._builder
         x, _, *bias = node.inputs
         if (x, node.op) not in self._dynamic:
             self._dynamic[x, node.op] = self._quantised_by_row(self._rewriter[x], node.op)
         quantised, step = self._dynamic[x, node.op]
-        total = self._sums(node, quantised, _CENTRE, codes, None)
-        result = builder.call("mul", total, self._as_outputs(node, builder.constant(ArrayConstant(scales))))
+        total = self._sums(node, quantised, _CENTRE, weight, None)
+        result = builder.call("mul", total, self._as_outputs(node, builder.constant(ArrayConstant(weight.scales))))
         result = builder.call("mul", result, step)
         return builder.call("add", result, self._as_outputs(node, self._rewriter[bias[0]])) if bias else result
 
-    def _sums(self, node: Node, x: Value, zero_point: int, codes: np.ndarray, start: np.ndarray | None) -> Value:
+    def _sums(self, node: Node, x: Value, zero_point: int, weight: WeightCodes, start: np.ndarray | None) -> Value:
         """The sums of products of what the codes of ``x`` and of the weight count from their zero points, from ``start`` on, as floats."""
-        operands = [x, self._builder.constant(ArrayConstant(codes))]
+        operands = [x, self._builder.constant(weight.constant, weight.type)]
+        codes = weight.codes
         first = -zero_point * codes.astype(np.int64).sum(axis=tuple(np.arange(1, codes.ndim))) + (0 if start is None else start)
         if first.any():
             operands.append(self._builder.constant(ArrayConstant(first.astype(np.int32))))

@@ -7,7 +7,7 @@ which one instruction multiplies and adds, so that a product of narrow numbers i
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from tvm import tirx
@@ -15,15 +15,15 @@ from tvm import tirx
 from ...ir import DType
 from ..emit import Expr, ramp, spread
 from ..target import Target
-from .wide_instructions import DOT_BF16, DOT_BYTES, LlvmFunction, pair_products, sum_name, sum_text
+from .tiling import FUSED, Pace
+from .wide_instructions import DOT_BF16, DOT_BYTES, LlvmFunction, pair_products, short_sum_name, short_sum_text, sum_name, sum_text
 
 
 class Arithmetic(ABC):
     """Multiplies a word of ``a`` in all lanes with a vector of words of ``b``, and adds the products to sums.
 
     ``a_dtype`` is the TIR dtype of the elements of ``a`` as a tile reads them, ``b_dtype`` that of ``b`` where the kernel lays it out
-    itself, ``b_bytes`` how many a word of ``b`` takes in memory, ``temporaries`` the registers that a multiply-add needs beside its
-    operands.
+    itself, ``b_bytes`` how many a word of ``b`` takes in memory, ``steps`` how many neighbouring words :meth:`add_steps` takes at once.
     """
 
     per_word: ClassVar[int] = 1
@@ -31,7 +31,8 @@ class Arithmetic(ABC):
     a_dtype: ClassVar[str] = "float32"
     b_dtype: str = "float32"
     b_bytes: int = 4
-    temporaries: int = 0
+    steps: int = 1
+    pace: Pace = FUSED
 
     def __init__(self, target: Target) -> None:
         self.lanes = target.vector_lanes
@@ -46,6 +47,10 @@ class Arithmetic(ABC):
         """Functions in LLVM's language, by name, that :meth:`multiply_add` calls."""
         return {}
 
+    def temporaries(self, vectors: int) -> int:
+        """The registers that a multiply-add of a row and so many vectors needs beside a word of each operand."""
+        return 0
+
     def word(self, a: Any, offset: Expr) -> Expr:
         """The word of ``a`` at ``offset`` (in words), as a scalar of 32 bits."""
         if self.per_word == 1:
@@ -59,6 +64,12 @@ class Arithmetic(ABC):
     @abstractmethod
     def multiply_add(self, word: Expr, column: Expr, total: Expr) -> Expr:
         """``total`` and the products of ``word`` with every lane of ``column``."""
+
+    def add_steps(self, words: Sequence[Expr], columns: Sequence[Expr], total: Expr) -> Expr:
+        """``total`` and the products of neighbouring ``words``, no more than ``steps``, each with every lane of its column."""
+        for word, column in zip(words, columns, strict=True):
+            total = self.multiply_add(word, column, total)
+        return total
 
     def _vector(self, dtype: str, per_word: int = 1) -> str:
         count = self.lanes * per_word
@@ -172,6 +183,34 @@ class QuadsOfBytes(Arithmetic):
         return _call(DOT_BYTES, self.lanes, self._vector("int32"), total, spread(word, self.lanes), column)
 
 
+class ShortSums(QuadsOfBytes):
+    """Unsigned bytes times signed ones of a weight whose sums of products fit 16 bits over ``words`` words (see :mod:`...ir.short_sums`):
+    vpmaddubsw, ``together`` of them added, widened by vpmaddwd with ones.
+    """
+
+    def __init__(self, target: Target, words: int, together: int) -> None:
+        super().__init__(target)
+        self.words = words
+        self.steps = together
+        # A multiplication for each word, and one that widens. What loads cost was measured on Zen 3.
+        self.pace = Pace(multiplications=1 + 1 / together, latency=1, loads=2.2)
+
+    def temporaries(self, vectors: int) -> int:
+        # The other words of both operands; a product of each, and ones.
+        return (self.steps - 1) * (vectors + 1) + self.steps + 1
+
+    @property
+    def functions(self) -> Mapping[str, str]:
+        return {short_sum_name(self.lanes, words): short_sum_text(self.lanes, words) for words in range(1, self.steps + 1)}
+
+    def multiply_add(self, word: Expr, column: Expr, total: Expr) -> Expr:
+        return self.add_steps([word], [column], total)
+
+    def add_steps(self, words: Sequence[Expr], columns: Sequence[Expr], total: Expr) -> Expr:
+        operands = [operand for word, column in zip(words, columns, strict=True) for operand in (spread(word, self.lanes), column)]
+        return tirx.call_pure_extern(self._vector("int32"), short_sum_name(self.lanes, len(words)), total, *operands)
+
+
 class PairsOfInt16(Arithmetic):
     """Bytes of any signs as 16-bit numbers, in pairs (vpmaddwd): exact, as products of unsigned and signed bytes that saturate are not.
 
@@ -187,10 +226,13 @@ class PairsOfInt16(Arithmetic):
         # LLVM makes one instruction of both steps where there is one.
         self._adds_apart = "avx2" in target.features and "avx512_vnni" not in target.features
         self.narrow = narrow
-        # A product waits for its addition; where there are twice as many registers LLVM interleaves more.
-        self.temporaries = max(target.vector_registers // 16, 1)
+        self._registers = target.vector_registers
         self.b_dtype = stored.numpy.name if narrow else "int16"
         self.b_bytes = 2 if narrow else 4
+
+    def temporaries(self, vectors: int) -> int:
+        # A product waits for its addition; where there are twice as many registers LLVM interleaves more.
+        return max(self._registers // 16, 1)
 
     def column(self, b: Any, offset: Expr) -> Expr:
         pairs = self._vector("int16", 2)

@@ -25,7 +25,7 @@ from ..task import Task
 from ..template import LoweredKernel, Template
 from .arithmetic import Arithmetic, Fp32
 from .conv_geometry import Convolution, Pixels, PixelTiles
-from .narrow import as_stored, narrow_arithmetic, narrow_region, packed_input, stored_weight, weight_layout
+from .narrow import as_stored, has_short_weight, narrow_arithmetic, narrow_region, packed_input, stored_weight, weight_layout
 from .region import AnchoredRegion, Epilogue, only_batch_is_symbolic
 from .register_tile import Ahead, RegisterTile
 from .staging import clear_row, copy_row, loop_kind
@@ -123,9 +123,9 @@ class ConvTemplate(Template):
             for tiles, most in tilings.items()
             for group in divisors(parallel)
             for vectors in panel_candidates(target, conv.outputs, tiles.largest)
-            if fits_registers(target, tiles.largest, vectors, problem.arithmetic.temporaries) and group <= tiles.shared.tiles
+            if fits_registers(target, tiles.largest, vectors, problem.arithmetic.temporaries(vectors)) and group <= tiles.shared.tiles
         ]
-        costs = [(predicted_cycles(conv, pixels, target, parallel, point), point) for point in points]
+        costs = [(predicted_cycles(problem, target, parallel, point), point) for point in points]
         if self.filters(task, problem):
             costs += winograd_candidates(conv, target, parallel, {"unroll": 4})
         ranked = [point for _, point in sorted(costs, key=lambda pair: pair[0])]
@@ -144,14 +144,14 @@ class ConvTemplate(Template):
     def estimated_cycles(self, task: Task, configs: Sequence[Config]) -> Sequence[float]:
         task = task.representative
         problem, target = self.problem(task), task.target
-        conv, pixels = problem.conv, problem.pixels
+        conv = problem.conv
         parallel = useful_threads(target, task.threads, conv.flops, conv.bytes_moved)
 
         def cycles(config: Config) -> float:
             if outputs := config["winograd"]:
                 tiles = WinogradTiles(conv, outputs, config["row_groups"], config["pixels"], target)
                 return tiles.cycles(config["vectors"], parallel)
-            return predicted_cycles(conv, pixels, target, parallel, {name: config[name] for name in _KNOBS})
+            return predicted_cycles(problem, target, parallel, {name: config[name] for name in _KNOBS})
 
         return [cycles(config) for config in configs]
 
@@ -185,7 +185,10 @@ class NarrowConv(ConvTemplate):
         representative = self.find(task.representative.graph)
         assert representative is not None
         conv = Convolution(representative.anchor)
-        return narrow_arithmetic(task, region, int(conv.batch) * math.prod(conv.results))
+        return narrow_arithmetic(task, region, int(conv.batch) * math.prod(conv.results), conv.channels)
+
+    def reads_encoded(self, graph: Graph) -> bool:
+        return has_short_weight(self.find(graph))
 
     def filters(self, task: Task, problem: Problem) -> bool:
         return False
@@ -195,15 +198,16 @@ def _canonical(split: EvenSplit) -> EvenSplit:
     return EvenSplit(split.extent, split.largest)
 
 
-def predicted_cycles(conv: Convolution, pixels: Pixels, target: Target, parallel: int, knobs: Mapping[str, int]) -> float:
+def predicted_cycles(problem: Problem, target: Target, parallel: int, knobs: Mapping[str, int]) -> float:
     """Estimated cycles of the slowest thread, staging left out."""
+    conv, pixels, pace = problem.conv, problem.pixels, problem.arithmetic.pace
     vectors, groups = knobs["vectors"], knobs["row_groups"]
     tiles = PixelTiles.of(conv, pixels, knobs["pixels"])
     full, tail = divmod(conv.outputs, vectors * target.vector_lanes)
     row_share = -(-tiles.shared.tiles // groups) / tiles.shared.tiles
 
     def panel_cycles(width: int) -> float:
-        return tiles.cycles(target, width, conv.depth) * row_share
+        return tiles.cycles(target, width, conv.depth, pace) * row_share
 
     tail_cycles = panel_cycles(-(-tail // target.vector_lanes)) if tail else None
     slowest = busiest_share(panel_cycles(vectors), full, tail_cycles, int(conv.batch) * conv.groups, parallel // groups)

@@ -14,7 +14,7 @@ from ..emit.attributes import attributes_of
 from ..target import Target
 from .region import AnchoredRegion
 from .register_tile import ReductionLoop, merge_loops
-from .tiling import EvenSplit, aliases, tile_cycles
+from .tiling import FUSED, EvenSplit, Pace, aliases, tile_cycles
 
 _FLOAT = 4
 _PLANAR_CHANNELS = 8
@@ -224,9 +224,10 @@ class PixelTiles:
         """The axis that is shared among threads."""
         return self.columns if self.rows.tiles == 1 else self.rows
 
-    def cycles(self, target: Target, vectors: int, depth: int) -> float:
+    def cycles(self, target: Target, vectors: int, depth: int, pace: Pace = FUSED) -> float:
+        tiles = self.rows.tiles * self.columns.tiles
         return sum(
-            down.count * across.count * tile_cycles(target, down.size * across.size, vectors, depth, self.rows.tiles * self.columns.tiles)
+            down.count * across.count * tile_cycles(target, down.size * across.size, vectors, depth, tiles, pace=pace)
             for down in self.rows.runs
             for across in self.columns.runs
         )

@@ -26,7 +26,7 @@ from ..task import Task
 from ..template import LoweredKernel, Template
 from .arithmetic import Arithmetic, Fp32
 from .matmul_geometry import Product, block_depths, predicted_cycles, row_blocks
-from .narrow import as_stored, narrow_arithmetic, narrow_region, packed_input, stored_weight, weight_layout
+from .narrow import as_stored, has_short_weight, narrow_arithmetic, narrow_region, packed_input, stored_weight, weight_layout
 from .region import AnchoredRegion, Epilogue, broadcast_row
 from .register_tile import Ahead, ReductionLoop, RegisterTile, merge_loops
 from .staging import clear_row, copy_row, loop_kind
@@ -96,7 +96,7 @@ class MatmulTemplate(Template):
         groups = tuple(count for count in divisors(parallel) if count <= int(product.rows))
 
         def cost(knobs: Mapping[str, int]) -> float:
-            return predicted_cycles(product, target, parallel, knobs, arithmetic.b_bytes)
+            return predicted_cycles(product, target, parallel, knobs, arithmetic.b_bytes, arithmetic.pace)
 
         points = [
             {"block_depth": depth, "row_groups": group, "rows": row, "unroll": 4, "vectors": vectors}
@@ -104,7 +104,7 @@ class MatmulTemplate(Template):
             for row in rows
             for vectors in panels
             for depth in block_depths(product, target, group)
-            if fits_registers(target, row, vectors, arithmetic.temporaries)
+            if fits_registers(target, row, vectors, arithmetic.temporaries(vectors))
         ]
         ranked = sorted(points, key=cost)
         best = [ranked[0], *(p for group in groups for p in [q for q in ranked if q["row_groups"] == group][:_CHOSEN])]
@@ -123,7 +123,9 @@ class MatmulTemplate(Template):
         parallel = useful_threads(task.target, task.threads, product.flops, product.bytes_moved)
 
         def cycles(config: Config) -> float:
-            return predicted_cycles(product, task.target, parallel, {name: config[name] for name in _KNOBS}, arithmetic.b_bytes)
+            return predicted_cycles(
+                product, task.target, parallel, {name: config[name] for name in _KNOBS}, arithmetic.b_bytes, arithmetic.pace
+            )
 
         return list(map(cycles, configs))
 
@@ -145,7 +147,11 @@ class NarrowMatmul(MatmulTemplate):
     def arithmetic(self, task: Task, region: AnchoredRegion) -> Arithmetic:
         representative = self.find(task.representative.graph)
         assert representative is not None
-        return narrow_arithmetic(task, region, int(Product.of(representative.anchor).rows))
+        product = Product.of(representative.anchor)
+        return narrow_arithmetic(task, region, int(product.rows), product.elements)
+
+    def reads_encoded(self, graph: Graph) -> bool:
+        return has_short_weight(self.find(graph))
 
 
 _KNOBS = ("block_depth", "row_groups", "rows", "vectors")

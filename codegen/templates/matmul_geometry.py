@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ...ir import Dim, Layout, Node
 from ..emit import Emitter, Expr, unflatten
 from ..target import Kind, Target
-from .tiling import EvenSplit, alias_penalty, busiest_share, group_penalty, round_up, tile_cycles
+from .tiling import FUSED, EvenSplit, Pace, alias_penalty, busiest_share, group_penalty, round_up, tile_cycles
 
 _FLOAT = 4
 _L2_FILLED = 1.25
@@ -126,7 +126,9 @@ def row_blocks(product: Product, target: Target, groups: int, split: EvenSplit, 
     return blocks if split.tiles // groups >= _TILES_OF_A_BLOCK * blocks else 1
 
 
-def predicted_cycles(product: Product, target: Target, parallel: int, knobs: Mapping[str, int], b_bytes: int = _FLOAT) -> float:
+def predicted_cycles(
+    product: Product, target: Target, parallel: int, knobs: Mapping[str, int], b_bytes: int = _FLOAT, pace: Pace = FUSED
+) -> float:
     """Estimated cycles of the slowest thread, where a word of ``b`` takes ``b_bytes`` (static shapes only)."""
     vectors, groups = knobs["vectors"], knobs["row_groups"]
     split = EvenSplit(int(product.rows), knobs["rows"])
@@ -136,7 +138,9 @@ def predicted_cycles(product: Product, target: Target, parallel: int, knobs: Map
     blocks = -(-product.depth // depth)
 
     def panel_cycles(width: int) -> float:
-        tiles = ((run.count, tile_cycles(target, run.size, width, product.depth / blocks, split.tiles, b_bytes)) for run in split.runs)
+        tiles = (
+            (run.count, tile_cycles(target, run.size, width, product.depth / blocks, split.tiles, b_bytes, pace)) for run in split.runs
+        )
         total = sum(count * cycles * blocks for count, cycles in tiles)
         return total * -(-split.tiles // groups) / split.tiles
 

@@ -7,21 +7,25 @@ from collections.abc import Collection
 from tvm import tirx
 
 from ...ir import DType, Graph, Layout, Node, Value
+from ...ir.short_sums import SHORT_SUMS, words_of
 from ..constant_layout import DenseLayout
 from ..emit import Expr
 from ..emit.halves import HALVES, stored
 from ..emit.math import Bind
 from ..emit.scalar import vectorises
-from ..instruction_sets import multiplies_bf16, multiplies_bytes, multiplies_int16
+from ..instruction_sets import multiplies_bf16, multiplies_bytes, multiplies_int16, sums_bytes_in_16_bits
+from ..short_bytes import ShortBytes
 from ..target import Target
 from ..task import Task
 from ..widened import WidenedBytes as WidenedLayout
 from . import arithmetic
-from .arithmetic import Arithmetic, Fp32, PairsOfInt16
+from .arithmetic import Arithmetic, Fp32, PairsOfInt16, ShortSums
 from .region import AnchoredRegion
 
 _FEW_ROWS = 8
 """With so few rows, reading weights takes longer than multiplying them: bytes are then stored as bytes."""
+_INPUTS_OF_SUMS = 8
+"""Two words."""
 
 
 def narrow_region(graph: Graph, ops: Collection[str]) -> AnchoredRegion | None:
@@ -52,12 +56,24 @@ def packed_input(task: Task, region: AnchoredRegion, weight: Value) -> int | Non
     return position if position in task.constant_inputs and len(region.graph.users[weight]) == 1 else None
 
 
-def narrow_arithmetic(task: Task, region: AnchoredRegion, rows: int) -> Arithmetic:
-    """How the task's target multiplies the operands of a :func:`narrow_region` with ``rows`` rows."""
+def has_short_weight(region: AnchoredRegion | None) -> bool:
+    """Whether the weight of a :func:`narrow_region` is an input whose products may be summed in 16 bits."""
+    if region is None or region.anchor.op == "matmul" or region.anchor.attributes.get("groups", 1) != 1:
+        return False
+    weight = region.anchor.inputs[1]
+    return weight.node is None and weight.tensor.encoding.name == SHORT_SUMS
+
+
+def narrow_arithmetic(task: Task, region: AnchoredRegion, rows: int, inputs: int) -> Arithmetic:
+    """How the task's target multiplies the operands of a :func:`narrow_region` with ``rows`` rows, over so many ``inputs`` together."""
     anchor, target = region.anchor, task.target
     weight = stored_weight(anchor)
     constant = packed_input(task, region, weight) is not None
     if anchor.output.tensor.dtype is DType.INT32:
+        if constant and has_short_weight(region) and anchor.inputs[0].tensor.dtype is DType.UINT8 and sums_bytes_in_16_bits(target):
+            words = words_of(weight.tensor.encoding)
+            # Where the inputs are summed several times, at other pixels, words of two pixels may follow each other.
+            return arithmetic.ShortSums(target, words, together=1 if anchor.op == "conv" and inputs % _INPUTS_OF_SUMS else words)
         return _of_bytes(target, anchor, narrow=constant and rows <= _FEW_ROWS)
     half = weight.tensor.dtype
     if sums_wide(anchor) and half is DType.BFLOAT16 and multiplies_bf16(target):
@@ -76,6 +92,8 @@ def _of_bytes(target: Target, anchor: Node, *, narrow: bool) -> Arithmetic:
 
 def weight_layout(layout: Layout, form: Arithmetic) -> DenseLayout:
     """How a constant weight in panels of ``layout`` is stored for an arithmetic."""
+    if isinstance(form, ShortSums):
+        return ShortBytes(layout, form.words)
     return WidenedLayout(layout) if isinstance(form, PairsOfInt16) and not form.narrow else layout
 
 

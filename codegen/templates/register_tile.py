@@ -117,21 +117,34 @@ class RegisterTile:
             b_next = self._emitter.bind(b_offset + k * (loop.b_stride * times), "b_at")
             if ahead is not None:
                 self._prefetch(ahead, k, trips)
-            for step in range(times):
-                self.step(a, a_next + step * loop.a_stride, row_offsets, b, b_next + step * loop.b_stride)
-        for step in range(trips * times, loop.extent):
-            self.step(a, a_offset + step * loop.a_stride, row_offsets, b, b_offset + step * loop.b_stride)
+            self._steps(range(times), loop, a, a_next, row_offsets, b, b_next)
+        self._steps(range(trips * times, loop.extent), loop, a, a_offset, row_offsets, b, b_offset)
 
     def step(self, a: Any, a_offset: Expr, row_offsets: Sequence[int], b: Any, b_offset: Expr) -> None:
         """Adds the products of one step of the reduction; operands as for :meth:`accumulate`."""
+        self._together(a, [a_offset], row_offsets, b, [b_offset])
+
+    def _steps(self, steps: range, loop: ReductionLoop, a: Any, a_offset: Expr, row_offsets: Sequence[int], b: Any, b_offset: Expr) -> None:
+        """Adds the products of some ``steps`` of ``loop``, as many at once as the arithmetic takes."""
+        for first in range(steps.start, steps.stop, self._arithmetic.steps):
+            taken = range(first, min(first + self._arithmetic.steps, steps.stop))
+            a_places = [a_offset + step * loop.a_stride for step in taken]
+            self._together(a, a_places, row_offsets, b, [b_offset + step * loop.b_stride for step in taken])
+
+    def _together(self, a: Any, a_offsets: Sequence[Expr], row_offsets: Sequence[int], b: Any, b_offsets: Sequence[Expr]) -> None:
+        """Adds the products of a step of the reduction, or of several that follow each other."""
+        arithmetic = self._arithmetic
         columns = []
         for vector in range(self.vectors):
-            columns.append(self._bound(self._arithmetic.column(b, b_offset + vector * self.lanes), "b"))
-        for row, offset in enumerate(row_offsets):
-            word = self._bound(self._arithmetic.word(a, a_offset + offset), "a")
+            columns.append([self._bound(arithmetic.column(b, offset + vector * self.lanes), "b") for offset in b_offsets])
+        for row, row_offset in enumerate(row_offsets):
+            words = [self._bound(arithmetic.word(a, offset + row_offset), "a") for offset in a_offsets]
             for vector, column in enumerate(columns):
                 place = self._ramp((row * self.vectors + vector) * self.lanes)
-                total = self._arithmetic.multiply_add(word, column, tirx.BufferLoad(self.accumulators, [place]))
+                total: Expr = tirx.BufferLoad(self.accumulators, [place])
+                total = (
+                    arithmetic.multiply_add(words[0], column[0], total) if len(words) == 1 else arithmetic.add_steps(words, column, total)
+                )
                 self._emitter.emit(tirx.BufferStore(self.accumulators, total, [place]))
 
     def load(self, buffer: Any, offset: Expr, row_stride: int) -> None:

@@ -30,6 +30,25 @@ _PAGE = 4096
 
 
 @dataclass(frozen=True)
+class Pace:
+    """How quickly a register tile multiplies and adds.
+
+    ``multiplications`` are the instructions on a multiplier for a multiply-add of vectors of words, ``latency`` the cycles after which
+    a sum can be added to again, ``loads`` how many times as long as at best loads take, ``exposed`` the share that arithmetic does not
+    hide.
+    """
+
+    multiplications: float = 1.0
+    latency: int = _FMA_LATENCY
+    loads: float = 1.0
+    exposed: float = _HIDDEN
+
+
+FUSED = Pace()
+"""Of fused multiply-adds."""
+
+
+@dataclass(frozen=True)
 class Run:
     """``count`` tiles of ``size`` each, the first one at ``start``."""
 
@@ -206,7 +225,7 @@ def _competing(row_bytes: int, rows: int) -> float:
     return rows * math.gcd(row_bytes, _PAGE) / _PAGE
 
 
-def tile_cycles(target: Target, rows: int, vectors: int, depth: float, passes: int = 2, b_bytes: int = 4) -> float:
+def tile_cycles(target: Target, rows: int, vectors: int, depth: float, passes: int = 2, b_bytes: int = 4, pace: Pace = FUSED) -> float:
     """Estimated cycles of a register tile with ``depth`` steps of reduction: arithmetic, loads, streaming of ``b``, and store.
 
     ``passes`` is how often the panel of ``b``, of ``b_bytes`` a lane, is read: a second time it comes from the second-level cache, if it
@@ -215,11 +234,11 @@ def tile_cycles(target: Target, rows: int, vectors: int, depth: float, passes: i
     multiply_adds = rows * vectors
     step_bytes = vectors * target.vector_lanes * b_bytes
     cached = passes > 1 and depth * step_bytes <= _L2_SHARE * target.l2_bytes
-    loads = (rows + vectors) / _LOADS_PER_CYCLE
+    loads = pace.loads * (rows + vectors) / _LOADS_PER_CYCLE
     stream = step_bytes / (_L2_BYTES_PER_CYCLE if cached else _L3_BYTES_PER_CYCLE)
-    step = max(multiply_adds / target.fma_units, loads, _FMA_LATENCY, stream)
+    step = max(multiply_adds * pace.multiplications / target.fma_units, loads, pace.latency, stream)
     # What hides behind the arithmetic still hurts a little: among equals, the tile that moves least is best.
-    return depth * (step + _HIDDEN * (loads + stream + _FMA_LATENCY)) + 2.0 * multiply_adds + 20.0
+    return depth * (step + pace.exposed * (loads + stream + pace.latency)) + 2.0 * multiply_adds + 20.0
 
 
 def group_penalty(groups: int) -> float:

@@ -10,15 +10,14 @@ import numpy as np
 from ...codegen.instruction_sets import multiplies_bf16
 from ...codegen.precision import Compute, Mode
 from ...ir import DType, Encoding, Node, scheme_of
-from ...ir.encodings import Affine
 from ..base import Context
 from ..calibration import STEPS, Range
 from ..encode_weights import WEIGHTS, encoded_weight
 from ..narrow_operands import compute_of
+from ..weight_codes import encoding_of_codes, weight_codes
 from .errors_of import relative_error
 from .layers import weight_of
 
-_BYTES = Affine("i8", 0).encoding
 _SAMPLED = 1 << 13
 """Numbers of a weight by which the distance of its rounding is judged."""
 
@@ -33,7 +32,8 @@ class Operand(enum.Enum):
 
 @dataclass(frozen=True)
 class Rounding:
-    """What a mode does to a node: the ``format``, an encoding or a dtype, whose numbers its weight takes, and what its operand becomes."""
+    """What a mode does to a node: the ``format`` whose numbers its weight takes, an encoding, that of its codes where the operand becomes
+    bytes, or a dtype; and what its operand becomes."""
 
     format: Encoding | DType
     operand: Operand = Operand.PLAIN
@@ -42,6 +42,8 @@ class Rounding:
         """The numbers that stand for those of the weight, or of a part of it along the axis of its outputs."""
         if isinstance(self.format, DType):
             return _cast(array, self.format)
+        if self.operand is Operand.BYTES:
+            return weight_codes(array, self.format).numbers
         scheme = scheme_of(self.format)
         return scheme.decode(scheme.quantise(array))
 
@@ -54,7 +56,7 @@ def rounding_of(node: Node, mode: Mode, ctx: Context) -> Rounding | None:
         return Rounding(encoding) if encoded_weight(weight, encoding) is not None else None
     compute = compute_of(node, mode.compute, ctx)
     if compute is Compute.INT8:
-        return Rounding(_BYTES, Operand.BYTES)
+        return Rounding(encoding_of_codes(node, ctx.target), Operand.BYTES)
     if compute is Compute.BF16:
         return Rounding(DType.BFLOAT16, Operand.BF16 if multiplies_bf16(ctx.target) else Operand.PLAIN)
     return Rounding(DType.FLOAT16) if compute is Compute.FP16 else None

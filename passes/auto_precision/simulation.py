@@ -16,7 +16,7 @@ import numpy as np
 from ...codegen.precision import Mode, Precision
 from ...ir import DType, Encoding, Graph, Node, Rewriter, Value, lookup
 from ..base import Context
-from ..calibration import Range, ranges_of
+from ..calibration import Range, observations_of
 from ..pipeline import Pipeline
 from .errors_of import relative_error
 from .layers import Layer, weight_of, weight_position
@@ -95,7 +95,8 @@ class Simulation:
             return {}
         known = {tuple(map(id, record.inputs)): record for record in self._records}
         records = (known.get(tuple(map(id, sample))) or self._recorded(sample) for sample in self._ctx.calibration)
-        return ranges_of((node.inputs[0] for node in self._nodes), (record.operands for record in records))
+        observed = observations_of((node.inputs[0] for node in self._nodes), (record.operands for record in records))
+        return {value: observation.range for value, observation in observed.items()}
 
     def _rounded_weight(self, node: Node, rounding: Rounding) -> np.ndarray:
         """The rounded weight of ``node``; the last one is remembered, since some modes differ in what becomes of the operand alone."""
