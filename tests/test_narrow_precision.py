@@ -79,7 +79,7 @@ def test_errors_of_models(name: str, mode: str) -> None:
 def test_programs_in_integers_equal_the_interpreter_exactly(static: bool) -> None:
     model, x, _ = built("mlp")
     model = nn.Sequential(model[0], nn.ReLU(), *model[2:])  # gelu is rounded otherwise by the interpreter
-    samples = [(x,)] if static else []
+    samples = [(x,)] if static else None
     options = check_options(precision="int8", calibration=samples)
     fast = mlc.compile(model, example_inputs=(x,), precision="int8", calibration=samples, strict=True)
     exported = export_model(model, (x,), {})
