@@ -13,7 +13,7 @@ inputs = (torch.randn(128, 512),)
 
 with tempfile.TemporaryDirectory() as folder:
     database = pathlib.Path(folder) / "tuning.db"
-    result = mlc.tune(model, example_inputs=inputs, trials=16, database=database)
+    result = mlc.tune(model, example_inputs=inputs, trials=8, database=database)
     print(result)
     fast = mlc.compile(model, example_inputs=inputs, database=database)
 
