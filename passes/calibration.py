@@ -64,10 +64,7 @@ def observe(
             array = np.asarray(arrays[value], np.float32)
             kept.append(_representatives(array))
             means[value].append({axis: _means(array, axis) for axis in {1, array.ndim - 1} if 0 <= axis < array.ndim})
-    return {
-        value: Observation(best_range(np.concatenate(kept)), {axis: np.mean([each[axis] for each in means[value]], axis=0) for axis in means[value][0]})
-        for value, kept in found.items()
-    }
+    return {value: Observation(best_range(np.concatenate(kept)), _averaged(means[value])) for value, kept in found.items()}
 
 
 def best_range(numbers: np.ndarray) -> Range:
@@ -81,6 +78,11 @@ def best_range(numbers: np.ndarray) -> Range:
 def _squared_error(numbers: np.ndarray, candidate: Range) -> float:
     codes = np.clip(np.rint(numbers / candidate.scale) + candidate.zero_point, 0, STEPS)
     return float(np.square((codes - candidate.zero_point) * candidate.scale - numbers).sum())
+
+
+def _averaged(means: Sequence[Mapping[int, np.ndarray]]) -> Mapping[int, np.ndarray]:
+    """The means over all samples, of those of each."""
+    return {axis: np.mean([each[axis] for each in means], axis=0) for axis in means[0]}
 
 
 def _means(array: np.ndarray, axis: int) -> np.ndarray:

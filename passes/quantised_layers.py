@@ -7,10 +7,10 @@ import math
 import numpy as np
 
 from ..codegen.instruction_sets import multiplies_bytes, sums_bytes_in_16_bits
-from ..costmodel.workload import is_minimal_filtering
 from ..codegen.target import Target
 from ..codegen.task import Task
 from ..codegen.winograd import WINDOW
+from ..costmodel.workload import is_minimal_filtering
 from ..ir import ArrayConstant, DType, GraphBuilder, Layout, Node, Rewriter, TensorType, Value, canonicalise
 from .base import Context
 from .calibration import STEPS, Observation, Range

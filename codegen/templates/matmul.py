@@ -123,7 +123,9 @@ class MatmulTemplate(Template):
         parallel = useful_threads(task.target, task.threads, product.flops, product.bytes_moved)
 
         def cycles(config: Config) -> float:
-            return predicted_cycles(product, task.target, parallel, {name: config[name] for name in _KNOBS}, arithmetic.b_bytes, arithmetic.pace)
+            return predicted_cycles(
+                product, task.target, parallel, {name: config[name] for name in _KNOBS}, arithmetic.b_bytes, arithmetic.pace
+            )
 
         return list(map(cycles, configs))
 

@@ -138,7 +138,9 @@ def predicted_cycles(
     blocks = -(-product.depth // depth)
 
     def panel_cycles(width: int) -> float:
-        tiles = ((run.count, tile_cycles(target, run.size, width, product.depth / blocks, split.tiles, b_bytes, pace)) for run in split.runs)
+        tiles = (
+            (run.count, tile_cycles(target, run.size, width, product.depth / blocks, split.tiles, b_bytes, pace)) for run in split.runs
+        )
         total = sum(count * cycles * blocks for count, cycles in tiles)
         return total * -(-split.tiles // groups) / split.tiles
 

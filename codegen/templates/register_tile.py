@@ -142,7 +142,9 @@ class RegisterTile:
             for vector, column in enumerate(columns):
                 place = self._ramp((row * self.vectors + vector) * self.lanes)
                 total: Expr = tirx.BufferLoad(self.accumulators, [place])
-                total = arithmetic.multiply_add(words[0], column[0], total) if len(words) == 1 else arithmetic.add_steps(words, column, total)
+                total = (
+                    arithmetic.multiply_add(words[0], column[0], total) if len(words) == 1 else arithmetic.add_steps(words, column, total)
+                )
                 self._emitter.emit(tirx.BufferStore(self.accumulators, total, [place]))
 
     def load(self, buffer: Any, offset: Expr, row_stride: int) -> None:

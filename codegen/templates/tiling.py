@@ -34,7 +34,8 @@ class Pace:
     """How quickly a register tile multiplies and adds.
 
     ``multiplications`` are the instructions on a multiplier for a multiply-add of vectors of words, ``latency`` the cycles after which
-    a sum can be added to again, ``loads`` how many times as long as at best loads take, ``exposed`` the share that arithmetic does not hide.
+    a sum can be added to again, ``loads`` how many times as long as at best loads take, ``exposed`` the share of what arithmetic hides that
+    is felt all the same.
     """
 
     multiplications: float = 1.0
@@ -224,9 +225,7 @@ def _competing(row_bytes: int, rows: int) -> float:
     return rows * math.gcd(row_bytes, _PAGE) / _PAGE
 
 
-def tile_cycles(
-    target: Target, rows: int, vectors: int, depth: float, passes: int = 2, b_bytes: int = 4, pace: Pace = FUSED
-) -> float:
+def tile_cycles(target: Target, rows: int, vectors: int, depth: float, passes: int = 2, b_bytes: int = 4, pace: Pace = FUSED) -> float:
     """Estimated cycles of a register tile with ``depth`` steps of reduction: arithmetic, loads, streaming of ``b``, and store.
 
     ``passes`` is how often the panel of ``b``, of ``b_bytes`` a lane, is read: a second time it comes from the second-level cache, if it
