@@ -25,11 +25,12 @@ import numpy as np
 from ..codegen.target import Target
 from ..codegen.task import Task
 from ..codegen.template import Template
-from ..codegen.templates.arithmetic import Arithmetic, PairsOfBf16, PairsOfInt16, QuadsOfBytes
+from ..codegen.templates.arithmetic import Arithmetic, PairsOfBf16, PairsOfInt16, QuadsOfBytes, ShortSums
 from ..codegen.templates.conv import ConvTemplate, NarrowConv
 from ..codegen.templates.matmul import MatmulTemplate, NarrowMatmul
 from ..errors import MeasurementError
-from ..ir import DType, Graph, GraphBuilder, Layout, TensorType, Value, interpret
+from ..ir import DENSE, DType, Encoding, Graph, GraphBuilder, Layout, TensorType, Value, interpret
+from ..ir.short_sums import short_sums
 from .kernel_cases import Case
 from .kernels import Bench
 
@@ -39,18 +40,25 @@ _NHWC = Layout((0, 2, 3, 1))
 
 @dataclass(frozen=True)
 class Kind:
-    """Operands and sums of a type of arithmetic; ``sums`` None where they are of the operands' dtype."""
+    """Operands and sums of a type of arithmetic; ``sums`` None where they are of the operands' dtype. ``encoding`` is the weight's."""
 
     name: str
     activation: DType
     weight: DType
     sums: DType | None
+    encoding: Encoding = DENSE
+
+    def weight_of(self, *shape: int) -> TensorType:
+        """The type of a weight."""
+        return TensorType(self.weight, shape).with_encoding(self.encoding)
 
 
 KINDS = (
     Kind("fp32", DType.FLOAT32, DType.FLOAT32, None),
     Kind("bf16", DType.BFLOAT16, DType.BFLOAT16, DType.FLOAT32),
     Kind("int8", DType.UINT8, DType.INT8, DType.INT32),
+    # What passes make of weights for processors that sum bytes in 16 bits; others multiply them as any.
+    Kind("int8 short", DType.UINT8, DType.INT8, DType.INT32, short_sums(2)),
 )
 LINEAR = ((128, 768, 768), (128, 3072, 768), (128, 768, 3072), (1, 4096, 4096))
 """Rows, columns, depth."""
@@ -80,7 +88,7 @@ def _program() -> pathlib.Path:
 def linear(kind: Kind, rows: int, columns: int, depth: int) -> Case:
     """A linear layer with bias; of bytes, back to bytes."""
     builder = GraphBuilder()
-    operands = [builder.input(TensorType(kind.activation, (rows, depth))), builder.input(TensorType(kind.weight, (columns, depth)))]
+    operands = [builder.input(TensorType(kind.activation, (rows, depth))), builder.input(kind.weight_of(columns, depth))]
     operands.append(builder.input(TensorType(kind.sums or kind.weight, (columns,))))
     graph = _finished(builder, kind, builder.call("linear", *operands, dtype=kind.sums), (columns,))
     template: Template = MatmulTemplate() if kind.sums is None else NarrowMatmul()
@@ -91,7 +99,7 @@ def convolution(kind: Kind, channels: int, outputs: int, size: int, window: int)
     """A convolution of an image, channels last, with bias; of bytes, back to bytes."""
     builder = GraphBuilder()
     x = builder.input(TensorType(kind.activation, (1, channels, size, size), _NHWC))
-    weight = builder.input(TensorType(kind.weight, (outputs, channels, window, window)))
+    weight = builder.input(kind.weight_of(outputs, channels, window, window))
     bias = builder.input(TensorType(kind.sums or kind.weight, (outputs,)))
     pad = (window - 1) // 2
     attributes = {"stride": (1, 1), "padding": ((pad, pad), (pad, pad)), "dilation": (1, 1), "dtype": kind.sums}
@@ -129,6 +137,8 @@ def arithmetic_of(case: Case, target: Target) -> Arithmetic:
 
 def _ceiling(arithmetic: Arithmetic) -> str:
     """The entry of :func:`ceilings` that bounds an arithmetic."""
+    if isinstance(arithmetic, ShortSums):
+        return f"short{arithmetic.steps}"
     for kind, name in ((QuadsOfBytes, "bytes"), (PairsOfInt16, "pairs"), (PairsOfBf16, "bf16")):
         if isinstance(arithmetic, kind):
             return name
@@ -160,7 +170,7 @@ def time_shape(cases: Mapping[str, Case], target: Target, rounds: int, calls: in
         median, best = statistics.median(seconds[name]), min(seconds[name])
         bound = _ceiling(arithmetic_of(bench.case, target))
         print(
-            f"{bench.case.name:28} {name:5} {bench.case.flops / median / 1e9:7.0f} Gop/s (best {bench.case.flops / best / 1e9:5.0f})  "
+            f"{bench.case.name:28} {name:10} {bench.case.flops / median / 1e9:7.0f} Gop/s (best {bench.case.flops / best / 1e9:5.0f})  "
             f"{bench.case.flops / best / peaks[bound]:4.0%} of {bound}  {min(seconds['fp32']) / best:5.2f}x fp32  {_is_right(bench)}  "
             f"{bench.config}",
             flush=True,

@@ -20,8 +20,7 @@ def multiplies_bf16(target: Target) -> bool:
 
 
 def sums_bytes_in_16_bits(target: Target) -> bool:
-    """Products of unsigned and signed bytes, two summed in 16 bits with saturation, on its widest vectors (vpmaddubsw), and nothing
-    better."""
+    """Products of unsigned and signed bytes, pairs summed in 16 bits (vpmaddubsw), on its widest vectors, and nothing better."""
     wanted = {32: "avx2", 64: "avx512bw"}
     return wanted.get(target.vector_bytes, "") in target.features and not multiplies_bytes(target)
 

@@ -1,7 +1,8 @@
 /* What this machine can do at most with narrow numbers: multiply-adds per second, one counting as two operations.
  *
  * usage: peak_narrow; prints JSON with the rates of one thread: fp32 (fused multiply-adds), pairs (vpmaddwd and vpaddd: exact products of
- * bytes widened to 16 bits), bytes (vpdpbusd), bf16 (vdpbf16ps); 0 where the processor lacks the instruction.
+ * bytes widened to 16 bits), short1 and short2 (vpmaddubsw and vpmaddwd with ones: products of bytes summed in 16 bits over one word of
+ * four or two before they are widened), bytes (vpdpbusd), bf16 (vdpbf16ps); 0 where the processor lacks the instruction.
  * Built with -O3 -march=native.
  */
 #define _GNU_SOURCE
@@ -70,6 +71,31 @@ MEASURE(fp32, BYTES / 4, FP32)
   }
 MEASURE(pairs, BYTES / 2, PAIRS)
 
+#define SUM_OF_BYTES(result) __asm__ volatile("vpmaddubsw %2, %1, %0" : "=v"(result) : "v"(a), "v"(b));
+#define ADD_WIDENED(sums, chain)                                                     \
+  {                                                                                  \
+    __asm__ volatile("vpmaddwd %1, %0, %0" : "+v"(sums) : "v"(b));                   \
+    __asm__ volatile("vpaddd %1, %0, %0" : "+v"(sum[chain]) : "v"(sums));            \
+  }
+
+#define SHORT1(chain)                                                                \
+  {                                                                                  \
+    vector first;                                                                    \
+    SUM_OF_BYTES(first)                                                              \
+    ADD_WIDENED(first, chain)                                                        \
+  }
+MEASURE(short1, BYTES, SHORT1)
+
+#define SHORT2(chain)                                                                \
+  {                                                                                  \
+    vector first, second;                                                            \
+    SUM_OF_BYTES(first)                                                              \
+    SUM_OF_BYTES(second)                                                             \
+    __asm__ volatile("vpaddw %1, %0, %0" : "+v"(first) : "v"(second));               \
+    ADD_WIDENED(first, chain)                                                        \
+  }
+MEASURE(short2, 2 * BYTES, SHORT2)
+
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
 #define QUADS(chain) MULTIPLY_ADD("vpdpbusd", chain)
 MEASURE(bytes, BYTES, QUADS)
@@ -85,6 +111,7 @@ static double bf16(void) { return 0; }
 #endif
 
 int main(void) {
-  printf("{\"fp32\": %.6e, \"pairs\": %.6e, \"bytes\": %.6e, \"bf16\": %.6e}\n", fp32(), pairs(), bytes(), bf16());
+  printf("{\"fp32\": %.6e, \"pairs\": %.6e, \"short1\": %.6e, \"short2\": %.6e, \"bytes\": %.6e, \"bf16\": %.6e}\n", fp32(), pairs(),
+         short1(), short2(), bytes(), bf16());
   return 0;
 }

@@ -34,8 +34,8 @@ class Pace:
     """How quickly a register tile multiplies and adds.
 
     ``multiplications`` are the instructions on a multiplier for a multiply-add of vectors of words, ``latency`` the cycles after which
-    a sum can be added to again, ``loads`` how many times as long as at best loads take, ``exposed`` the share that arithmetic does not
-    hide.
+    a sum can be added to again, ``loads`` how many times as long as at best loads take, ``exposed`` the share of what arithmetic hides that
+    is felt all the same.
     """
 
     multiplications: float = 1.0

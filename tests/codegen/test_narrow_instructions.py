@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from check import tensor
@@ -14,28 +14,32 @@ from mlc.codegen.template import Template
 from mlc.codegen.templates.conv import NarrowConv
 from mlc.codegen.templates.matmul import NarrowMatmul
 from mlc.costmodel.assembly_facts import innermost_loops
-from mlc.ir import DType, Graph, GraphBuilder
+from mlc.ir import DENSE, DType, Encoding, Graph, GraphBuilder
 
 Dtypes = tuple[DType, DType, DType]
 """Of operand, weight and sums."""
-Make = Callable[[Dtypes], Graph]
+Make = Callable[..., Graph]
 
 BYTES = (DType.UINT8, DType.INT8, DType.INT32)
 BF16 = (DType.BFLOAT16, DType.BFLOAT16, DType.FLOAT32)
 SIGNED = (DType.INT8, DType.INT8, DType.INT32)
+SHORT = Encoding("short_sums", (("words", 2), ("axis", 1)))
+"""Of weights whose products fit 16 bits."""
 
 
-def linear(dtypes: Dtypes) -> Graph:
+def linear(dtypes: Dtypes, encoding: Encoding = DENSE) -> Graph:
     x, weight, sums = dtypes
     builder = GraphBuilder()
-    operands = [builder.input(tensor((128, 768), x)), builder.input(tensor((256, 768), weight)), builder.input(tensor((256,), sums))]
+    stored = tensor((256, 768), weight).with_encoding(encoding)
+    operands = [builder.input(tensor((128, 768), x)), builder.input(stored), builder.input(tensor((256,), sums))]
     return builder.finish([builder.call("linear", *operands, dtype=sums)])
 
 
-def conv(dtypes: Dtypes) -> Graph:
+def conv(dtypes: Dtypes, encoding: Encoding = DENSE) -> Graph:
     x, weight, sums = dtypes
     builder = GraphBuilder()
-    operands = [builder.input(tensor((1, 64, 28, 28), x, (0, 2, 3, 1))), builder.input(tensor((64, 64, 3, 3), weight))]
+    stored = tensor((64, 64, 3, 3), weight).with_encoding(encoding)
+    operands = [builder.input(tensor((1, 64, 28, 28), x, (0, 2, 3, 1))), builder.input(stored)]
     attributes = {"stride": (1, 1), "padding": ((1, 1), (1, 1)), "dilation": (1, 1), "dtype": sums}
     result = tensor((1, 64, 28, 28), sums, (0, 2, 3, 1))
     return builder.finish(builder.add("conv", *operands, attributes=attributes, types=[result]).outputs)
@@ -56,13 +60,31 @@ def conv(dtypes: Dtypes) -> Graph:
 )
 @pytest.mark.parametrize(("template", "make"), [(NarrowMatmul(), linear), (NarrowConv(), conv)], ids=["linear", "conv"])
 def test_innermost_loops(template: Template, make: Make, dtypes: Dtypes, processor: str, instruction: str) -> None:
-    target = Target.parse(f"cpu -mcpu={processor} -threads=1")
-    task = Task(make(dtypes), frozenset({1, 2}), target, 1)
-    kernel = template.lower(task, template.space(task).default)
-    assembly = build_module(kernel.function, "kernel", target).inspect_source("asm")
-    inner = max(innermost_loops(assembly), key=lambda lines: sum(instruction in line for line in lines))
+    inner = innermost_loop(template, make(dtypes), processor, instruction)
     multiplying = sum(instruction in line for line in inner)
     assert multiplying > 40, "the reduction is unrolled over a tile of registers"
-    loads = sum(line.startswith(("vmovdqu", "vmovups", "vpbroadcast", "vbroadcast")) for line in inner)
-    assert loads < multiplying, "operands are read once for several products"
+    assert loads(inner) < multiplying, "operands are read once for several products"
     assert not [line for line in inner if "(%rsp" in line], "nothing is kept on the stack"
+
+
+@pytest.mark.parametrize("processor", ["x86-64-v3", "skylake-avx512"])
+@pytest.mark.parametrize(("template", "make"), [(NarrowMatmul(), linear), (NarrowConv(), conv)], ids=["linear", "conv"])
+def test_innermost_loops_that_sum_in_16_bits(template: Template, make: Make, processor: str) -> None:
+    inner = innermost_loop(template, make(BYTES, SHORT), processor, "vpmaddubsw")
+    words, widened = (sum(instruction in line for line in inner) for instruction in ("vpmaddubsw", "vpmaddwd"))
+    assert words > 20 and words == 2 * widened == 2 * sum("vpaddw" in line for line in inner), "two words share what widens their sum"
+    assert loads(inner) < words
+    assert not [line for line in inner if "(%rsp" in line], "nothing is kept on the stack"
+
+
+def loads(lines: Sequence[str]) -> int:
+    return sum(line.startswith(("vmovdqu", "vmovups", "vpbroadcast", "vbroadcast")) for line in lines)
+
+
+def innermost_loop(template: Template, graph: Graph, processor: str, instruction: str) -> Sequence[str]:
+    """The innermost loop of the kernel for ``graph`` that has most of ``instruction``."""
+    target = Target.parse(f"cpu -mcpu={processor} -threads=1")
+    task = Task(graph, frozenset({1, 2}), target, 1)
+    kernel = template.lower(task, template.space(task).default)
+    assembly = build_module(kernel.function, "kernel", target).inspect_source("asm")
+    return max(innermost_loops(assembly), key=lambda lines: sum(instruction in line for line in lines))

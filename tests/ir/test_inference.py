@@ -291,7 +291,8 @@ def test_dimensions_are_normalised() -> None:
         ("i32[8] as ternary(scale=f32)", "represents floats, the tensor holds i32"),
         (
             "f32[8] as csr",
-            "there is no encoding 'csr' (known: dense, affine, nm_sparse, block_sparse, bitmap, grouped, block_scaled, codebook, ternary)",
+            "there is no encoding 'csr' (known: dense, affine, nm_sparse, block_sparse, bitmap, short_sums, grouped, block_scaled, "
+            "codebook, ternary)",
         ),
     ],
 )

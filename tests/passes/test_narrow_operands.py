@@ -11,10 +11,12 @@ from golden import CONTEXT
 
 from mlc.codegen.precision import Precision
 from mlc.codegen.target import Target
-from mlc.ir import ArrayConstant, DType, Graph, GraphBuilder, Location, TensorType, Value, interpret, scheme_of, verify
+from mlc.ir import DENSE, ArrayConstant, DType, Graph, GraphBuilder, Location, TensorType, Value, interpret, scheme_of, verify
 from mlc.ir.encodings import Affine
+from mlc.ir.short_sums import has_short_sums, short_sums
 from mlc.passes import NarrowOperands, Pipeline
 from mlc.passes.calibration import best_range, observe
+from mlc.passes.weight_codes import weight_codes
 
 AVX2 = replace(CONTEXT, target=Target.parse("cpu -mcpu=x86-64-v3 -threads=1"), evaluator=interpret)
 ZEN4 = replace(AVX2, target=Target.parse("cpu -mcpu=znver4 -threads=1"))
@@ -38,10 +40,10 @@ def linear(rows: int = 7, depth: int = 32, columns: int = 12, data: np.ndarray |
     )
 
 
-def conv(channels: int = 16, outputs: int = 12, window: int = 3, *, groups: int = 1) -> Graph:
+def conv(channels: int = 16, outputs: int = 12, window: int = 3, *, groups: int = 1, size: int = 0) -> Graph:
     builder = GraphBuilder()
     operands = [
-        builder.input(f32(2, channels, 6, 5)),
+        builder.input(f32(1, channels, size, size) if size else f32(2, channels, 6, 5)),
         builder.constant(weight(outputs, channels // groups, window, window)),
         builder.constant(weight(outputs)),
     ]
@@ -87,10 +89,55 @@ def test_integers_compute_what_their_codes_stand_for(graph: Graph, low: float, h
     result = narrowed(graph, "int8", ZEN4, [x])
     (got,) = interpret(result, [x])
     wanted = decoded(graph, x, min(low, 0.0), max(high, 0.0))
-    # A number halfway between codes may be rounded either way.
-    assert np.linalg.norm(got - wanted) < 1e-3 * np.linalg.norm(wanted)
     exact = interpret(graph, [x], wide=True)[0]
+    # Biases make up for what rounding takes of each output on average; a number halfway between codes may be rounded either way.
+    shift = (got - wanted).mean(axis=tuple(axis for axis in range(got.ndim) if axis != 1), keepdims=True)
+    assert np.linalg.norm(got - wanted - shift) < 1e-3 * np.linalg.norm(wanted)
     assert 1e-4 < np.linalg.norm(got - exact) / np.linalg.norm(exact) < 0.02
+
+
+def test_biases_make_up_for_what_rounding_takes_on_average() -> None:
+    """Where inputs have a mean, what each output loses is the same for all rows."""
+    graph = linear(rows=64, depth=128, columns=48)
+    x = np.random.default_rng(0).uniform(0.9, 1.1, (64, 128)).astype(np.float32)
+    (got,), (exact,) = interpret(narrowed(graph, "int8", AVX2, [x]), [x]), interpret(graph, [x], wide=True)
+    lost = np.linalg.norm(got - exact)
+    assert abs((got - exact).mean(axis=0)).max() < 0.02
+    assert lost < 0.5 * np.linalg.norm(decoded(graph, x, 0.0, 1.1) - exact)
+
+
+@pytest.mark.parametrize(
+    ("graph", "words"),
+    [(linear(), 2), (conv(window=1), 2), (conv(20, window=1), 1), (conv(32, 24, 1, groups=2), 0)],
+    ids=["linear", "conv", "odd words", "groups"],
+)
+def test_weights_fit_sums_in_16_bits_where_bytes_are_summed_so(graph: Graph, words: int) -> None:
+    node = anchor(narrowed(graph, "int8", AVX2)).node
+    assert node is not None
+    weight = node.inputs[1]
+    assert weight.constant is not None
+    if words:
+        assert weight.tensor.encoding == short_sums(words)
+        assert has_short_sums(weight.constant.array(), weight.tensor.encoding)
+    else:
+        assert weight.tensor.encoding.is_dense
+    for processor in ("znver4", "alderlake", "x86-64-v2"):
+        other = replace(AVX2, target=Target.parse(f"cpu -mcpu={processor} -threads=1"))
+        assert anchor(narrowed(graph, "int8", other)).node.inputs[1].tensor.encoding.is_dense  # type: ignore[union-attr]
+
+
+def test_codes_that_sums_limit_are_little_worse_than_others() -> None:
+    array = np.random.default_rng(0).standard_normal((64, 256)).astype(np.float32)
+    array[0], array[1, 0] = 0, 30
+
+    def error(words: int) -> float:
+        codes = weight_codes(array, short_sums(words) if words else DENSE)
+        assert not words or has_short_sums(codes.codes, codes.encoding)
+        assert codes.scales.dtype == np.float32 and (codes.scales > 0).all() and not codes.numbers[0].any()
+        return float(np.linalg.norm(codes.numbers - array) / np.linalg.norm(array))
+
+    dense, one, two = error(0), error(1), error(2)
+    assert dense < one < 1.5 * dense and one < two < 2 * dense, "seven bits would err twice as much"
 
 
 def test_zero_points_are_folded_into_sums_and_padding() -> None:
@@ -104,8 +151,10 @@ def test_zero_points_are_folded_into_sums_and_padding() -> None:
     assert node.attributes["filling"] == zero == 64
     codes, sums = (value.constant.array() for value in node.inputs[1:] if value.constant is not None)
     whole = sums + 64 * codes.astype(np.int64).sum(axis=(1, 2, 3))
-    scale = scheme_of(Affine("i8", 0).encoding).quantise(weight(12, 16, 3, 3).array())["scales"] * (4 / 255)
-    np.testing.assert_allclose(whole * scale, weight(12).array(), atol=scale.max())
+    rounded = weight_codes(weight(12, 16, 3, 3).array(), DENSE)
+    scale = rounded.scales * (4 / 255)
+    lost = np.einsum("oihw,i->o", weight(12, 16, 3, 3).array() - rounded.numbers, x.mean(axis=(0, 2, 3)))
+    np.testing.assert_allclose(whole * scale, weight(12).array() + lost, atol=scale.max())
 
 
 def test_rows_without_calibration_have_ranges_of_their_own() -> None:
@@ -124,7 +173,10 @@ def test_rows_without_calibration_have_ranges_of_their_own() -> None:
 
 def test_layers_that_are_left_alone() -> None:
     assert is_narrow(conv(), "int8", ZEN4)
-    assert not is_narrow(conv(), "int8", AVX2), "minimal filtering is quicker than products of pairs"
+    assert not is_narrow(large := conv(64, 64, size=28), "int8", AVX2), "minimal filtering is quicker than sums in 16 bits"
+    assert is_narrow(large, "int8", ZEN4)
+    assert is_narrow(conv(512, 512, size=7), "int8", AVX2), "but not where its weights take longest"
+    assert not is_narrow(conv(), "int8", replace(AVX2, target=Target.parse("cpu -mcpu=x86-64-v2 -threads=1")))
     assert is_narrow(conv(window=1), "int8", AVX2)
     assert not is_narrow(conv(channels=3), "int8", ZEN4)
     assert not is_narrow(conv(16, 16, groups=16), "int8", ZEN4)
@@ -189,6 +241,7 @@ def test_ranges_are_those_of_all_samples() -> None:
     y = builder.call("mul", x, x)
     graph = builder.finish([builder.call("neg", y)])
     samples = [[np.array([0, 1, 2, -1], np.float32)], [np.array([0, -3, 1, 2], np.float32)]]
-    ranges = observe(graph, [graph.inputs[0], y], samples, interpret)
-    assert (ranges[graph.inputs[0]].low, ranges[graph.inputs[0]].high) == (-3, 2)
-    assert (ranges[y].low, ranges[y].high) == (0, 9)
+    seen = observe(graph, [graph.inputs[0], y], samples, interpret)
+    assert (seen[graph.inputs[0]].range.low, seen[graph.inputs[0]].range.high) == (-3, 2)
+    assert (seen[y].range.low, seen[y].range.high) == (0, 9)
+    np.testing.assert_allclose(seen[graph.inputs[0]].means[0], [0, -1, 1.5, 0.5])
