@@ -214,6 +214,18 @@ def test_a_damaged_decision_is_made_anew(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert report is not None and report.search_seconds > 0
 
 
+def test_sizes_that_vary() -> None:
+    model = nn.Linear(1024, 1024).eval()
+    dynamic = ({0: torch.export.Dim("rows", min=1, max=8)},)
+    fast = mlc.compile(
+        model, example_inputs=(torch.randn(2, 1024),), dynamic_shapes=dynamic, precision="auto", tolerance=TOLERANCE, threads=1
+    )
+    assert fast.report().precision is not None
+    for rows in (1, 2, 5):
+        x = torch.randn(rows, 1024)
+        assert error_of(fast(x), model(x)) <= TOLERANCE
+
+
 def test_keyword_arguments_and_states() -> None:
     class Counting(nn.Module):
         def __init__(self) -> None:
