@@ -9,6 +9,7 @@ codes of a chunk are ``bits`` words of 32 bits for each column, in one of these 
 - nibbles: 8 columns with 8 codes of 4 bits each are 32 bytes, in which two columns of 4 stand one behind the other in the two halves of a
   register: byte 16 h + 4 k + c holds codes k and k + 4 of column 4 h + c, the first one in the lower half of the byte.
 - halves: pairs of codes of 8 bits as numbers of 16 bits, the first one lowest.
+- bytes: the same, but that the codes of a byte are four apart: code 4 d + i of a word is digit d of byte i.
 - planes: word b holds bit b of every code of the chunk, the first one lowest.
 
 A table of codes stands before the first block; with nibbles as byte 0 of all its numbers, then byte 1 and so on, each twice.
@@ -48,6 +49,7 @@ class Arrangement(enum.Enum):
     INDICES = "indices"
     NIBBLES = "nibbles"
     HALVES = "halves"
+    BYTES = "bytes"
     PLANES = "planes"
 
 
@@ -246,6 +248,7 @@ def arranged(chunks: np.ndarray, form: WeightFormat, arrangement: Arrangement) -
         Arrangement.INDICES: _indices,
         Arrangement.NIBBLES: _nibbles,
         Arrangement.HALVES: _halves,
+        Arrangement.BYTES: _bytes,
         Arrangement.PLANES: _planes,
     }[arrangement]
     return arrange(chunks, form)
@@ -283,6 +286,15 @@ def _nibbles(chunks: np.ndarray, form: WeightFormat) -> np.ndarray:
 def _halves(chunks: np.ndarray, form: WeightFormat) -> np.ndarray:
     pairs = chunks[:, 0::2].astype(np.uint16) | chunks[:, 1::2].astype(np.uint16) << np.uint16(8)
     return np.ascontiguousarray(pairs).reshape(-1).view(np.uint32)
+
+
+def _bytes(chunks: np.ndarray, form: WeightFormat) -> np.ndarray:
+    """Of codes whose bits divide 8: words [chunks, bits, panel]."""
+    count, _, panel = chunks.shape
+    split = chunks.reshape(count, form.bits, 8 // form.bits, 4, panel).astype(np.uint32)
+    digits = np.arange(8 // form.bits, dtype=np.uint32)[:, None, None] * np.uint32(form.bits)
+    places = np.arange(4, dtype=np.uint32)[:, None] * np.uint32(8)
+    return np.bitwise_or.reduce(split << digits << places, axis=(2, 3))
 
 
 def _planes(chunks: np.ndarray, form: WeightFormat) -> np.ndarray:

@@ -15,6 +15,7 @@ from ..target import Target
 from ..task import Numerics, Task
 from ..weight_format import CHUNK, CodeKind
 from .encoded_codes import lookup_width
+from .encoded_fixed import BYTES, can_multiply_bytes
 from .encoded_product import EncodedProduct
 from .tiling import EvenSplit, distinct_splits, fits_registers, panel_candidates, tile_cycles, useful_threads
 
@@ -25,6 +26,7 @@ class Algorithm(enum.IntEnum):
     REGISTERS = 0
     PANELS = 1
     LOOKUP = 2
+    FIXED = 3
 
 
 MOST_PLANES = 4
@@ -43,6 +45,10 @@ _BROADCAST = 0.4
 _SHIFT = 0.27
 _LOOK_UP = 0.93
 """A permutation and an addition."""
+_UNPACK = 0.13
+"""A vector's share of taking 32 bytes of codes apart."""
+_BYTE_PRODUCTS = 0.45
+"""A vector's share of multiplying by three bytes and adding."""
 _FINISH = 1.5
 """The scale of a group, for each row."""
 _SPILL = 0.05
@@ -77,6 +83,12 @@ class Geometry:
         form = self.problem.format
         return form.kind is CodeKind.INTEGER and form.bits <= MOST_PLANES and lookup_width(self.target) > 0
 
+    def _can(self, algorithm: Algorithm) -> bool:
+        """Whether codes and target are such as this algorithm of few rows takes."""
+        if algorithm is Algorithm.FIXED:
+            return can_multiply_bytes(self.target, self.problem.block(self.target.vector_lanes))
+        return algorithm is Algorithm.REGISTERS or self.can_look_up
+
     def points(self, algorithm: Algorithm) -> Iterator[dict[str, int]]:
         """The knobs of an algorithm's kernels.
 
@@ -89,7 +101,7 @@ class Geometry:
                     if fits_registers(self.target, tile_rows, vectors):
                         for depth in self._block_depths(vectors * lanes):
                             yield self._point(algorithm, depth, tile_rows, vectors)
-        elif not self.strict and (algorithm is Algorithm.REGISTERS or self.can_look_up):
+        elif not self.strict and self._can(algorithm):
             whole = self.problem.block(lanes).chunks * CHUNK
             for tile_rows in distinct_splits(rows, _MOST_ROWS):
                 for vectors in (1, 2, 4):
@@ -116,6 +128,8 @@ class Geometry:
         """Vector registers that the sums and the words of a tile take, and what is between them."""
         if algorithm is Algorithm.LOOKUP:
             return self.problem.format.bits * vectors * (rows + 1) + 2
+        if algorithm is Algorithm.FIXED:
+            return BYTES * rows * vectors + 2 * vectors + 4
         return rows * vectors * max(-(-8 // (rows * vectors)), 1) + vectors + 3
 
     def cycles(self, knobs: Mapping[str, int]) -> float:
@@ -145,6 +159,8 @@ class Geometry:
         if algorithm is Algorithm.LOOKUP:
             lookups = math.ceil(CHUNK / (lookup_width(self.target).bit_length() - 1)) / CHUNK
             step = vectors * form.bits * lookups * (_SHIFT + _LOOK_UP * rows)
+        elif algorithm is Algorithm.FIXED:
+            step = vectors * (_UNPACK + _BYTE_PRODUCTS * rows) + _BROADCAST * BYTES / 4 * rows
         else:
             step = vectors * (_DECODE[form.kind] + _MULTIPLY_ADD * rows) + _BROADCAST * rows
         beyond = max(self._registers(algorithm, rows, vectors) - (self._available - 2), 0)

@@ -10,6 +10,7 @@ from ...ir import Graph
 from ..space import Config, Space
 from ..task import Task
 from ..template import LoweredKernel, Template
+from .encoded_fixed import FixedLowering
 from .encoded_geometry import Algorithm, Geometry
 from .encoded_lookup import LookupLowering
 from .encoded_panels import PanelLowering
@@ -23,6 +24,7 @@ _LOWERINGS: Mapping[Algorithm, type[RegisterLowering | PanelLowering]] = {
     Algorithm.REGISTERS: RegisterLowering,
     Algorithm.PANELS: PanelLowering,
     Algorithm.LOOKUP: LookupLowering,
+    Algorithm.FIXED: FixedLowering,
 }
 
 

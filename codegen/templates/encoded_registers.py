@@ -140,12 +140,12 @@ class RegisterLowering:
 class Sums:
     """``parts`` x ``rows`` x ``count`` vectors of sums, in registers."""
 
-    def __init__(self, emitter: Emitter, vectors: Vectors, parts: int, rows: int, count: int) -> None:
+    def __init__(self, emitter: Emitter, vectors: Vectors, parts: int, rows: int, count: int, dtype: str = "float32") -> None:
         self.parts = parts
         self._rows = rows
         self._count = count
         self._vectors = vectors
-        self._buffer = emitter.allocate(parts * rows * count * vectors.lanes, "float32", "sums")
+        self._buffer = emitter.allocate(parts * rows * count * vectors.lanes, dtype, "sums")
 
     def load(self, part: int, row: int, vector: int) -> Expr:
         return self._vectors.load(self._buffer, self._place(part, row, vector))

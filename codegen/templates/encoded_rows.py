@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from ..emit import Emitter, Expr, Kernel
+from ..emit import Emitter, Expr, Kernel, spread
 from ..target import Target
 from ..weight_format import CHUNK
 from ..weight_packing import PanelBlock
@@ -23,11 +23,17 @@ from .staging import copy_row, loop_kind
 from .vectors import Vectors
 
 _LINE = 16
+_MOST = 0x7F7F7F - 1
+"""The largest number of three signed bytes, less what rounding may add."""
+_EVERY_SIGN = 0x808080
+_LEAST_MAGNITUDE = 1e-30
+"""What smaller magnitudes of a span are taken for."""
 
 
 @dataclass(frozen=True)
 class RowPlan:
-    """What is staged of ``rows`` rows: padded copies, digits, sums of spans, tables of the sums of ``subset`` activations.
+    """What is staged of ``rows`` rows: padded copies, digits, sums of spans, tables of the sums of ``subset`` activations; with ``fixed``
+    numbers of 24 bits, and the unit of each span.
 
     ``starts`` are the weights, one for each code of a chunk, of the sum that a span's products start from; none if all are 0. Places count
     fp32 numbers of the workspace.
@@ -37,6 +43,7 @@ class RowPlan:
     block: PanelBlock
     digits: bool = False
     subset: int = 0
+    fixed: bool = False
 
     @cached_property
     def starts(self) -> np.ndarray | None:
@@ -80,7 +87,7 @@ class RowPlan:
 
     @property
     def starts_at(self) -> int:
-        return self.digits_at + (self.rows * self.depth if self.digits else 0)
+        return self.digits_at + (self.rows * self.depth if self.digits or self.fixed else 0)
 
     @property
     def sums_at(self) -> int:
@@ -91,8 +98,12 @@ class RowPlan:
         return self.sums_at + (self.rows * self.span_stride if self.sums else 0)
 
     @property
-    def size(self) -> int:
+    def units_at(self) -> int:
         return self.tables_at + self.rows * self.table_stride
+
+    @property
+    def size(self) -> int:
+        return self.units_at + (self.rows * self.span_stride if self.fixed else 0)
 
 
 class StagedRows:
@@ -117,6 +128,8 @@ class StagedRows:
             start = emitter.bind(emitter.simplify(row * plan.stride), "start")
             copy_row(emitter, self._lanes, self._buffer, start, depth, lambda k: scaled(row, k))
             copy_row(emitter, self._lanes, self._buffer, start + depth, plan.stride - depth, lambda k: tirx.const(0.0, "float32"))
+            if plan.fixed:
+                self._stage_fixed(row, start)
             if plan.digits or plan.sums or plan.starts is not None:
                 self._stage_spans(row, start)
             if plan.subset:
@@ -152,6 +165,33 @@ class StagedRows:
             if plan.sums:
                 emitter.store(self._buffer, vectors.across(vectors.load(totals, self._lanes)), plan.sums_at + place)
 
+    def _stage_fixed(self, row: Expr, start: Expr) -> None:
+        """The activations of a row as multiples of a unit of their span, in three signed bytes; those of each four together, a word of the
+        first bytes, one of the second and one of the third. The copies become what the multiples stand for."""
+        emitter, vectors, plan = self._emitter, self._vectors, self.plan
+        extent = plan.block.span * CHUNK
+        largest = emitter.allocate(self._lanes, "int32", "largest")
+        with emitter.loop(plan.block.spans, name="span") as span:
+            first = emitter.bind(emitter.simplify(start + span * extent), "first")
+            vectors.store(largest, 0, tirx.Cast(f"int32x{self._lanes}", vectors.constant(0.0)))
+            with emitter.loop(extent // self._lanes) as block:
+                # Magnitudes are in the order of their bits.
+                bits = vectors.reinterpreted(vectors.load(self._buffer, first + block * self._lanes), "int32")
+                vectors.store(largest, 0, vectors.larger(vectors.masked(bits, 0x7FFFFFFF), vectors.load(largest, 0)))
+            magnitude = tirx.reinterpret("float32", vectors.largest_across(vectors.load(largest, 0)))
+            safe = emitter.bind(tirx.Max(magnitude, tirx.const(_LEAST_MAGNITUDE, "float32")))
+            unit = emitter.bind(safe / tirx.const(float(_MOST), "float32"), "unit")
+            emitter.store(self._buffer, unit, plan.units_at + row * plan.span_stride + span)
+            inverse = emitter.bind(tirx.const(float(_MOST), "float32") / safe, "inverse")
+            with emitter.loop(extent // self._lanes) as block:
+                place = first + block * self._lanes
+                number = vectors.rounded(vectors.times(vectors.load(self._buffer, place), spread(inverse, self._lanes)))
+                vectors.store(self._buffer, place, vectors.times(vectors.converted(number), spread(unit, self._lanes)))
+                # A carry for each byte that will be negative.
+                digits = vectors.flipped(vectors.offset(number, _EVERY_SIGN), _EVERY_SIGN)
+                words = vectors.reinterpreted(vectors.quads_transposed(digits), "float32")
+                vectors.store(self._buffer, self._digit_place(row, span * extent + block * self._lanes), words)
+
     def _stage_tables(self, row: Expr, start: Expr) -> None:
         """The tables of a row: entry e of a subset is the sum of those of its activations whose bits are set in e."""
         emitter, vectors, plan = self._emitter, self._vectors, self.plan
@@ -180,6 +220,14 @@ class StagedRows:
     def number(self, place: Expr, position: int) -> Expr:
         """What lies ``position`` behind ``place``, in every lane."""
         return self._vectors.everywhere(self._buffer, place + position)
+
+    def four(self, row: Expr | int, k: Expr, byte: int) -> Expr:
+        """Byte ``byte`` of the numbers of 24 bits from ``k`` on, four of them in every lane: int8."""
+        return self._vectors.reinterpreted(self._vectors.everywhere(self._buffer, self._digit_place(row, k) + byte), "int8")
+
+    def unit(self, row: Expr | int, span: Expr) -> Expr:
+        """What the numbers of 24 bits of a span are multiples of, in every lane."""
+        return self._vectors.everywhere(self._buffer, self.plan.units_at + row * self.plan.span_stride + span)
 
     def start(self, row: Expr | int, span: Expr) -> Expr:
         """What the sum of a span's products starts from, in every lane."""

@@ -9,6 +9,7 @@ from tvm import tirx
 
 from ..emit import Emitter, Expr, ramp, spread
 from ..target import Target
+from .wide_instructions import pair_products
 
 
 class Vectors:
@@ -108,6 +109,36 @@ class Vectors:
         """For each of 32 bytes the one that the low 4 bits of ``indices`` number, of the 16 in its half of ``table``; none has its high bit
         set."""
         return self._bound(tirx.call_llvm_pure_intrin("int8x32", "llvm.x86.avx2.pshuf.b", table, indices))
+
+    def byte_products(self, unsigned: Expr, signed: Expr) -> Expr:
+        """Of 32 unsigned bytes and 32 signed ones the products, each two neighbours added to an integer of 16 bits, which saturates."""
+        return self._bound(tirx.call_llvm_pure_intrin("int16x16", "llvm.x86.avx2.pmadd.ub.sw", unsigned, signed))
+
+    def neighbours_added(self, shorts: Expr) -> Expr:
+        """Of integers of 16 bits the sums of each two, as int32."""
+        return self._bound(pair_products(self.lanes, shorts, _everywhere(1, shorts)))
+
+    def largest_across(self, integers: Expr) -> Expr:
+        """The largest lane of int32."""
+        return self._bound(tirx.call_llvm_pure_intrin("int32", "llvm.vector.reduce.smax", integers))
+
+    def larger(self, a: Expr, b: Expr) -> Expr:
+        return self._bound(tirx.Max(a, b))
+
+    def rounded(self, a: Expr) -> Expr:
+        """Of fp32 the nearest integers, ties to even, as int32."""
+        return self._bound(tirx.Cast(f"int32x{self.lanes}", self._bound(tirx.nearbyint(a))))
+
+    def offset(self, integers: Expr, number: int) -> Expr:
+        """Integers and a constant added."""
+        return self._bound(integers + _everywhere(number, integers))
+
+    def quads_transposed(self, words: Expr) -> Expr:
+        """Of each four words the first bytes as one word, then their second bytes, and so on."""
+        bytes_ = self.reinterpreted(words, "int8")
+        order = [16 * quad + 4 * number + byte for quad in range(self.lanes // 4) for byte in range(4) for number in range(4)]
+        mixed = self._bound(tirx.Shuffle([bytes_], [tirx.IntImm("int32", place) for place in order]))
+        return self.reinterpreted(mixed, "int32")
 
     def interleaved(self, low: Expr, high: Expr, *, upper: bool) -> Expr:
         """Of two vectors of integers in 32 bytes those of twice the width, whose low and high parts they are: from the lower halves of each

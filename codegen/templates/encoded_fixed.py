@@ -1,0 +1,90 @@
+"""Products of few rows with an encoded weight by the instructions for bytes, with activations in 24 bits (after the splitting of Ozaki, Ogita,
+Oishi and Rump, "Error-free transformations of matrix multiplication by using fast routines of matrix multiplication", 2012).
+
+The activations of a span are multiples of a unit, so large that the largest magnitude is a number of three signed bytes: each is off by
+at most 2**-24 of that magnitude, which is what fp32 rounds a product by. Codes are unsigned bytes, after a mask and a shift for 32 of
+them. One instruction multiplies these by one byte of the activations and adds neighbours, in 16 bits, exactly; the sums of the three bytes
+meet in fp32 at the end of a span. That takes two thirds of the instructions that products in fp32 take, which need each code as a float.
+"""
+
+from __future__ import annotations
+
+from tvm import tirx
+
+from ..emit import Expr, spread
+from ..target import Target
+from ..weight_format import CHUNK, CodeKind, WeightFormat
+from ..weight_packing import Arrangement, PanelBlock
+from .encoded_product import EncodedProduct
+from .encoded_registers import RegisterLowering, Sums
+from .encoded_rows import RowPlan
+
+BYTES = 3
+"""Of an activation."""
+_EVERY_BYTE = 0x01010101
+_PAIRS = CHUNK // 2
+"""Products of a chunk that are added in 16 bits."""
+
+
+def can_multiply_bytes(target: Target, block: PanelBlock) -> bool:
+    """Whether the target has the instructions, bytes hold whole codes, and no sum overflows."""
+    form = block.format
+    fits = 8 % form.bits == 0 and (_largest(form) << 7) * _PAIRS < 1 << 15 and (_largest(form) << 7) * CHUNK * block.span * 257 < 1 << 31
+    return form.kind is CodeKind.INTEGER and fits and target.vector_lanes == 8 and "avx2" in target.features
+
+
+def _largest(form: WeightFormat) -> int:
+    """The largest code."""
+    return (1 << form.bits) - 1
+
+
+class FixedLowering(RegisterLowering):
+    """One kernel in the making; knobs ``rows`` and ``vectors``."""
+
+    def _plan(self, problem: EncodedProduct, panel: int) -> RowPlan:
+        return RowPlan(problem.rows, problem.block(panel), fixed=True)
+
+    def _arrangement(self, problem: EncodedProduct) -> Arrangement:
+        return Arrangement.BYTES
+
+    def _open(self) -> None:
+        """Nothing: codes are taken apart here."""
+
+    def _opened_sums(self, rows: int, row: Expr, span: Expr) -> Sums:
+        """A sum for each byte."""
+        sums = Sums(self.emitter, self.vectors, BYTES, rows, self.frame.count, "int32")
+        for byte in range(BYTES):
+            for step in range(rows):
+                for vector in range(self.frame.count):
+                    sums.store(byte, step, vector, spread(tirx.const(0, "int32"), self.frame.lanes))
+        return sums
+
+    def _chunk(self, sums: Sums, words: Expr, chunk: Expr, row: Expr, rows: int) -> None:
+        vectors, count, bits = self.vectors, self.frame.count, self.frame.block.format.bits
+        mask = _EVERY_BYTE * _largest(self.frame.block.format)
+        found: dict[tuple[int, int, int], Expr] = {}
+        for word in range(bits):
+            held = [vectors.load(self.frame.words, words + (word * count + vector) * self.frame.lanes) for vector in range(count)]
+            for digit in range(8 // bits):
+                codes = [vectors.reinterpreted(vectors.masked(vectors.shifted(each, digit * bits), mask), "int8") for each in held]
+                k = chunk * CHUNK + (word * (8 // bits) + digit) * 4
+                for step in range(rows):
+                    for byte in range(BYTES):
+                        activations = self.rows.four(row + step, k, byte)
+                        for vector, unsigned in enumerate(codes):
+                            products = vectors.byte_products(unsigned, activations)
+                            place = byte, step, vector
+                            found[place] = vectors.add(found[place], products) if place in found else products
+        for (byte, step, vector), shorts in found.items():
+            sums.store(byte, step, vector, vectors.add(sums.load(byte, step, vector), vectors.neighbours_added(shorts)))
+
+    def _total(self, sums: Sums, step: int, vector: int, row: Expr, span: Expr) -> Expr:
+        """What the sums of the bytes are together, times the unit."""
+        vectors = self.vectors
+        low, middle, high = (sums.load(byte, step, vector) for byte in range(BYTES))
+        upper = vectors.converted(vectors.add(vectors.shifted(high, -8), middle))
+        total = vectors.multiply_add(256.0, upper, vectors.converted(low))
+        unit = self.rows.unit(row + step, span)
+        if self.plan.starts is None:
+            return vectors.times(total, unit)
+        return vectors.fused(total, unit, self.rows.start(row + step, span))
