@@ -228,7 +228,9 @@ def blockwise_order(scores: torch.Tensor, rows: int, density: float) -> torch.Te
         left[seed] = False
         total = scores[seed].clone()
         while len(block) < rows and left.any():
-            gain = scores[:, torch.topk(total, kept).indices].sum(1)
+            steps = torch.zeros(scores.shape[1])
+            steps[torch.topk(total, kept).indices] = 1
+            gain = scores @ steps
             best = int(torch.where(left, gain, -1.0).argmax())
             block.append(best)
             left[best] = False

@@ -42,6 +42,7 @@ class Case:
     part: str
     name: str
     model: Callable[[], Made]
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,12 @@ def _pointwise(size: int, channels: int, density: float) -> Made:
     return pruned, (torch.randn(1, channels, size, size),)
 
 
+def _windowed(size: int, channels: int, density: float) -> Made:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(channels, channels, 3, padding=1)
+    return mlc.prune(layer, "16x1", density, "projection"), (torch.randn(1, channels, size, size),)
+
+
 def _network(make: Callable[[], Made], pattern: str, density: float) -> Made:
     """A network whose pointwise convolutions are pruned, with the statistics of its batch norms taken anew."""
     model, inputs = make()
@@ -114,6 +121,15 @@ def cases() -> list[Case]:
         name = f"conv 1x1, {channels} at {size}x{size}, {density:.0%}"
         found.append(Case("auto", name, lambda: _pointwise(size, channels, density)))
 
+    def quantised(rows: int, pattern: str, density: float, precision: str) -> None:
+        shown = pattern if ":" in pattern else f"{pattern}, {density:.0%}"
+        name = f"linear {rows}x1024x1024, {shown}, {precision}"
+        found.append(Case("quantised", name, lambda: _layer(rows, 1024, 1024, pattern, density), precision))
+
+    def windowed(size: int, channels: int, density: float) -> None:
+        name = f"conv 3x3, {channels} at {size}x{size}, 16x1, {density:.0%}"
+        found.append(Case("windows", name, lambda: _windowed(size, channels, density)))
+
     def chain(pattern: str, density: float | None) -> None:
         shown = f"{pattern}, {density:.0%}" if density is not None else pattern
         found.append(Case("matvec", f"{_LAYERS} x linear 1x4096x4096, {shown}", lambda: _chain(pattern, density)))
@@ -129,6 +145,14 @@ def cases() -> list[Case]:
         chain("unstructured", share)
     chain("2:4", None)
     chain("1:4", None)
+    for precision in ("w8", "w4"):
+        quantised(1, "2:4", 0.5, precision)
+        quantised(1, "1:4", 0.25, precision)
+        quantised(128, "16x1", 0.2, precision)
+        quantised(128, "unstructured", 0.1, precision)
+    for size, channels in ((56, 64), (28, 128), (14, 256), (7, 512)):
+        windowed(size, channels, 0.2)
+        windowed(size, channels, 0.1)
     for density in DENSITIES:
         for rows in (1, 4, 16, 128):
             linear("auto", rows, 1024, 1024, "unstructured", density)
@@ -143,8 +167,8 @@ def cases() -> list[Case]:
 def time_case(case: Case, threads: int | None, rounds: int, seconds: float) -> Timing:
     """Compiles and times both programs of a case."""
     model, inputs = case.model()
-    dense = mlc.compile(model, example_inputs=inputs, sparsity="off", threads=threads)
-    sparse = mlc.compile(model, example_inputs=inputs, threads=threads)
+    dense = mlc.compile(model, example_inputs=inputs, sparsity="off", precision=case.precision, threads=threads)
+    sparse = mlc.compile(model, example_inputs=inputs, precision=case.precision, threads=threads)
     with torch.inference_mode():
         expected = _result(model(*inputs))
         error = float((_result(sparse(*inputs)) - expected).norm() / expected.norm())
@@ -179,7 +203,7 @@ def _interleaved(one: Callable[[], object], other: Callable[[], object], rounds:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", help="blocks, patterns, matvec, auto, models; default: all")
+    parser.add_argument("parts", nargs="*", help="blocks, patterns, matvec, quantised, windows, auto, models; default: all")
     parser.add_argument("--threads", type=int, help="default: all cores")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=1.0, help="for each case")

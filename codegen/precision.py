@@ -197,7 +197,9 @@ def table_label(region: Graph) -> str:
 
 
 def _mode_of(encoding: Encoding) -> str:
-    """The mode that stores weights like this, else the encoding's own name."""
+    """The mode that stores weights like this, else the encoding's own name; of sparse ones the name after the mode of the numbers."""
+    if encoding.is_sparse:
+        return encoding.name if encoding.values.is_dense else f"{_mode_of(encoding.values)} {encoding.name}"
     placed = dict(encoding.parameters).get("axis", 0)
     assert isinstance(placed, int)
     for mode in MODES.values():
