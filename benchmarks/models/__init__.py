@@ -81,7 +81,7 @@ class ZooModel:
         return self.builder(seed=seed)
 
     def small(self, seed: int = 0) -> tuple[nn.Module, tuple[Tensor, ...]]:
-        """Full width, reduced depth."""
+        """Full width, reduced depth; of some a smaller input."""
         return self.builder(**self.shallow, seed=seed)
 
 
@@ -96,7 +96,7 @@ ZOO: Mapping[str, ZooModel] = {
         ZooModel("llama", llama, {"layers": 2}),
         ZooModel("llama_token", llama_token, {"layers": 2}),
         ZooModel("mlp", mlp),
-        ZooModel("unet", unet, {"levels": 2}),
+        ZooModel("unet", unet, {"levels": 2, "size": 128}),
         ZooModel("convnext_tiny", convnext_tiny, {"depths": (1, 1, 1, 1)}),
         ZooModel("swin_tiny", swin_tiny, {"depths": (2, 1, 1, 1)}),
         ZooModel("efficientnet_b0", efficientnet_b0, {"depth": 0.1}),

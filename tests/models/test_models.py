@@ -1,6 +1,7 @@
 """Whole models through the public face, against PyTorch in float64.
 
-The quick tests keep every model's full width and cut its depth; ``make test-full`` runs the models as they are.
+The quick tests keep every model's full width and cut its depth (of some the size of the input, too); ``make test-full`` runs the models as
+they are.
 """
 
 from __future__ import annotations
