@@ -81,7 +81,7 @@ class ZooModel:
         return self.builder(seed=seed)
 
     def small(self, seed: int = 0) -> tuple[nn.Module, tuple[Tensor, ...]]:
-        """Full width, reduced depth."""
+        """Full width, reduced depth; of some a smaller input."""
         return self.builder(**self.shallow, seed=seed)
 
 
