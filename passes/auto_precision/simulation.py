@@ -15,7 +15,7 @@ from ..base import Context
 from ..calibration import STEPS, Observation, observe
 from ..encode_weights import WEIGHTS, encoded_weight
 from ..narrow_operands import compute_of
-from ..weight_codes import encoding_of_codes, weight_codes
+from ..weight_codes import encoding_of_codes, lost_by_rounding, weight_codes
 from .layers import Layer, weight_of, weight_position
 
 Modes = Mapping[Layer, Mode]
@@ -28,12 +28,13 @@ _PLAIN, _BYTES, _BF16 = 0, 1, 2
 @dataclass(frozen=True)
 class _Inputs:
     """The positions, among the inputs of the simulating graph, of what lowers a node: its weight, what becomes of its operand, and for
-    codes in bytes the range they stand for."""
+    codes in bytes the range they stand for, and what is added to each output."""
 
     weight: int
     kind: int
     scale: int
     zero_point: int
+    shift: int
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,9 @@ class Simulation:
             extra[places.kind] = np.asarray(effect.operand, np.int32)
             extra[places.scale] = np.asarray(range.scale, np.float32)
             extra[places.zero_point] = np.asarray(range.zero_point, np.float32)
+            if effect.operand == _BYTES:
+                rounding = weight_of(node).array() - effect.weight
+                extra[places.shift] = lost_by_rounding(node, rounding, self._observations[node.inputs[0]]).astype(np.float32)
         return self._evaluate(self._graph, [*sample, *extra])
 
     def _observed(self, graph: Graph, samples: Sequence[Sequence[np.ndarray]]) -> dict[Value, Observation]:
@@ -123,7 +127,7 @@ class Simulation:
                 rewriter.copy(node)
                 continue
             weight = weight_of(node)
-            self._places[node] = _Inputs(*(len(self._plain) + number for number in range(4)))
+            self._places[node] = _Inputs(*(len(self._plain) + number for number in range(5)))
             builder = rewriter.builder
             operands = [rewriter[value] for value in node.inputs]
             operands[weight_position(node)] = builder.input(node.inputs[weight_position(node)].type)
@@ -132,8 +136,17 @@ class Simulation:
                 scalars = [builder.input(TensorType(dtype, ())) for dtype in (DType.INT32, DType.FLOAT32, DType.FLOAT32)]
                 self._plain += [np.asarray(_PLAIN, np.int32), np.asarray(1, np.float32), np.asarray(0, np.float32)]
                 operands[0] = _rounded(rewriter, operands[0], *scalars)
-            new = builder.append(Node(node.op, operands, node.attributes, [value.type for value in node.outputs], (), node.location))
-            rewriter.replace(node.output, new.output)
+            result = builder.append(
+                Node(node.op, operands, node.attributes, [value.type for value in node.outputs], (), node.location)
+            ).output
+            if node in self._rounded and node.op in ("linear", "conv"):
+                outputs = weight.type.static_shape[0]
+                self._plain.append(np.zeros(outputs, np.float32))
+                shift = builder.input(TensorType(DType.FLOAT32, (outputs,)))
+                if node.op == "conv":
+                    shift = builder.call("reshape", shift, shape=(outputs, *[1] * (result.tensor.rank - 2)))
+                result = builder.call("add", result, shift)
+            rewriter.replace(node.output, result)
         return rewriter.finish()
 
 

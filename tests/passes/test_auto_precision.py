@@ -97,7 +97,8 @@ def test_a_simulated_layer_computes_what_its_passes_make_of_it(mode: str) -> Non
     simulated = simulation.outputs({layers_of(graph)[1]: MODES[mode]}, given[0])
     realised = replace(EVALUATING, precision=Precision.of({"second.": mode}), calibration=given)
     expected = interpret(Pipeline.parse("encode-weights,narrow-operands").run(graph, realised), given[0])
-    assert relative_error(simulated, expected) <= 1e-5
+    # A bias in integers is a whole number of steps.
+    assert relative_error(simulated, expected) <= (1e-4 if mode == "int8" else 1e-5)
     plain = interpret(graph, given[0])
     changed = relative_error(simulated, plain)
     assert 1e-4 < changed < 1.0
