@@ -15,7 +15,7 @@ from ..ir import ArrayConstant, DType, GraphBuilder, Layout, Node, Rewriter, Ten
 from .base import Context
 from .calibration import STEPS, Observation, Range
 from .derive import derive
-from .weight_codes import WeightCodes, encoding_of_codes, weight_codes
+from .weight_codes import WeightCodes, encoding_of_codes, lost_by_rounding, weight_codes
 
 _LEAST_DEPTH = 16
 """Products that a result must sum: with fewer, quantising takes longer than it saves."""
@@ -79,19 +79,6 @@ def _seconds(node: Node, operands: tuple[TensorType, TensorType], sums: DType | 
     return cycles[0] / ctx.target.frequency + reading if cycles is not None else math.inf
 
 
-def _lost(node: Node, rounding: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """What each output of ``node`` lacks on average, since its weight was changed by ``rounding``, where inputs are ``means``.
-
-    What activations have in common, most of all rectified ones, would otherwise add up over the layers (Nagel et al., "Data-Free
-    Quantization Through Weight Equalization and Bias Correction", 2019). Padding is taken for data.
-    """
-    by_input = rounding.astype(np.float64).sum(axis=tuple(np.arange(2, rounding.ndim)))
-    groups = node.attributes.get("groups", 1)
-    assert isinstance(groups, int)
-    outputs = by_input.reshape(groups, -1, by_input.shape[1])
-    return np.asarray(np.einsum("goi,gi->go", outputs, means.reshape(groups, -1)).reshape(-1))
-
-
 def _in_steps(bias: np.ndarray, scales: np.ndarray) -> np.ndarray | None:
     """A ``bias`` as whole steps of ``scales``; None where sums in 32 bits might not hold it."""
     steps = np.rint(bias.astype(np.float64) / scales)
@@ -115,8 +102,7 @@ class Quantiser:
         codes = weight_codes(weight.array(), encoding_of_codes(node, self._target))
         if observed is None:
             return self._by_row(node, codes)
-        axis = 1 if node.op == "conv" else node.inputs[0].tensor.rank - 1
-        return self._in_range(node, observed.range, codes, _lost(node, weight.array() - codes.numbers, observed.means[axis]))
+        return self._in_range(node, observed.range, codes, lost_by_rounding(node, weight.array() - codes.numbers, observed))
 
     def _in_range(self, node: Node, range: Range, weight: WeightCodes, lost: np.ndarray) -> Value:
         """The layer for a known range: a constant bias is part of the sums, and so is what the sums have ``lost``."""

@@ -13,6 +13,7 @@ from ..ir import DENSE, ArrayConstant, Encoding, Node, TensorType, scheme_of
 from ..ir.encodings import Affine
 from ..ir.encodings.scheme import CODES, SCALES
 from ..ir.short_sums import LIMIT, short_sums, sums_of, with_short_sums
+from .calibration import Observation
 
 _LARGEST = tuple(np.geomspace(127, 40, 12))
 """Codes that the largest number of an output may get, where sums limit them."""
@@ -79,3 +80,17 @@ def _scales(array: np.ndarray, encoding: Encoding) -> np.ndarray:
             lost = np.maximum(1 - LIMIT * step[output] / total, 0)
             error += np.bincount(output, square * np.square(lost), array.shape[0])
     return np.asarray(np.take_along_axis(candidates, errors.argmin(axis=0)[None], 0)[0], np.float32)
+
+
+def lost_by_rounding(node: Node, rounding: np.ndarray, observed: Observation) -> np.ndarray:
+    """What each output of ``node`` lacks on average, since ``rounding`` is missing of its weight, where inputs are as ``observed``.
+
+    What activations have in common, most of all rectified ones, would otherwise add up over the layers (Nagel et al., "Data-Free
+    Quantization Through Weight Equalization and Bias Correction", 2019). Padding is taken for data.
+    """
+    means = observed.means[1 if node.op == "conv" else node.inputs[0].tensor.rank - 1]
+    by_input = rounding.astype(np.float64).sum(axis=tuple(np.arange(2, rounding.ndim)))
+    groups = node.attributes.get("groups", 1)
+    assert isinstance(groups, int)
+    outputs = by_input.reshape(groups, -1, by_input.shape[1])
+    return np.asarray(np.einsum("goi,gi->go", outputs, means.reshape(groups, -1)).reshape(-1))

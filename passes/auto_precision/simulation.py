@@ -16,8 +16,9 @@ import numpy as np
 from ...codegen.precision import Mode, Precision
 from ...ir import DType, Encoding, Graph, Node, Rewriter, Value, lookup
 from ..base import Context
-from ..calibration import Range, observations_of
+from ..calibration import Observation, observations_of
 from ..pipeline import Pipeline
+from ..weight_codes import lost_by_rounding
 from .errors_of import relative_error
 from .layers import Layer, weight_of, weight_position
 from .rounding import Operand, Rounding, rounded_operand, rounding_of
@@ -56,7 +57,7 @@ class Simulation:
         self._graph = _opened(graph, self._nodes, self._observed)
         self._zeros = {node: np.zeros(node.output.tensor.static_shape, np.float32) for node in self._nodes}
         self._records = [self._recorded(sample) for sample in samples]
-        self._ranges = self._found_ranges()
+        self._observations = self._observed_operands()
 
     def changes(self, layer: Layer, mode: Mode) -> Changes | None:
         """What ``mode`` changes of the results of the nodes of ``layer`` when it alone is lowered; None where it changes nothing."""
@@ -89,14 +90,13 @@ class Simulation:
         operands |= dict(zip(self._source.outputs, results, strict=True)) | dict(zip(self._source.inputs, sample, strict=True))
         return _Record(sample, results, operands)
 
-    def _found_ranges(self) -> Mapping[Value, Range]:
-        """Ranges of the layers' operands in the calibration, where there is one."""
+    def _observed_operands(self) -> Mapping[Value, Observation]:
+        """What the layers' operands are like in the calibration, where there is one."""
         if not self._ctx.calibration:
             return {}
         known = {tuple(map(id, record.inputs)): record for record in self._records}
         records = (known.get(tuple(map(id, sample))) or self._recorded(sample) for sample in self._ctx.calibration)
-        observed = observations_of((node.inputs[0] for node in self._nodes), (record.operands for record in records))
-        return {value: observation.range for value, observation in observed.items()}
+        return observations_of((node.inputs[0] for node in self._nodes), (record.operands for record in records))
 
     def _rounded_weight(self, node: Node, rounding: Rounding) -> np.ndarray:
         """The rounded weight of ``node``; the last one is remembered, since some modes differ in what becomes of the operand alone."""
@@ -107,12 +107,17 @@ class Simulation:
     def _change(
         self, node: Node, operand: Operand, rounded: np.ndarray, difference: np.ndarray, operands: Mapping[Value, np.ndarray]
     ) -> np.ndarray:
-        """By linearity that of the operand in fp32 times the weight's, and that of the operand times the rounded weight."""
+        """By linearity that of the operand in fp32 times the weight's, and that of the operand times the rounded weight; and what makes up
+        for rounding on average."""
         x = operands[node.inputs[0]]
         change = _product(node, x, difference, operands)
         if operand is not Operand.PLAIN:
-            narrow = rounded_operand(node, x, operand, self._ranges.get(node.inputs[0]))
+            observed = self._observations.get(node.inputs[0])
+            narrow = rounded_operand(node, x, operand, observed.range if observed is not None else None)
             change = change + _product(node, narrow - x, rounded, operands)
+            if operand is Operand.BYTES and observed is not None:
+                added = lost_by_rounding(node, -difference, observed).astype(np.float32)
+                change = change + (added.reshape(-1, *[1] * (change.ndim - 2)) if node.op == "conv" else added)
         return np.asarray(change, np.float32)
 
 
