@@ -1,5 +1,5 @@
-"""Products of few rows with an encoded weight by the instructions for bytes, with activations in 24 bits (after the splitting of Ozaki, Ogita,
-Oishi and Rump, "Error-free transformations of matrix multiplication by using fast routines of matrix multiplication", 2012).
+"""Products of few rows with an encoded weight by the instructions for bytes, with activations in 24 bits (after the splitting of Ozaki,
+Ogita, Oishi and Rump, "Error-free transformations of matrix multiplication by using fast routines of matrix multiplication", 2012).
 
 The activations of a span are multiples of a unit, so large that the largest magnitude is a number of three signed bytes: each is off by
 at most 2**-24 of that magnitude, which is what fp32 rounds a product by. Codes are unsigned bytes, after a mask and a shift for 32 of
