@@ -103,8 +103,8 @@ class ByteLayer(EncodedLayer):
 
 class NibbleLayer(EncodedLayer):
     """In 4 bits: codes are int8 [batch, heads, tokens, width / 2], whose lower halves are the first half of a key; the numbers are
-    sixteenths of scales, float32 [batch, heads, tokens, groups]: where it lies in a byte, an upper code is sixteen times what it is. A
-    group is the largest power of two up to 32 elements that divides the width."""
+    sixteenths of scales, float32 [batch, heads, tokens, groups]: where it lies in a byte, an upper code is sixteen times what it is.
+    A group is the largest power of two up to 32 elements that divides the width."""
 
     @staticmethod
     def encoded(states: Tensor) -> list[Tensor]:

@@ -47,14 +47,20 @@ _LOOK_UP = 0.93
 """A permutation and an addition."""
 _UNPACK = 0.13
 """A vector's share of taking 32 bytes of codes apart."""
-_BYTE_PRODUCTS = 0.45
+_BYTE_PRODUCTS = 0.55
 """A vector's share of multiplying by three bytes and adding."""
+_FOUR_BYTES = 0.1
+"""Four activations in every lane."""
+_JOIN = 4.0
+"""The sums of three bytes and the scale of a group, for each row."""
 _FINISH = 1.5
 """The scale of a group, for each row."""
 _SPILL = 0.05
 """By how much each register beyond those there are slows a kernel down."""
 _STAGE = 0.5
 """An activation as a digit."""
+_SPLIT = 0.6
+"""An activation as three bytes."""
 _TABULATE = 0.6
 """An activation's share of the tables."""
 _HIDDEN = 0.05
@@ -129,7 +135,7 @@ class Geometry:
         if algorithm is Algorithm.LOOKUP:
             return self.problem.format.bits * vectors * (rows + 1) + 2
         if algorithm is Algorithm.FIXED:
-            return BYTES * rows * vectors + 2 * vectors + 4
+            return BYTES * rows * vectors + vectors * (8 // self.problem.format.bits - 2) + 2
         return rows * vectors * max(-(-8 // (rows * vectors)), 1) + vectors + 3
 
     def cycles(self, knobs: Mapping[str, int]) -> float:
@@ -160,11 +166,12 @@ class Geometry:
             lookups = math.ceil(CHUNK / (lookup_width(self.target).bit_length() - 1)) / CHUNK
             step = vectors * form.bits * lookups * (_SHIFT + _LOOK_UP * rows)
         elif algorithm is Algorithm.FIXED:
-            step = vectors * (_UNPACK + _BYTE_PRODUCTS * rows) + _BROADCAST * BYTES / 4 * rows
+            step = vectors * (_UNPACK + _BYTE_PRODUCTS * rows) + _FOUR_BYTES * BYTES / 4 * rows
         else:
             step = vectors * (_DECODE[form.kind] + _MULTIPLY_ADD * rows) + _BROADCAST * rows
         beyond = max(self._registers(algorithm, rows, vectors) - (self._available - 2), 0)
-        finish = _FINISH * rows * vectors * self.problem.block(vectors * self.target.vector_lanes).spans
+        each = _JOIN if algorithm is Algorithm.FIXED else _FINISH
+        finish = each * rows * vectors * self.problem.block(vectors * self.target.vector_lanes).spans
         return depth * step * (1 + _SPILL * beyond) + finish
 
     def _decode_cycles(self, vectors: int) -> float:
@@ -182,4 +189,5 @@ class Geometry:
         size = self.problem.rows * self._steps()
         share = self.parallel if self.problem.rows > 1 else 1
         tables = _TABULATE * self.target.vector_lanes / 8 if algorithm is Algorithm.LOOKUP else 0.0
-        return size * (_STAGE + tables) / share
+        fixed = _SPLIT if algorithm is Algorithm.FIXED else 0.0
+        return size * (_STAGE + tables + fixed) / share

@@ -17,5 +17,5 @@ def test_a_matvec_reads_the_packed_weight_and_is_right() -> None:
 
 def test_all_algorithms_are_compared_and_the_loss_is_that_of_the_chosen_one() -> None:
     figure = choice("w2", 2, weight(MODES["w2"], 64, 64), TARGET, cache=1 << 16)
-    assert set(figure.seconds) == {"registers", "panels", "lookup"}
+    assert set(figure.seconds) == {"registers", "panels", "lookup", "fixed"}
     assert figure.loss == figure.seconds[figure.chosen] / min(figure.seconds.values()) - 1

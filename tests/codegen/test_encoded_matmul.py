@@ -168,14 +168,38 @@ def test_infinite_activations_as_with_a_dense_weight_where_numerics_are_strict()
     np.testing.assert_allclose(result, expected, rtol=1e-5)
 
 
-def test_few_bits_and_one_row_are_looked_up_and_many_rows_decoded_first() -> None:
-    target = Target.parse("cpu -mcpu=znver3 -threads=2")
+@pytest.mark.parametrize("name", ["i4 in groups", "u4 in groups with zero points", "ternary by column"])
+def test_activations_in_24_bits_lose_no_more_than_fp32(name: str) -> None:
+    constant = weight(ENCODINGS[name], 40, 4096)
+    builder = GraphBuilder()
+    graph = builder.finish([builder.call("linear", builder.input(f32(3, 4096)), builder.input(constant.type))])
+    task = task_of(graph, {1}, Target.parse("cpu -mcpu=x86-64-v3"))
+    configs = [config for config in TEMPLATE.space(task).configs if config["algorithm"] == Algorithm.FIXED]
+    assert configs
+    generator = np.random.default_rng(0)
+    powers = 10.0 ** generator.integers(-12, 12, (3, 128))
+    x = generator.standard_normal((3, 4096), np.float32) * np.repeat(powers, 32, 1).astype(np.float32)
+    # Spans of zeros, of tiny numbers, and of one number of both signs whose quotient by the unit is the largest.
+    x[0], x[1, :2048], x[1, 2048:], x[2, :32] = 0, 1e-36, 7.7, -x[2, 0]
+    numbers = constant.array().astype(np.float64).T
+    expected, sizes = x.astype(np.float64) @ numbers, np.abs(x.astype(np.float64)) @ np.abs(numbers)
+    for config in configs:
+        (result,) = run(TEMPLATE, task, config, [x, constant.array()], {1: constant})
+        assert not result[0].any()
+        for row in (1, 2):
+            assert np.linalg.norm(result[row] - expected[row]) <= 1e-6 * np.linalg.norm(sizes[row])
 
-    def chosen(name: str, rows: int) -> Algorithm:
+
+def test_few_bits_and_one_row_are_bytes_or_looked_up_and_many_rows_decoded_first() -> None:
+    target = Target.parse("cpu -mcpu=znver3 -threads=2")
+    wide = Target.parse("cpu -mcpu=znver4 -threads=2")
+
+    def chosen(name: str, rows: int, target: Target = target) -> Algorithm:
         return Algorithm(TEMPLATE.space(task_of(linear(rows, weight(ENCODINGS[name], 512, 512)), {1, 2}, target)).default["algorithm"])
 
-    assert chosen("i2 in groups", 1) is chosen("ternary by column", 1) is Algorithm.LOOKUP
-    assert chosen("i4 in groups", 1) is chosen("i8 by column", 1) is chosen("i2 in groups", 8) is Algorithm.REGISTERS
+    assert chosen("i2 in groups", 1, wide) is chosen("ternary by column", 1, wide) is Algorithm.LOOKUP
+    assert chosen("i2 in groups", 1) is chosen("ternary by column", 1) is chosen("i4 in groups", 1) is Algorithm.FIXED
+    assert chosen("i4 in groups", 8) is chosen("i8 by column", 1) is chosen("i2 in groups", 8) is Algorithm.REGISTERS
     assert chosen("i4 in groups", 64) is chosen("mx e4m3", 64) is Algorithm.PANELS
 
 
