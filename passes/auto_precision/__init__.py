@@ -4,7 +4,7 @@
 layers lowered, :mod:`.timing` predicts what that gains, :mod:`.knapsack` decides, and :mod:`.search` is all of it.
 """
 
-from .errors_of import relative_error
+from ...ir import relative_error
 from .knapsack import Candidate, cheapest
 from .layers import Layer, layers_of
 from .search import Assignment, LayerChoice, Sensitivities, choose_modes, sensitivities_of

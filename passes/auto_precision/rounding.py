@@ -9,13 +9,12 @@ import numpy as np
 
 from ...codegen.instruction_sets import multiplies_bf16
 from ...codegen.precision import Compute, Mode
-from ...ir import DType, Encoding, Node, scheme_of
+from ...ir import DType, Encoding, Node, relative_error, scheme_of
 from ..base import Context
 from ..calibration import STEPS, Range
 from ..encode_weights import WEIGHTS, encoded_weight
 from ..narrow_operands import compute_of
 from ..weight_codes import encoding_of_codes, weight_codes
-from .errors_of import relative_error
 from .layers import weight_of
 
 _SAMPLED = 1 << 13

@@ -14,12 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ...codegen.precision import Mode, Precision
-from ...ir import DType, Encoding, Graph, Node, Rewriter, Value, lookup
+from ...ir import DType, Encoding, Graph, Node, Rewriter, Value, lookup, relative_error
 from ..base import Context
 from ..calibration import Observation, observations_of
 from ..pipeline import Pipeline
 from ..weight_codes import lost_by_rounding
-from .errors_of import relative_error
 from .layers import Layer, weight_of, weight_position
 from .rounding import Operand, Rounding, rounded_operand, rounding_of
 
