@@ -216,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         timing = time_case(case, options.threads, options.rounds, options.seconds)
         timings.append(timing)
         print(
-            f"{timing.part:9}{timing.name:44} dense {1e6 * timing.dense:9.1f} us  sparse {1e6 * timing.sparse:9.1f} us  "
+            f"{timing.part:10}{timing.name:44} dense {1e6 * timing.dense:9.1f} us  sparse {1e6 * timing.sparse:9.1f} us  "
             f"x {timing.ratio:5.2f}  {timing.kernels:3} sparse kernels  error {timing.error:.1e}",
             flush=True,
         )

@@ -130,7 +130,8 @@ def _in_words(numbers: np.ndarray, bits: int) -> np.ndarray:
     """The lowest ``bits`` of numbers along the last axis in words of 32 bits, the first one lowest."""
     each = _WORD_BITS // bits
     digits = (numbers.astype(np.int64) & ((1 << bits) - 1)).reshape(*numbers.shape[:-1], -1, each)
-    return (digits << (np.arange(each) * bits)).sum(axis=-1).astype(np.uint32)
+    words: np.ndarray = (digits << (np.arange(each) * bits)).sum(axis=-1).astype(np.uint32)
+    return words
 
 
 def _lines(words: int) -> int:

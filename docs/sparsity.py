@@ -89,10 +89,10 @@ The numbers that stay are stored bit for bit, and summed in another order than d
 multiplied with an infinity or NaN, where PyTorch's result would be NaN: with `nonfinite="strict"` nothing is left out.
 
 In the graph a sparse weight is a constant whose type has an encoding, `block_sparse`, `bitmap` or `nm_sparse` (`docs/ir.md`); the
-pass `sparsity` (`passes/sparsity.py`) chooses it, `ir/sparse.py` defines it, `codegen/sparse_weight.py` and `selected_weight.py` store
-it, and the kernels are `codegen/templates/sparse_panels.py`, `sparse_rows.py`, `sparse_gather.py`, `sparse_matvec.py`,
-`sparse_select.py` and `sparse_conv.py`. The costs by which it is chosen (`codegen/templates/sparse_cost.py`) were measured with
-AVX2 and are rather high.
+pass `sparsity` (`passes/sparsity.py`) chooses it, `ir/sparse.py` defines it, `codegen/sparse_weight.py` and
+`codegen/selected_weight.py` store it, and the kernels are `codegen/templates/sparse_panels.py`, `sparse_rows.py`,
+`sparse_gather.py`, `sparse_matvec.py`, `sparse_select.py` and `sparse_conv.py`. The costs by which it is chosen
+(`codegen/templates/sparse_cost.py`) were measured with AVX2 and are rather high.
 """
 
 _TITLES = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import TypeInferenceError
@@ -18,24 +18,27 @@ from ..errors import TypeInferenceError
 if TYPE_CHECKING:
     from .types import Dim
 
-Parameter: TypeAlias = "int | float | str | Encoding"
-"""Strings are words (``i8``) or name a constant by digest (``#`` and hexadecimal digits). A sparse encoding may have another one for the
-numbers that it stores."""
+Parameter: TypeAlias = "int | float | str"
+"""Strings are words (``i8``) or name a constant by digest (``#`` and hexadecimal digits)."""
 
 SPARSE = ("block_sparse", "bitmap", "nm_sparse")
 """The encodings that leave out zeros."""
 VALUES = "values"
-"""The parameter of a sparse encoding that says how the numbers it stores are encoded."""
+"""What the text form calls the encoding of the numbers that a sparse encoding stores."""
 STORED = "stored"
 """The word for numbers that are not in the type but parts of the constant that has it."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """The representation of a tensor's elements: a registered kind and its parameters, in the order of the text form."""
+    """The representation of a tensor's elements: a registered kind and its parameters, in the order of the text form.
+
+    ``inner``: the encoding, one of codes, of the numbers that a sparse encoding stores; None: they are stored as they are.
+    """
 
     name: str = "dense"
     parameters: tuple[tuple[str, Parameter], ...] = ()
+    inner: Encoding | None = None
 
     @property
     def is_dense(self) -> bool:
@@ -51,14 +54,11 @@ class Encoding:
         """How the numbers that are stored are represented: of an encoding that leaves out zeros, that of the others; else itself."""
         if not self.is_sparse:
             return self
-        values = dict(self.parameters).get(VALUES, DENSE)
-        assert isinstance(values, Encoding)
-        return values
+        return DENSE if self.inner is None else self.inner
 
     def with_values(self, values: Encoding) -> Encoding:
         """This sparse encoding, of numbers in another one."""
-        kept = tuple(pair for pair in self.parameters if pair[0] != VALUES)
-        return Encoding(self.name, kept if values.is_dense else (*kept, (VALUES, values)))
+        return replace(self, inner=None if values.is_dense else values)
 
     def check(self, dtype: str, shape: Sequence[Dim]) -> None:
         """TypeInferenceError unless this encoding can represent a tensor of ``dtype`` (text form) and ``shape``."""
@@ -80,12 +80,18 @@ class Encoding:
             elif not parameter.accept(given[name]):
                 raise TypeInferenceError(f"'{given[name]}' does not fit the parameter '{name}' of encoding {self.name}: {parameter.doc}")
         kind.check(given, dtype, shape)
-        if self.is_sparse and not self.values.is_dense:
-            self.values.check(dtype, shape)
+        if self.inner is not None:
+            if not self.is_sparse or self.inner.is_sparse or self.inner.is_dense:
+                raise TypeInferenceError(
+                    f"encoding {self}: '{VALUES}' is the encoding of codes that a sparse one of {', '.join(SPARSE)} stores"
+                )
+            self.inner.check(dtype, shape)
 
     def __str__(self) -> str:
-        inner = ", ".join(f"{key}={float(value)!r}" if isinstance(value, float) else f"{key}={value}" for key, value in self.parameters)
-        return f"{self.name}({inner})" if inner else self.name
+        words = [f"{key}={float(value)!r}" if isinstance(value, float) else f"{key}={value}" for key, value in self.parameters]
+        if self.inner is not None:
+            words.append(f"{VALUES}={self.inner}")
+        return f"{self.name}({', '.join(words)})" if words else self.name
 
 
 DENSE = Encoding()
@@ -190,13 +196,8 @@ def _check_matrix(given: Mapping[str, Parameter], dtype: str, shape: Sequence[Di
         raise TypeInferenceError(f"sparse encodings are of weights, which have outputs and inputs, not of rank {len(shape)}")
 
 
-def _codes(value: Parameter) -> bool:
-    return isinstance(value, Encoding) and not value.is_sparse and not value.is_dense
-
-
 _AXIS_DOC = "the axis, counted from the front"
 _AXIS = EncodingParameter(_AXIS_DOC, _axis)
-_VALUES = EncodingParameter("the encoding of the numbers, one of codes (default: they are stored as they are)", _codes, optional=True)
 _SCALE_DTYPE = EncodingParameter("the dtype of the scales: f32, f16 or bf16", _one_of("f32", "f16", "bf16"))
 _GROUP = EncodingParameter(
     "elements that share a scale: 32, 64, 96 or 128; the last group of an axis may be shorter", _one_of(32, 64, 96, 128)
@@ -232,7 +233,6 @@ ENCODING_KINDS: Mapping[str, EncodingKind] = {
                 "n": EncodingParameter("elements kept, at least 1", _count),
                 "m": EncodingParameter("elements in a group, at least 1", _count),
                 "axis": _AXIS,
-                VALUES: _VALUES,
             },
             _check_sparse,
         ),
@@ -244,14 +244,13 @@ ENCODING_KINDS: Mapping[str, EncodingKind] = {
                 "width": EncodingParameter("outputs in a panel, at least 1", _count),
                 "entries": EncodingParameter("the most inputs stored, of all panels together, at least 1", _count),
                 "axis": EncodingParameter("the axis of the outputs, counted from the front", _axis),
-                VALUES: _VALUES,
             },
             _check_block_sparse,
         ),
         EncodingKind(
             "bitmap",
             "a bit for each element says whether it is stored",
-            {"elements": EncodingParameter("the most elements stored, at least 1", _count), VALUES: _VALUES},
+            {"elements": EncodingParameter("the most elements stored, at least 1", _count)},
             _check_matrix,
         ),
         EncodingKind(

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import Error, TextFormError
 from .constant import ArrayConstant, Constant
-from .encoding import DENSE, Encoding, Parameter
+from .encoding import DENSE, VALUES, Encoding, Parameter
 from .expression import parse_expression
 from .graph import UNKNOWN, Attribute, Graph, Location, Node, Value
 from .layout import Layout, Padding
@@ -414,21 +414,25 @@ class _Parser:
 
     def encoding(self) -> Encoding:
         name = self.expect_kind("word", "an encoding")
-        parameters: list[tuple[str, Parameter]] = []
+        given: list[tuple[str, Parameter] | Encoding] = []
         if self.accept("("):
-            parameters = self.list_of(self._encoding_parameter, ")")
-        return Encoding(name, tuple(parameters))
+            given = self.list_of(self._encoding_parameter, ")")
+        inner = [each for each in given if isinstance(each, Encoding)]
+        if len(inner) > 1:
+            raise self.error(f"encoding {name} gives '{VALUES}' twice")
+        return Encoding(name, tuple(each for each in given if not isinstance(each, Encoding)), inner[0] if inner else None)
 
-    def _encoding_parameter(self) -> tuple[str, Parameter]:
+    def _encoding_parameter(self) -> tuple[str, Parameter] | Encoding:
+        """A parameter, or the encoding of the numbers that a sparse one stores."""
         key = self.expect_kind("word", "a parameter")
         self.expect("=")
+        if key == VALUES:
+            with self.nested():
+                return self.encoding()
         if self.token.kind == "number":
             return key, self.number()
         if self.token.kind == "digest":
             return key, self.advance().text
-        if self.tokens[self.position + 1].text == "(":
-            with self.nested():
-                return key, self.encoding()
         return key, self.expect_kind("word", "a parameter value")
 
 

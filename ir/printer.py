@@ -8,7 +8,7 @@ Grammar, informally (``//`` starts a comment)::
     region   := '{' graph '}'
     return   := 'return' [%name, ...]
     type     := dtype '[' dims ']' ['{' order [':' axis'x'size, ... [':0']] '}'] ['as' encoding] | 'token' ['(' type ')']
-    encoding := name ['(' key '=' (integer | float | word | '#'digest | encoding), ... ')']
+    encoding := name ['(' key '=' (integer | float | word | '#'digest), ... [',' 'values' '=' encoding] ')']
     value    := none | true | false | integer | float | "string" | dtype | '[' value, ... ']' | '`'expression'`' | constant
     constant := 'const' type ('[' numbers ']' | '#'digest)
 
