@@ -294,7 +294,7 @@ def _bytes(chunks: np.ndarray, form: WeightFormat) -> np.ndarray:
     split = chunks.reshape(count, form.bits, 8 // form.bits, 4, panel).astype(np.uint32)
     digits = np.arange(8 // form.bits, dtype=np.uint32)[:, None, None] * np.uint32(form.bits)
     places = np.arange(4, dtype=np.uint32)[:, None] * np.uint32(8)
-    return np.bitwise_or.reduce(split << digits << places, axis=(2, 3))
+    return np.asarray(np.bitwise_or.reduce(split << digits << places, axis=(2, 3)))
 
 
 def _planes(chunks: np.ndarray, form: WeightFormat) -> np.ndarray:
