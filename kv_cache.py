@@ -111,8 +111,7 @@ class NibbleLayer(EncodedLayer):
         width = states.shape[-1]
         if width % 2:
             raise OptionError(f"keys or values of {width} elements cannot lie in pairs of 4 bits; store them in 8 bits")
-        size = math.gcd(width, _GROUP)
-        groups = states.float().reshape(*states.shape[:-1], width // size, size)
+        groups = states.float().reshape(*states.shape[:-1], -1, math.gcd(width, _GROUP))
         least, most = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
         scale = torch.where(most > -least, most, least) / _LOWEST
         scale = torch.where(scale.abs() < _SMALLEST_SCALE, 1.0, scale)
@@ -123,8 +122,8 @@ class NibbleLayer(EncodedLayer):
     def decoded(codes: Tensor, numbers: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
         (sixteenths,) = numbers
         whole = torch.cat([codes << 4, codes & -16], -1)
-        groups = whole.float().reshape(*sixteenths.shape, -1)
-        return (groups * sixteenths[..., None]).flatten(-2).to(dtype)
+        groups = whole.reshape(*sixteenths.shape, whole.shape[-1] // sixteenths.shape[-1])
+        return torch.flatten(groups.float() * sixteenths[..., None], -2).to(dtype)
 
 
 _LAYERS: dict[int, type[EncodedLayer]] = {8: ByteLayer, 4: NibbleLayer}

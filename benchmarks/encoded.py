@@ -1,9 +1,10 @@
 """Times products with weights of few bits: matvecs against the bandwidth of memory, and the ways to compute them against each other.
 
-``python -m mlc.benchmarks.encoded [--size 4096] [--modes w8 w4 ...] [--grid [--rows 1 4] [--shapes 1024x2816]] [--json FILE]``. A matvec
-reads another copy of its weight in every call, so that it comes from memory: copies are four times the last-level cache. Its figure is bytes
-of the packed weight per second, over the bandwidth that is measured between the rounds. ``--grid`` times the best config of every algorithm,
-by prediction, for some numbers of rows and bits, in turns, and says how far the default one is from the quickest.
+``python -m mlc.benchmarks.encoded [--size 4096] [--modes w8 w4 ...] [--grid [--rows 1 4] [--shapes 1024x2816]] [--json FILE]``.
+A matvec reads another copy of its weight in
+every call, so that it comes from memory: copies are four times the last-level cache. Its figure is bytes of the packed weight per second,
+over the bandwidth that is measured between the rounds. ``--grid`` times the best config of every algorithm, by prediction, for some numbers
+of rows and bits, in turns, and says how far the default one is from the quickest.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ class Matvec:
 
 @dataclass(frozen=True)
 class Choice:
-    """Least seconds of the best config of each algorithm, which other work on the machine disturbs least; ``loss``: the default's time over
-    that of the quickest, less 1."""
+    """Least seconds of the best config of each algorithm, which other work on the machine disturbs least; ``loss``: the default's time
+    over that of the quickest, less 1."""
 
     mode: str
     rows: int

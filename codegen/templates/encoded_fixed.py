@@ -4,7 +4,7 @@ Ogita, Oishi and Rump, "Error-free transformations of matrix multiplication by u
 The activations of a span are multiples of a unit, so large that the largest magnitude is a number of three signed bytes: each is off by
 at most 2**-24 of that magnitude, which is what fp32 rounds a product by. Codes are unsigned bytes, after a mask and a shift for 32 of
 them. One instruction multiplies these by one byte of the activations and adds neighbours, in 16 bits, exactly; the sums of the three bytes
-meet in fp32 at the end of a span. That takes two thirds of the instructions that products in fp32 take, which need each code as a float.
+meet in fp32 at the end of a span. That takes fewer instructions than products in fp32, which need each code as a float.
 """
 
 from __future__ import annotations
