@@ -211,6 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--timeout", type=float, default=900.0, help="seconds a model may take")
     parser.add_argument("--seconds", type=float, default=2.0, help="seconds of calls for each of two programs")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--remark", default="", help="a sentence on the conditions, kept with the figures")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one:
@@ -224,7 +225,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(row(outcomes[-1]), flush=True)
         if options.json:
             machine = {"processor": processor(), "cores": usable_cores()}
-            figures = {"machine": machine, "tolerance": options.tolerance, "full": options.full, "models": list(map(asdict, outcomes))}
+            conditions = {"machine": machine, "remark": options.remark, "tolerance": options.tolerance, "full": options.full}
+            figures = {**conditions, "models": list(map(asdict, outcomes))}
             options.json.write_text(json.dumps(figures, indent=1) + "\n")
     held, gained = sum(outcome.held for outcome in outcomes), sum(outcome.held and outcome.speedup >= GAIN for outcome in outcomes)
     print(f"the tolerance holds on {held} of {len(outcomes)} models; {gained} of them are at least {GAIN} times as fast as in fp32")
