@@ -26,7 +26,6 @@ from ..template import LoweredKernel, Template
 from .region import Epilogue
 from .sparse_cost import WORD, bitmap_cycles, threads_worth
 from .sparse_product import SparseProduct
-from .staging import clear_row, copy_row
 from .stored_panels import StoredElements
 from .tiling import round_up, threads
 
@@ -137,7 +136,7 @@ class _Lowering:
 
     def lower(self) -> LoweredKernel:
         if self.source is None:
-            self._stage()
+            self.product.stage(self.epilogue, self.lanes, self.a, self.stride)
         emitter = self.emitter
         with threads(emitter, self.parallel) as thread:
             low = emitter.bind(emitter.load(self.bounds, thread), "low")
@@ -203,14 +202,3 @@ class _Lowering:
             if product.bias is not None:
                 element = element + self.epilogue.evaluator.value_at(product.bias, [column])
             self.epilogue.store(product.result_indices(emitter, row, column), element)
-
-    def _stage(self) -> None:
-        """Evaluates the operand into rows in the workspace, filled up with zeros to whole vectors."""
-        emitter, product = self.emitter, self.product
-        with emitter.loop(product.rows, name="row") as row:
-
-            def element(k: Expr) -> Expr:
-                return self.epilogue.evaluator.value_at(product.x, product.operand_indices(emitter, row, k))
-
-            copy_row(emitter, self.lanes, self.a, row * self.stride, product.depth, element)
-            clear_row(emitter, self.lanes, self.a, row * self.stride + product.depth, self.stride - product.depth)

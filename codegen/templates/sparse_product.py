@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from ...errors import LoweringError
 from ...ir import Encoding, Graph, Layout, Node, Value
@@ -17,7 +18,8 @@ from ..emit import Emitter, Expr, unflatten
 from ..emit.attributes import attributes_of
 from ..sparse_weight import StoredValues
 from ..task import Task
-from .region import AnchoredRegion
+from .region import AnchoredRegion, Epilogue
+from .staging import clear_row, copy_row
 
 _OPS = ("linear", "matmul", "conv")
 
@@ -131,6 +133,17 @@ class SparseProduct:
     def result_indices(self, emitter: Emitter, row: Expr, column: Expr) -> list[Expr]:
         """Logical indices of an element of the anchor's result."""
         return self._indices(emitter, row, column)
+
+    def stage(self, epilogue: Epilogue, lanes: int, buffer: Any, stride: int) -> None:
+        """Evaluates the operand into rows of ``buffer``, ``stride`` apart, filled up with zeros."""
+        emitter = epilogue.evaluator.kernel.emitter
+        with emitter.loop(self.rows, name="row") as row:
+
+            def element(k: Expr) -> Expr:
+                return epilogue.evaluator.value_at(self.x, self.operand_indices(emitter, row, k))
+
+            copy_row(emitter, lanes, buffer, row * stride, self.depth, element)
+            clear_row(emitter, lanes, buffer, row * stride + self.depth, stride - self.depth)
 
     def _indices(self, emitter: Emitter, row: Expr, last: Expr) -> list[Expr]:
         indices = unflatten(emitter, self.row_shape, row)

@@ -24,7 +24,6 @@ from .arithmetic import multiply_add
 from .region import Epilogue
 from .sparse_cost import WORD, select_cycles, threads_worth
 from .sparse_product import SparseProduct
-from .staging import clear_row, copy_row
 from .tiling import round_up, share, threads
 
 _ENCODINGS = ("nm_sparse",)
@@ -120,7 +119,7 @@ class _Lowering:
 
     def lower(self) -> LoweredKernel:
         if self.source is None:
-            self._stage()
+            self.product.stage(self.epilogue, self.lanes, self.a, self.stride)
         emitter, product, width = self.emitter, self.product, self.layout.width
         with (
             threads(emitter, self.parallel) as thread,
@@ -213,17 +212,6 @@ class _Lowering:
             if product.bias is not None:
                 element = element + self.epilogue.evaluator.value_at(product.bias, [column])
             self.epilogue.store(product.result_indices(emitter, row, column), element)
-
-    def _stage(self) -> None:
-        """Evaluates the operand into rows in the workspace, filled up with zeros to whole chunks."""
-        emitter, product = self.emitter, self.product
-        with emitter.loop(product.rows, name="row") as row:
-
-            def element(k: Expr) -> Expr:
-                return self.epilogue.evaluator.value_at(product.x, product.operand_indices(emitter, row, k))
-
-            copy_row(emitter, self.lanes, self.a, row * self.stride, product.depth, element)
-            clear_row(emitter, self.lanes, self.a, row * self.stride + product.depth, self.stride - product.depth)
 
 
 _SELECT = "mlc_select"
