@@ -28,7 +28,7 @@ from ..ir.encoding import Encoding
 from ..ir.encodings import Affine, BlockScaled, Codebook, Grouped, Ternary
 from .kernel_cases import Case, f32
 from .kernels import Bench
-from .machine import measure, peaks
+from .machine import measure, repeated_peaks
 
 STREAM = 4
 """How many times the last-level cache the copies of a weight are."""
@@ -95,13 +95,13 @@ def matvec(mode: str, size: int, target: Target, cache: int) -> Matvec:
     """Times one mode, in rounds between which the bandwidth is measured anew."""
     bench = Bench(case(mode, 1, weight(MODES[mode], size, size)), target, cache=cache, stream=STREAM)
     count = max(STREAM * cache // bench.weights, 4)
-    times, bandwidths = [], []
+    times, measured = [], []
     for _ in range(_ROUNDS):
-        bandwidths.append(peaks(target.threads).bandwidth)
+        measured.append(repeated_peaks(target.threads))
         times.append(bench.run(count, warmup=1))
-    shares = [bench.weights / statistics.median(each) / bandwidth for each, bandwidth in zip(times, bandwidths, strict=True)]
+    shares = [bench.weights / statistics.median(each) / peak.median.bandwidth for each, peak in zip(times, measured, strict=True)]
     every = [time for each in times for time in each]
-    best = bench.weights / min(every) / max(bandwidths)
+    best = bench.weights / min(every) / max(peak.best.bandwidth for peak in measured)
     return Matvec(mode, str(bench.config), statistics.median(every), bench.weights, statistics.median(shares), best, bench.error())
 
 

@@ -3,7 +3,8 @@
 ``python -m mlc.benchmarks.kernels [name part ...]`` prints one line for each kernel: its rate, and its share of the peak that binds
 it: direct arithmetic (Winograd's algorithm needs less and may pass 100%), or memory bandwidth where moving operands that no cache holds
 takes longer. The kernels of a group are timed in rounds, each after the peaks were measured anew, so that what else the machine does
-hits both; the share is the median over the rounds. ``--json`` writes the same as a file.
+hits both. The share is the median over the rounds of median time against median peak; the best share, of the least time against the best
+peak. ``--json`` writes the same as a file.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ..codegen.target import Target
 from ..codegen.task import Task
 from ..ir import Constant, TensorType, constant_of, interpret
 from .kernel_cases import Case, groups
-from .machine import Machine, Peaks, measure, peaks
+from .machine import Machine, Peaks, measure, repeated_peaks
 
 _NATIVE = pathlib.Path(__file__).parent / "native"
 _RUNTIME = PACKAGE.parent / "runtime" / "native"
@@ -161,12 +162,12 @@ def time_group(
     times: list[list[list[float]]] = [[] for _ in benches]
     measured = []
     for _ in range(rounds):
-        measured.append(peaks(target.threads))
+        measured.append(repeated_peaks(target.threads))
         for bench, count, found in zip(benches, counts, times, strict=True):
             found.append(bench.run(count, warmup=1))
-    best = functools.reduce(Machine.at_least, measured, machine).peaks
+    best = functools.reduce(Machine.at_least, (peak.best for peak in measured), machine).peaks
     for case, bench, found in zip(cases, benches, times, strict=True):
-        bounds = [bound(case, peak, machine.cache) for peak in measured]
+        bounds = [bound(case, peak.median, machine.cache) for peak in measured]
         least = min(time for each in found for time in each)
         yield Timing(
             case.name,

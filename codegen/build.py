@@ -24,6 +24,7 @@ from ..ir import Dim
 from ..ir.expression import parse_expression
 from .constant_layout import ConstantLayout, constant_layouts_document, constant_layouts_of
 from .space import Config
+from .stack_alignment import with_aligned_stack
 from .target import Kind, Target
 from .task import Task
 from .template import LoweredKernel, Template
@@ -86,7 +87,7 @@ def build_module(function: Any, symbol: str, target: Target) -> Any:
 
     try:
         module, device = lower_module(function, symbol, target)
-        return tvm.get_global_func("target.build.llvm")(module, device)
+        return with_aligned_stack(tvm.get_global_func("target.build.llvm")(module, device))
     except Exception as error:
         raise BuildError(f"LLVM code generation of kernel {symbol} for '{target}' failed: {error}") from error
 

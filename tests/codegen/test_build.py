@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import pathlib
+import re
 
 import pytest
 from check import region, tensor
 from harness import HOST
 
-from mlc.codegen.build import CompiledKernel, compile_kernel, in_parallel, link_library
+from mlc.codegen.build import CompiledKernel, build_module, compile_kernel, in_parallel, link_library
 from mlc.codegen.task import Task
 from mlc.codegen.template import LoweredKernel
+from mlc.codegen.templates.attention import Attention
 from mlc.codegen.templates.elementwise import Elementwise
 from mlc.errors import BuildError
 from mlc.ir import Layout
@@ -64,3 +66,11 @@ def test_failing_compiler_is_quoted(tmp_path: pathlib.Path, monkeypatch: pytest.
     monkeypatch.setenv("CC", "/missing/compiler")
     with pytest.raises(BuildError, match="CC"):
         link_library([], {}, [], tmp_path / "x.so")
+
+
+def test_buffers_on_the_stack_begin_at_cache_lines() -> None:
+    graph = region([tensor((1, 2, 32, 16))] * 3, lambda b, q, k, v: b.call("attention", q, k, v, scale=0.25))
+    task = Task(graph, frozenset(), HOST, 1)
+    module = build_module(Attention().lower(task, Attention().space(task).default).function, "kernel", HOST)
+    alignments = re.findall(r"= alloca \[\d+ x float\], align (\d+)", module.inspect_source("ll"))
+    assert alignments and all(int(alignment) % 64 == 0 for alignment in alignments)
