@@ -23,8 +23,9 @@ class Horizontal(Pass):
 
     Only where every result goes, through views, to operations that read a slice in place at no cost: attention, norms, or elementwise
     operations over several values, such as rotary embeddings. A result that an epilogue would have taken stays alone, since an
-    epilogue saves more. Whether the merged layer is faster is the cost oracle's word; without one, layers of up to ``max_features``
-    features together are merged: large layers fill the machine by themselves.
+    epilogue saves more. Layers of a single row are bound by reading their weights, of which the merged one reads as many with one start:
+    they are merged always. For others, whether the merged layer is faster is the cost oracle's word; without one, layers of up to
+    ``max_features`` features together are merged: large layers fill the machine by themselves.
     """
 
     name: ClassVar[str] = "horizontal"
@@ -57,6 +58,8 @@ class Horizontal(Pass):
     def _pays(self, nodes: list[Node], ctx: Context) -> bool:
         sizes = [int(node.inputs[1].tensor.static_shape[0]) for node in nodes]
         x = nodes[0].inputs[0].tensor
+        if x.is_static and x.size == x.static_shape[-1]:
+            return True
         if ctx.cost is None or not x.is_static:
             return sum(sizes) <= self.max_features
         apart = sum(ctx.cost.predict(_layer(x, size, ctx)) for size in sizes)

@@ -67,7 +67,7 @@ def attention_block(builder: GraphBuilder, x: Value, biases: tuple[bool, bool, b
     heads = []
     for bias in biases:
         layer = builder.call("linear", x, constant(builder, 8, 6), *([constant(builder, 8)] if bias else []))
-        heads.append(builder.call("permute", builder.call("reshape", layer, shape=(1, 3, 2, 4)), order=(0, 2, 1, 3)))
+        heads.append(builder.call("permute", builder.call("reshape", layer, shape=(1, x.tensor.static_shape[1], 2, 4)), order=(0, 2, 1, 3)))
     return heads
 
 
@@ -116,6 +116,16 @@ def test_the_oracle_decides_about_merging(oracle: Oracle, layers: int) -> None:
     q, k, v = attention_block(builder, builder.input(f32(1, 3, 6)), (False, False, False))
     graph = builder.finish([builder.call("attention", q, k, v, scale=0.5)])
     assert ops(Horizontal().apply(graph, replace(CONTEXT, cost=oracle))).count("linear") == layers
+
+
+def test_layers_of_one_row_become_one_whatever_the_oracle_says() -> None:
+    """They are bound by reading weights, which the oracle may take for cached if there are few."""
+    builder = GraphBuilder()
+    q, k, v = attention_block(builder, builder.input(f32(1, 1, 6)), (False, False, False))
+    graph = builder.finish([builder.call("attention", q, k, v, scale=0.5)])
+    result = Horizontal().apply(graph, replace(CONTEXT, cost=Oracle(0.0, 1.0)))
+    assert ops(result).count("linear") == 1
+    check_same(graph, result)
 
 
 def test_an_operation_that_no_template_takes_is_decomposed() -> None:
