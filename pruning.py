@@ -11,7 +11,7 @@ import copy
 import enum
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch.nn.utils import prune as torch_prune
 
 from .channel_order import gather_alike
 from .errors import OptionError
+from .frontend.calibration import batches_of, show_inputs
 
 _Layer = nn.Linear | nn.Conv1d | nn.Conv2d
 
@@ -106,9 +107,9 @@ def prune(
     computes the same with it, but what reads its weights finds their rows and columns in other places.
 
     ``method`` is ``"magnitude"``: the largest of the whole model stay, of every layer at least ``floor`` times ``density``; ``"wanda"``,
-    which needs ``calibration``, batches (tuples of arguments or single tensors) that the model is run on; or ``"projection"``: the largest
-    of every layer. Layers whose module path is, or begins with, one of ``skip`` are left alone. Masks and parametrisations of
-    torch.nn.utils.prune and torch.ao.pruning are applied to the copy for good first.
+    which needs ``calibration``, batches (each a tensor, a tuple of arguments or a mapping of keyword arguments) that the model is run on;
+    or ``"projection"``: the largest of every layer. Layers whose module path is, or begins with, one of ``skip`` are left alone. Masks and
+    parametrisations of torch.nn.utils.prune and torch.ao.pruning are applied to the copy for good first.
 
     The copy is an ordinary module: it can be trained further, saved, or given to :func:`compile`, which finds the zeros. OptionError for
     arguments that make no sense.
@@ -305,28 +306,23 @@ def _input_norms(model: nn.Module, layers: Mapping[str, _Layer], calibration: It
     """The norm of each input of each layer over the batches: for a convolution of each channel."""
     squares = {name: torch.zeros(1) for name in layers}
 
-    def watch(name: str) -> Any:
-        def hook(module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
-            x = arguments[0].detach().float()
-            axes = [axis for axis in range(x.ndim) if axis != (x.ndim - 1 if isinstance(module, nn.Linear) else _channel_axis(module, x))]
-            squares[name] = squares[name] + x.square().sum(axes)
+    def watcher(name: str, layer: _Layer) -> Callable[[torch.Tensor], None]:
+        def add(x: torch.Tensor) -> None:
+            channels = _channel_axis(layer, x)
+            squares[name] = squares[name] + x.float().square().sum([axis for axis in range(x.ndim) if axis != channels])
 
-        return hook
+        return add
 
-    handles = [layer.register_forward_pre_hook(watch(name)) for name, layer in layers.items()]
-    was_training = model.training
+    training = {module: module.training for module in model.modules()}
     try:
-        model.eval()
-        with torch.no_grad():
-            for batch in calibration:
-                model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
+        show_inputs(model.eval(), batches_of(calibration), {layer: watcher(name, layer) for name, layer in layers.items()})
     finally:
-        model.train(was_training)
-        for handle in handles:
-            handle.remove()
+        # One by one: layers may be frozen within a model that is being trained.
+        for module, mode in training.items():
+            module.training = mode
     return {name: total.sqrt() for name, total in squares.items()}
 
 
-def _channel_axis(module: nn.Module, x: torch.Tensor) -> int:
-    """The axis of the channels: images may come without a batch."""
-    return x.ndim - 1 - len(module.kernel_size)  # type: ignore[arg-type]  # a convolution's
+def _channel_axis(layer: _Layer, x: torch.Tensor) -> int:
+    """The axis of a layer's inputs in ``x``: images may come without a batch."""
+    return x.ndim - 1 if isinstance(layer, nn.Linear) else x.ndim - 1 - len(layer.kernel_size)

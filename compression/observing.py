@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from ..frontend.calibration import Batch
+from ..frontend.calibration import Batch, show_inputs
 
 
 @dataclass
@@ -27,7 +26,7 @@ class Observation:
         return max(1, round(self.rows / max(self.calls, 1)))
 
     def see(self, x: Tensor, with_moments: bool) -> None:
-        rows = x.detach().reshape(-1, x.shape[-1])
+        rows = x.reshape(-1, x.shape[-1])
         if with_moments:
             # Where calls have one row each, those of every other call are for judging.
             begin = self.rows % 2
@@ -49,16 +48,5 @@ def observe(
 ) -> Mapping[nn.Linear, Observation]:
     """Runs the model on all batches. Layers that no call reaches have seen no rows."""
     seen = {layer: Observation() for layer in layers}
-
-    def watcher(observation: Observation) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        return lambda _, args: observation.see(args[0], with_moments) if args else None
-
-    handles = [layer.register_forward_pre_hook(watcher(observation)) for layer, observation in seen.items()]
-    try:
-        with torch.no_grad():
-            for batch in batches:
-                model(*batch.args, **batch.kwargs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    show_inputs(model, batches, {layer: functools.partial(each.see, with_moments=with_moments) for layer, each in seen.items()})
     return seen

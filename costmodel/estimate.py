@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,7 @@ from functools import cached_property
 from ..codegen.target import Target
 from ..errors import TargetError
 from ..ir import Graph, Node, TensorType, Trait, Value, control_walk, is_control, lookup
+from ..ir.stored_size import stored_bytes
 from .roofline import LAUNCH_SECONDS, Bound, Rates, Roofline, roofs
 from .workload import Workload, workload
 
@@ -111,7 +113,7 @@ def estimate(graph: Graph, target: Target, threads: int | None = None) -> Estima
     rates = Rates.sustained(target, count)
     if min(rates.operations, rates.memory) <= 0:
         raise TargetError(f"the target '{target}' has no peak rates, which estimates need")
-    constants = {value: value.tensor.nbytes for node in control_walk(graph) if node.op == "constant" for value in node.outputs}
+    constants = {node.output: math.ceil(stored_bytes(node.output.tensor)) for node in control_walk(graph) if node.op == "constant"}
     total_constants = sum(constants.values())
     cold = total_constants > rates.capacity[2]
     rows = []

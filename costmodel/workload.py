@@ -1,7 +1,7 @@
 """What a fused graph has to do, whatever the schedule: its dominating operation, arithmetic, and the bytes it must touch.
 
 Figures here are *lower* limits, so that a bound built on them holds: taps of a convolution that fall on padding are not
-counted, nor the rows of an embedding table that nothing reads.
+counted, nor the rows of an embedding table that nothing reads. Of a sparse weight they are what its type has room for.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from functools import lru_cache
 
 from ..codegen.winograd import OUTPUTS, WINDOW, products_share
 from ..ir import Graph, Kind, Node, TensorType, Trait, Value, lookup
-from ..ir.encodings import SCHEMES, scheme_of
 from ..ir.ops.elementwise import TRANSCENDENTAL_FLOPS
+from ..ir.stored_size import is_stored_densely, stored_bytes, stored_share
 
 
 class AnchorKind(enum.Enum):
@@ -108,6 +108,8 @@ def operations(node: Node) -> float:
     flops: float = lookup(node.op).flops(inputs, node.attributes, outputs)
     if node.op in ("conv", "window_reduce") and outputs[0].elements:
         flops *= _share_of_real_taps(node, inputs, outputs[0])
+    if lookup(node.op).has(Trait.CONTRACTION) and inputs[1].encoding.is_sparse:
+        flops *= stored_share(inputs[1])
     if sums_wide(node):
         # The instructions for narrow operands do the sums as well.
         return flops * max(type.dtype.nbytes for type in inputs[:2]) / 4
@@ -136,8 +138,10 @@ def least_operations(graph: Graph) -> float:
 
 
 def is_minimal_filtering(node: Node) -> bool:
-    """Whether ``node`` is a convolution in fp32 that can be computed with fewer products (Winograd 1980)."""
+    """Whether ``node`` is a convolution in fp32 that can be computed with fewer products (Winograd 1980): none that leaves out zeros."""
     if node.op != "conv" or node.attributes["groups"] != 1 or node.attributes["dtype"] is not None:
+        return False
+    if node.inputs[1].tensor.encoding.is_sparse:
         return False
     window = node.inputs[1].tensor.static_shape[2:]
     return window == (WINDOW, WINDOW) and _integers(node, "stride") == (1, 1) == _integers(node, "dilation")
@@ -178,10 +182,10 @@ def _touched_bytes(graph: Graph, value: Value) -> int:
 
 
 def _bytes_of_element(tensor: TensorType) -> float:
-    """Bytes in memory: of a tensor that is held as codes, their share of all its parts."""
-    if tensor.encoding.name not in SCHEMES or not tensor.elements:
+    """Bytes in memory: of a tensor that is held as codes, or without its zeros, an equal share of all its parts."""
+    if is_stored_densely(tensor) or not tensor.elements:
         return tensor.dtype.nbytes
-    return scheme_of(tensor.encoding).nbytes(tensor.static_shape) / tensor.elements
+    return stored_bytes(tensor) / tensor.elements
 
 
 def _touched_elements(graph: Graph, node: Node, value: Value) -> float:

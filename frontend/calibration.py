@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from ..errors import OptionError
@@ -49,6 +50,22 @@ def batches_of(calibration: Any) -> tuple[Batch, ...]:
     if not batches:
         raise OptionError("calibration holds no batches; give some, or leave it out")
     return batches
+
+
+def show_inputs(model: nn.Module, batches: Iterable[Batch], watchers: Mapping[nn.Module, Callable[[torch.Tensor], None]]) -> None:
+    """Runs ``model`` on all batches, and shows each watcher the first argument of every call of its module."""
+
+    def shown_to(watcher: Callable[[torch.Tensor], None]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        return lambda _, args: watcher(args[0].detach()) if args else None
+
+    handles = [module.register_forward_pre_hook(shown_to(watcher)) for module, watcher in watchers.items()]
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                model(*batch.args, **batch.kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _batch(item: Any) -> Batch:

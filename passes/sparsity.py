@@ -23,10 +23,9 @@ from ..ir import (
     TensorType,
     Value,
     canonicalise,
-    scheme_of,
 )
-from ..ir.encodings import SCHEMES
 from ..ir.sparse import is_nm_sparse, panel_entries
+from ..ir.stored_size import stored_bytes
 from .base import Context, Pass, register_pass
 from .common_subexpressions import DeadCode
 from .layout_choice import channels_last
@@ -108,7 +107,7 @@ def _fastest(node: Node, encodings: Sequence[Encoding], ctx: Context, streamed: 
 
 
 def _constant_bytes(graph: Graph) -> float:
-    return sum(_stored_bytes(node.output.tensor) for node in graph.nodes if node.op == "constant")
+    return sum(stored_bytes(node.output.tensor) for node in graph.nodes if node.op == "constant")
 
 
 def _is_candidate(graph: Graph, node: Node, zeros: float) -> bool:
@@ -186,7 +185,7 @@ def _predicted(node: Node, weight: TensorType, ctx: Context, streamed: bool) -> 
     seconds = cycles[0] / ctx.target.frequency
     if not streamed:
         return seconds
-    reading = _stored_bytes(weight) / min(ctx.target.memory_bandwidth, ctx.threads * _CORE_BANDWIDTH)
+    reading = stored_bytes(weight) / min(ctx.target.memory_bandwidth, ctx.threads * _CORE_BANDWIDTH)
     return max(seconds, reading) if not weight.encoding.is_sparse else max(seconds + _EXPOSED * reading, reading)
 
 
@@ -200,25 +199,3 @@ def _alone(node: Node, weight: TensorType) -> Graph:
 
     operands = [builder.input(weight if position == 1 else placed(value)) for position, value in enumerate(node.inputs)]
     return builder.finish([builder.append(Node(node.op, operands, node.attributes, [placed(node.output)])).output])
-
-
-def _stored_bytes(weight: TensorType) -> float:
-    """Bytes that a kernel reads of a weight of that type."""
-    given = dict(weight.encoding.parameters)
-
-    def number(name: str) -> int:
-        value = given[name]
-        assert isinstance(value, int)
-        return value
-
-    values = weight.encoding.values
-    whole = float(scheme_of(values).nbytes(weight.static_shape) if values.name in SCHEMES else weight.nbytes)
-    size = whole / max(weight.elements, 1)
-    match weight.encoding.name:
-        case "block_sparse":
-            return number("entries") * (number("width") * size + 2.0)
-        case "bitmap":
-            return number("elements") * size + weight.elements / 8
-        case "nm_sparse":
-            return weight.elements * (size * number("n") / number("m") + 1 / 8)
-    return whole

@@ -82,9 +82,17 @@ def test_wanda_keeps_what_large_inputs_meet() -> None:
     with torch.no_grad():
         layer.weight.copy_(torch.linspace(1, 2, 48).reshape(6, 8))
     batch = torch.randn(200, 8) * torch.tensor([100.0, 1, 1, 100, 1, 1, 1, 1])
-    pruned = mlc.prune(layer, "unstructured", 0.25, "wanda", calibration=[(batch[:100],), batch[100:]])
+    pruned = mlc.prune(layer, "unstructured", 0.25, "wanda", calibration=[(batch[:50],), {"input": batch[50:100]}, batch[100:]])
     kept = pruned.weight != 0
     assert torch.equal(kept, torch.tensor([1, 0, 0, 1, 0, 0, 0, 0], dtype=torch.bool).expand(6, 8))
+
+
+def test_running_the_model_leaves_the_modes_of_its_layers() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8)).train()
+    model[1].eval()
+    pruned = mlc.prune(model, "unstructured", 0.5, "wanda", calibration=[torch.randn(2, 3, 4, 4)])
+    assert [module.training for module in pruned.modules()] == [True, True, False]
+    assert torch.equal(pruned.state_dict()["1.running_mean"], torch.zeros(8))
 
 
 def test_wanda_weighs_the_channels_of_convolutions() -> None:
@@ -160,6 +168,7 @@ def test_masks_of_torch_become_permanent() -> None:
         ({"pattern": "2:4", "density": 0.3}, "leave it out"),
         ({"density": 0.5, "method": "luck"}, "'wanda'"),
         ({"density": 0.5, "method": "wanda"}, "calibration"),
+        ({"density": 0.5, "method": "wanda", "calibration": torch.ones(4, 3)}, "list of batches"),
         ({"pattern": {"lstm": "2:4"}}, "pointwise"),
         ({"density": 0.5, "skip": ["0", "1", "2"]}, "no layer"),
     ],

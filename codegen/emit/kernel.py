@@ -14,7 +14,7 @@ from ...ir import Dim, DType, Graph, Layout, TensorType, Value, product
 from ..constant_layout import ConstantForm, ConstantLayout
 from . import halves
 from .access import layout_offset
-from .emitter import INDEX, Emitter, Expr, truth_as
+from .emitter import Emitter, Expr, truth_as
 from .extent import extent_of, is_dim, size_parameter
 from .llvm_functions import with_functions
 from .streaming import stream_functions, stream_store
@@ -62,9 +62,9 @@ class Kernel:
     """A kernel under construction for the region ``graph``.
 
     Parameters are the graph's inputs, its outputs, a workspace of ``workspace_bytes`` if that is not zero, then the value of each
-    symbol of the graph. ``layouts`` says of inputs that are stored otherwise than their type says (packed constants) how, ``words`` of
-    those that are stored in a form of the kernel's own how many words of 32 bits there are: their buffers are of int32. Outputs in
-    ``streamed`` (of fp32) are stored past the caches. Emit statements through ``emitter``, then take :meth:`finish`.
+    symbol of the graph. ``layouts`` says of inputs that are stored otherwise than their type says (packed constants) how; what is stored
+    in a form of its own is read by :meth:`part`. Outputs in ``streamed`` (of fp32) are stored past the caches. Emit statements through
+    ``emitter``, then take :meth:`finish`.
     """
 
     def __init__(
@@ -73,7 +73,6 @@ class Kernel:
         *,
         workspace_bytes: Dim = 0,
         layouts: Mapping[int, ConstantLayout] | None = None,
-        words: Mapping[int, int] | None = None,
         streamed: Collection[int] = (),
     ) -> None:
         self.graph = graph
@@ -89,12 +88,9 @@ class Kernel:
         self._input_layouts: dict[Value, ConstantLayout] = {}
         self._pointers: dict[Value, Any] = {}
         for position, value in enumerate(graph.inputs):
-            if words is not None and position in words:
-                self.inputs[value] = self._buffer(f"in{position}", words[position], INDEX)
-            else:
-                layout = self._layouts.get(position, value.tensor.layout)
-                self._input_layouts[value] = layout
-                self.inputs[value] = self._parameter(f"in{position}", value.tensor, layout)
+            layout = self._layouts.get(position, value.tensor.layout)
+            self._input_layouts[value] = layout
+            self.inputs[value] = self._parameter(f"in{position}", value.tensor, layout)
             self._pointers[value] = self._parameters[-1]
         self.outputs: list[Any] = [self._parameter(f"out{position}", value.tensor) for position, value in enumerate(graph.outputs)]
         self.workspace_bytes = workspace_bytes
@@ -105,9 +101,7 @@ class Kernel:
     def load(self, value: Value, indices: Sequence[Expr]) -> Expr:
         """The element of a graph input at logical ``indices``, in its compute dtype."""
         type = value.tensor
-        layout = self._input_layouts.get(value)
-        if layout is None:
-            raise LoweringError(f"%{value.name} is stored in a form of the kernel's own, of which it reads no single elements")
+        layout = self._input_layouts[value]
         if not isinstance(layout, Layout):
             raise LoweringError(f"%{value.name} is stored as {layout}, which has no elements of its own")
         offset = layout_offset(layout, type.shape, indices)
@@ -138,10 +132,6 @@ class Kernel:
         """A flat buffer of ``count`` elements over an input that is stored in a form of its own, from the 4-byte ``word`` (a multiple of
         16) on."""
         return self._view(self._pointers[value], word + 1, word, count, dtype, name)
-
-    def words_as(self, value: Value, dtype: str) -> Any:
-        """All of an input of int32 words as elements of another ``dtype``."""
-        return self.part(value, dtype, 0, int(self.inputs[value].shape[0]) * bytes_of(INDEX) // bytes_of(dtype), "words")
 
     def declare_functions(self, functions: Mapping[str, str]) -> None:
         """Adds functions, by name, that the kernel calls: definitions in LLVM's language."""

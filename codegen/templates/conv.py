@@ -9,63 +9,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
-
-from tvm import tirx
 
 from ...errors import LoweringError
-from ...ir import Dim, Graph, Value
-from ..constant_layout import ConstantLayout
-from ..emit import Emitter, Expr, Kernel, bytes_of, index, unflatten
-from ..emit.math import select
+from ...ir import Graph
 from ..space import Config, Space
-from ..target import Target
 from ..task import Task
 from ..template import LoweredKernel, Template
 from .arithmetic import Arithmetic, Fp32
 from .conv_geometry import Convolution, Pixels, PixelTiles
-from .narrow import as_stored, has_short_weight, narrow_arithmetic, narrow_region, packed_input, stored_weight, weight_layout
-from .region import AnchoredRegion, Epilogue, only_batch_is_symbolic
-from .register_tile import Ahead, RegisterTile
-from .staging import clear_row, copy_row, loop_kind
-from .tiling import (
-    EvenSplit,
-    alias_penalty,
-    busiest_share,
-    divisors,
-    fits_registers,
-    group_penalty,
-    panel_candidates,
-    round_up,
-    share,
-    streams,
-    threads,
-    useful_threads,
-)
+from .direct_conv import DirectLowering, Problem, predicted_cycles
+from .narrow import has_short_weight, narrow_arithmetic, narrow_region, packed_input
+from .region import AnchoredRegion, only_batch_is_symbolic
+from .tiling import EvenSplit, divisors, fits_registers, panel_candidates, useful_threads
 from .winograd import WinogradLowering
 from .winograd_geometry import WinogradTiles
 from .winograd_geometry import applies as winograd_applies
 from .winograd_geometry import candidates as winograd_candidates
 
-_WORD = 4
-_ALIGNMENT = 64
 _KNOBS = ("pixels", "row_groups", "vectors")
 """Those that a direct schedule is reckoned by."""
 _MOST_PER_WORD = 4
 """Elements in a word at most: groups of channels that are no multiple of it could share a word."""
 _CHOSEN = 8
 """Register tiles kept for each way of sharing the rows, so that spaces have a few dozen points."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What a task is made of: its region, how operands are multiplied, and the geometry."""
-
-    region: AnchoredRegion
-    arithmetic: Arithmetic
-    conv: Convolution
-    pixels: Pixels
 
 
 class ConvTemplate(Template):
@@ -196,237 +162,3 @@ class NarrowConv(ConvTemplate):
 
 def _canonical(split: EvenSplit) -> EvenSplit:
     return EvenSplit(split.extent, split.largest)
-
-
-def predicted_cycles(problem: Problem, target: Target, parallel: int, knobs: Mapping[str, int]) -> float:
-    """Estimated cycles of the slowest thread, staging left out."""
-    conv, pixels, pace = problem.conv, problem.pixels, problem.arithmetic.pace
-    vectors, groups = knobs["vectors"], knobs["row_groups"]
-    tiles = PixelTiles.of(conv, pixels, knobs["pixels"])
-    full, tail = divmod(conv.outputs, vectors * target.vector_lanes)
-    row_share = -(-tiles.shared.tiles // groups) / tiles.shared.tiles
-
-    def panel_cycles(width: int) -> float:
-        return tiles.cycles(target, width, conv.depth, pace) * row_share
-
-    tail_cycles = panel_cycles(-(-tail // target.vector_lanes)) if tail else None
-    slowest = busiest_share(panel_cycles(vectors), full, tail_cycles, int(conv.batch) * conv.groups, parallel // groups)
-    return slowest * group_penalty(groups) * alias_penalty(conv.stride[1] * pixels.column * _WORD, tiles.largest)
-
-
-class DirectLowering:
-    """The kernel of a direct convolution in the making."""
-
-    def __init__(self, task: Task, config: Config, problem: Problem) -> None:
-        self.task = task
-        self.target = task.target
-        self.lanes = task.target.vector_lanes
-        self.region, self.arithmetic, self.pixels = problem.region, problem.arithmetic, problem.pixels
-        self.conv = conv = problem.conv
-        # Where the batch is symbolic, the entry keeps calls with little to do on one thread.
-        self.parallel = task.threads if task.is_symbolic else useful_threads(self.target, task.threads, conv.flops, conv.bytes_moved)
-        self.panel = config["vectors"] * self.lanes
-        self.unroll = config["unroll"]
-        self.groups = config["row_groups"]
-        self.tiles = PixelTiles.of(conv, self.pixels, config["pixels"])
-        self.panels = -(-conv.outputs // self.panel)
-        self.x, self.weight = self.region.anchor.inputs[:2]
-        source = stored_weight(self.region.anchor)
-        form = self.arithmetic
-        self.layouts = self.packed(source)
-        x_bytes: Dim = round_up(conv.batch * self.pixels.batch * _WORD, _ALIGNMENT) if self.pixels.staged else 0
-        weight_bytes: Dim = 0
-        if not self.layouts:
-            weight_bytes = round_up(conv.groups * self.panels * conv.depth * self.panel * form.b_bytes, _ALIGNMENT)
-        self.kernel = Kernel(self.region.graph, workspace_bytes=x_bytes + weight_bytes, layouts=self.layouts)
-        self.kernel.declare_functions(form.functions)
-        self.emitter: Emitter = self.kernel.emitter
-        self.epilogue = Epilogue(self.kernel, self.region)
-        self.stages_weight = not self.layouts
-        if self.pixels.staged:
-            self.a: Any = self.kernel.workspace(x_bytes // bytes_of(form.a_dtype), form.a_dtype, 0, "pixels")
-        else:
-            self.a = self.kernel.inputs[self.x]
-        if self.stages_weight:
-            self.b: Any = self.kernel.workspace(weight_bytes // bytes_of(form.b_dtype), form.b_dtype, x_bytes, "panels")
-        else:
-            self.b = self.kernel.inputs[source]
-
-    def packed(self, source: Value) -> dict[int, ConstantLayout]:
-        """How the weight is packed, by the number of its input; empty where the kernel packs it itself."""
-        position = packed_input(self.task, self.region, source)
-        if position is None or (self.conv.groups > 1 and self.conv.outputs % self.panel):  # panels would span groups
-            return {}
-        return {position: weight_layout(self.pixels.weight_layout(self.conv, self.panel), self.arithmetic)}
-
-    def lower(self) -> LoweredKernel:
-        if self.pixels.staged:
-            self._stage_pixels()
-        if self.stages_weight:
-            self._stage_weight()
-        emitter, conv = self.emitter, self.conv
-        channel_groups = self.parallel // self.groups
-        tail = conv.outputs % self.panel
-        shape = (conv.batch, conv.groups, self.panels)
-        with threads(emitter, self.parallel) as thread:
-            row_part = emitter.simplify(thread // channel_groups)
-            channel_part = emitter.simplify(thread % channel_groups)
-            with (
-                share(emitter, channel_part, channel_groups, math.prod(shape)) as (low, high),
-                emitter.loop(emitter.simplify(high - low), name="panel", start=low) as item,
-            ):
-                batch, group, number = (emitter.bind(part) for part in unflatten(emitter, shape, item))
-                full = self.panels - 1 if tail else self.panels
-                if full:
-                    with emitter.when(number < full) if tail else emitter.scope():
-                        self._panel(row_part, batch, group, number, self.panel)
-                if tail:
-                    with emitter.when(tirx.EQ(number, index(full))) if full else emitter.scope():
-                        self._panel(row_part, batch, group, index(full), tail)
-        return LoweredKernel(self.kernel.finish(), self.layouts, self.kernel.workspace_bytes)
-
-    def _panel(self, row_part: Expr, batch: Expr, group: Expr, number: Expr, columns: int) -> None:
-        """All register tiles of this thread's pixels against one panel, of which ``columns`` output channels exist."""
-        emitter, tiles = self.emitter, self.tiles
-        for down in tiles.rows.runs:
-            for across in tiles.columns.runs:
-                low: dict[EvenSplit, tuple[Expr, Expr] | tuple[None, None]] = {}
-                if self.groups > 1:
-                    with share(emitter, row_part, self.groups, tiles.shared.tiles) as bounds:
-                        low[tiles.shared] = bounds
-                rows_bounds = low.get(tiles.rows, (None, None)) if tiles.shared is tiles.rows else (None, None)
-                columns_bounds = low.get(tiles.columns, (None, None)) if tiles.shared is tiles.columns else (None, None)
-                with (
-                    tiles.rows.loop(emitter, down, *rows_bounds) as y,
-                    tiles.columns.loop(emitter, across, *columns_bounds) as x,
-                ):
-                    self._tile(batch, group, number, (y, x), (down.size, across.size), columns)
-
-    def _tile(self, batch: Expr, group: Expr, number: Expr, start: tuple[Expr, Expr], size: tuple[int, int], columns: int) -> None:
-        emitter, conv, pixels = self.emitter, self.conv, self.pixels
-        vectors = -(-columns // self.lanes)
-        tile = RegisterTile(emitter, self.arithmetic, size[0] * size[1], vectors)
-        down, across = conv.stride[0] * pixels.row, conv.stride[1] * pixels.column
-        origin = batch * pixels.batch + group * (conv.words * pixels.channel) + start[0] * down + start[1] * across
-        a_offset = emitter.bind(emitter.simplify(origin), "a_at")
-        row_offsets = [y * down + x * across for y in range(size[0]) for x in range(size[1])]
-        self.accumulate(tile, a_offset, row_offsets, group, number, start[0] * self.tiles.columns.extent + start[1])
-        bias = self.region.anchor.inputs[2] if len(self.region.anchor.inputs) > 2 else None
-
-        def store(step: Expr | int, lane: Expr, element: Expr) -> None:
-            y, x = start[0] + step // size[1], start[1] + step % size[1]
-            if self.tiles.flat:
-                y, x = unflatten(emitter, conv.results, start[1] + step)
-            channel = group * conv.outputs + number * self.panel + lane
-            element = self.finished(element, channel)
-            if bias is not None:
-                element = element + self.epilogue.evaluator.value_at(bias, [channel])
-            self.epilogue.store(conv.result_indices(batch, channel, y, x), element)
-
-        tile.for_each(columns, self.epilogue.is_long, store)
-
-    def accumulate(self, tile: RegisterTile, a_offset: Expr, row_offsets: Sequence[int], group: Expr, number: Expr, pixel: Expr) -> None:
-        """Adds the products of a tile's pixels, of which the first one is ``pixel``, with panel ``number`` of a group."""
-        emitter, depth = self.emitter, self.conv.depth
-        b_offset = emitter.bind(emitter.simplify((group * self.panels + number) * (depth * self.panel)), "b_at")
-        ahead = self._ahead(b_offset, pixel, len(row_offsets))
-        tile.accumulate(self.a, a_offset, row_offsets, self.b, b_offset, self.pixels.nest(self.conv, self.panel), self.unroll, ahead)
-
-    def finished(self, total: Expr, channel: Expr) -> Expr:
-        """What the sum of a channel's products stands for."""
-        return total
-
-    def _ahead(self, b_offset: Expr, pixel: Expr, size: int) -> Ahead | None:
-        """The share that ``size`` pixels from ``pixel`` on have of the next panel, which its first tile would otherwise wait for."""
-        conv, tiles = self.conv, self.tiles
-        if self.stages_weight or not streams(
-            self.target, conv.outputs * conv.depth * self.arithmetic.b_bytes, tiles.rows.tiles * tiles.columns.tiles
-        ):
-            return None
-        share = -(-conv.depth * self.panel // (tiles.rows.extent * tiles.columns.extent))
-        place = b_offset + conv.depth * self.panel + pixel * share
-        return Ahead(self.b, self.emitter.bind(self.emitter.simplify(place), "ahead"), size * share)
-
-    def _stage_pixels(self) -> None:
-        """Copies the operand into the workspace, surrounded by the padding."""
-        emitter, conv, pixels, per_word = self.emitter, self.conv, self.pixels, self.conv.per_word
-        channels, (height, width) = conv.channels * conv.groups, conv.padded
-        top, left = conv.padding[0][0], conv.padding[1][0]
-        rows_inside = min(conv.extents[0], height - top)
-        inside = min(conv.extents[1], width - left)
-        after = width - left - inside
-        planes = channels if pixels.planar else 1
-        pixel = pixels.column * per_word
-        row_length = width * pixel
-
-        def pad(offset: Expr, count: int) -> None:
-            clear_row(emitter, self.lanes * per_word, self.a, offset, count, conv.filling)
-
-        count = conv.batch * planes * height
-        with emitter.loop(count, loop_kind(self.parallel, count), "strip") as item:
-            batch, plane, y = unflatten(emitter, (conv.batch, planes, height), item)
-            start = emitter.bind(item * row_length)
-            outside = None
-            if top or height - top - rows_inside:
-                outside = tirx.Or(y < top, y >= top + rows_inside)
-                with emitter.when(outside):
-                    pad(start, row_length)
-            with emitter.when(tirx.And(y >= top, y < top + rows_inside)) if outside is not None else emitter.scope():
-                source_y = y - top
-                if left:
-                    pad(start, left * pixel)
-                if after > 0:
-                    pad(start + (left + inside) * pixel, after * pixel)
-                if inside > 0:
-                    self._stage_row(batch, plane, source_y, start + left * pixel, inside, channels)
-
-    def _stage_row(self, batch: Expr, plane: Expr, y: Expr, start: Expr, inside: int, channels: int) -> None:
-        emitter, conv, pixels, per_word = self.emitter, self.conv, self.pixels, self.conv.per_word
-
-        def value(channel: Expr, x: Expr) -> Expr:
-            element = self.epilogue.evaluator.value_at(self.x, conv.operand_indices(batch, channel, y, x))
-            return as_stored(emitter.bind, element, self.arithmetic.a_dtype)
-
-        if pixels.planar:
-            copy_row(emitter, self.lanes, self.a, start, inside, lambda x: value(plane, x))
-            return
-        with emitter.loop(inside, name="x") as x:
-            place = start + x * (pixels.column * per_word)
-            copy_row(emitter, self.lanes * per_word, self.a, place, channels, lambda channel: value(channel, x))
-            if rest := conv.groups * conv.words * per_word - channels:
-                clear_row(emitter, self.lanes, self.a, place + channels, rest)
-
-    def _stage_weight(self) -> None:
-        """Evaluates the weight into panels in the workspace, group by group; lanes beyond the last output channel stay undefined.
-
-        Input channels that fill up the last word are zero.
-        """
-        emitter, conv, per_word = self.emitter, self.conv, self.conv.per_word
-        tail = conv.outputs % self.panel
-        (height, width), count = conv.window, conv.groups * self.panels
-        shape = (width, conv.words, height) if self.pixels.planar else (height, width, conv.words)
-        with (
-            emitter.loop(count, loop_kind(self.parallel, count), "panel") as item,
-            emitter.loop(conv.depth, name="r") as r,
-            emitter.loop(per_word, name="part") as part,
-        ):
-            group, number = unflatten(emitter, (conv.groups, self.panels), item)
-            place = unflatten(emitter, shape, r)
-            y, x, word = (place[2], place[0], place[1]) if self.pixels.planar else place
-            channel, exists = self.epilogue.evaluator.clamped(emitter.simplify(word * per_word + part), conv.channels)
-            offset = emitter.bind((item * conv.depth + r) * (self.panel * per_word) + part)
-
-            def element(lane: Expr) -> Expr:
-                output = group * conv.outputs + number * self.panel + lane
-                indices = [output, channel, x] if conv.spatial == 1 else [output, channel, y, x]
-                value = as_stored(emitter.bind, self.epilogue.evaluator.value_at(self.weight, indices), self.arithmetic.b_dtype)
-                return value if exists is None else select(exists, value, tirx.const(0, self.arithmetic.b_dtype))
-
-            full = self.panels - 1 if tail else self.panels
-            if full:
-                with emitter.when(number < full) if tail else emitter.scope():
-                    copy_row(emitter, self.lanes, self.b, offset, self.panel, element, per_word)
-            if tail:
-                with emitter.when(tirx.EQ(number, index(full))) if full else emitter.scope():
-                    number = index(full)
-                    copy_row(emitter, self.lanes, self.b, offset, tail, element, per_word)

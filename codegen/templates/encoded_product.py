@@ -9,7 +9,7 @@ from tvm import tirx
 
 from ...errors import LoweringError
 from ...ir import Graph, Value
-from ..emit import Emitter, Expr, Kernel, index
+from ..emit import Emitter, Expr, Kernel, bytes_of, index
 from ..task import Task
 from ..template import LoweredKernel
 from ..weight_format import WeightFormat, weight_format
@@ -21,6 +21,7 @@ from .register_tile import RegisterTile
 from .vectors import Vectors
 
 _OPS = ("matmul", "linear")
+_WORD = 4
 
 
 @dataclass(frozen=True)
@@ -85,26 +86,31 @@ class EncodedKernel:
         self.block = self.packed.block(type)
         self.panels = self.packed.panels(type)
         self.header = self.packed.header(type)
-        self.kernel = Kernel(problem.region.graph, workspace_bytes=4 * workspace, words={problem.position: self.packed.words(type)})
+        self.stored_words = self.packed.words(type)
+        self.kernel = Kernel(problem.region.graph, workspace_bytes=_WORD * workspace, layouts={problem.position: self.packed})
         self.emitter: Emitter = self.kernel.emitter
         self.vectors = Vectors(self.emitter, self.target)
         self.epilogue = Epilogue(self.kernel, problem.region)
-        self.words = self.kernel.inputs[problem.weight]
+        self.words = self.weight_as("int32")
 
     def finish(self) -> LoweredKernel:
         return LoweredKernel(self.kernel.finish(), {self.problem.position: self.packed}, self.kernel.workspace_bytes)
+
+    def weight_as(self, dtype: str) -> Any:
+        """All that is stored of the weight as elements of ``dtype``."""
+        return self.kernel.part(self.problem.weight, dtype, 0, self.stored_words * _WORD // bytes_of(dtype), "words")
 
     def codes(self, *, digits: bool) -> Codes:
         """What reads the codes of a panel; ``digits``: integers as such, else plainly."""
         match self.packed.arrangement:
             case Arrangement.HALVES:
-                words = self.kernel.words_as(self.problem.weight, Halves.element)
+                words = self.weight_as(Halves.element)
                 return Halves(self.emitter, self.target, self.block.format, words, self.count)
             case Arrangement.INDICES:
-                table = self.kernel.words_as(self.problem.weight, "float32")
+                table = self.weight_as("float32")
                 return Indices(self.emitter, self.target, self.block.format, self.words, self.count, table)
             case Arrangement.NIBBLES:
-                words = self.kernel.words_as(self.problem.weight, Nibbles.element)
+                words = self.weight_as(Nibbles.element)
                 return Nibbles(self.emitter, self.target, self.block.format, words, self.count)
         kind = Digits if digits else Plain
         return kind(self.emitter, self.target, self.block.format, self.words, self.count)
@@ -150,12 +156,12 @@ class GroupNumbers:
         self._vectors = frame.vectors
         self._scale = frame.block.format.scale
         element = {"f32": "float32", "f16": "float16", "bf16": "uint16", "e8m0": "uint8"}[self._scale]
-        self._scales = frame.kernel.words_as(frame.problem.weight, element)
+        self._scales = frame.weight_as(element)
         self._scale_bytes = {"float32": 4, "float16": 2, "uint16": 2, "uint8": 1}[element]
         self._zeros: Any = None
         if frame.block.format.zero is None:
             kept = frame.block.format.zero_storage
-            self._zeros = frame.kernel.words_as(frame.problem.weight, {"f32": "float32", "u8": "uint8"}[kept])
+            self._zeros = frame.weight_as({"f32": "float32", "u8": "uint8"}[kept])
             self._zero_bytes = {"f32": 4, "u8": 1}[kept]
 
     def scale(self, start: Expr, group: Expr | int, vector: int) -> Expr:

@@ -18,8 +18,8 @@ from ..sparse_weight import PanelWeight, StoredValues
 from ..task import Task
 from ..template import LoweredKernel, Template
 from .arithmetic import BytesAsFloats, Fp32
-from .conv import DirectLowering, Problem
 from .conv_geometry import Convolution, Pixels, PixelTiles
+from .direct_conv import DirectLowering, Problem
 from .region import AnchoredRegion
 from .register_tile import RegisterTile
 from .sparse_cost import WORD, panel_cycles, threads_worth

@@ -16,7 +16,6 @@ from tvm import tirx
 from ...errors import LoweringError
 from ...ir import Graph
 from ..emit import Expr, Kernel, index, ramp, spread
-from ..emit.emitter import VECTORIZED
 from ..emit.expansion import Expansion, expansion_lanes
 from ..space import Config, Space
 from ..sparse_weight import BitmapWeight
@@ -196,9 +195,4 @@ class _Lowering:
             # Lanes may be added in any order.
             total = tirx.call_llvm_pure_intrin("float32", "llvm.vector.reduce.fadd", zero, vector)
             emitter.store(totals, total, number)
-        with emitter.loop(product.rows, name="row") as row, emitter.loop(outputs, VECTORIZED, "output") as output:
-            column = group * together + output
-            element = self.values.scaled(emitter.load(totals, row * together + output), column)
-            if product.bias is not None:
-                element = element + self.epilogue.evaluator.value_at(product.bias, [column])
-            self.epilogue.store(product.result_indices(emitter, row, column), element)
+        product.store_group(self.epilogue, totals, together, group * together, outputs, self.values.scaled)

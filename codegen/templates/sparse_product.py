@@ -8,13 +8,13 @@ only (``nonfinite="fast"``).
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 from ...errors import LoweringError
 from ...ir import Encoding, Graph, Layout, Node, Value
-from ..emit import Emitter, Expr, unflatten
+from ..emit import VECTORIZED, Emitter, Expr, unflatten
 from ..emit.attributes import attributes_of
 from ..sparse_weight import StoredValues
 from ..task import Task
@@ -144,6 +144,28 @@ class SparseProduct:
 
             copy_row(emitter, lanes, buffer, row * stride, self.depth, element)
             clear_row(emitter, lanes, buffer, row * stride + self.depth, stride - self.depth)
+
+    def store(self, epilogue: Epilogue, row: Expr, column: Expr, total: Expr, *, bound: bool = False) -> None:
+        """Stores what becomes of a sum of products; ``bound``: computed once, where it is read more than once."""
+        emitter = epilogue.evaluator.kernel.emitter
+        element = total if self.bias is None else total + epilogue.evaluator.value_at(self.bias, [column])
+        element = emitter.bind(element) if bound else element
+        epilogue.store(self.result_indices(emitter, row, column), element)
+
+    def store_group(
+        self,
+        epilogue: Epilogue,
+        totals: Any,
+        width: int,
+        first: Expr,
+        outputs: int,
+        scaled: Callable[[Expr, Expr], Expr] = lambda total, column: total,
+    ) -> None:
+        """Stores what becomes of ``totals`` [rows, width], once ``scaled`` by column: of the ``outputs`` columns from ``first`` on."""
+        emitter = epilogue.evaluator.kernel.emitter
+        with emitter.loop(self.rows, name="row") as row, emitter.loop(outputs, VECTORIZED, "output") as output:
+            column = first + output
+            self.store(epilogue, row, column, scaled(emitter.load(totals, row * width + output), column))
 
     def _indices(self, emitter: Emitter, row: Expr, last: Expr) -> list[Expr]:
         indices = unflatten(emitter, self.row_shape, row)

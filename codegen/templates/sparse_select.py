@@ -14,7 +14,7 @@ from tvm import tirx
 
 from ...errors import LoweringError
 from ...ir import Graph
-from ..emit import VECTORIZED, Expr, Kernel, index, ramp, spread
+from ..emit import Expr, Kernel, index, ramp, spread
 from ..emit.expansion import expansion_lanes
 from ..selected_weight import CHUNK, FOUR, SelectedWeight, selected_bits
 from ..space import Config, Space
@@ -205,13 +205,8 @@ class _Lowering:
         return buffer
 
     def _store(self, panel: Expr, outputs: int, totals: Any) -> None:
-        emitter, product, width = self.emitter, self.product, self.layout.width
-        with emitter.loop(product.rows, name="row") as row, emitter.loop(outputs, VECTORIZED, "output") as output:
-            column = panel * width + output
-            element = emitter.load(totals, row * width + output)
-            if product.bias is not None:
-                element = element + self.epilogue.evaluator.value_at(product.bias, [column])
-            self.epilogue.store(product.result_indices(emitter, row, column), element)
+        width = self.layout.width
+        self.product.store_group(self.epilogue, totals, width, panel * width, outputs)
 
 
 _SELECT = "mlc_select"

@@ -136,8 +136,4 @@ class PanelKernel:
 
     def store(self, row: Expr, column: Expr, total: Expr, *, bound: bool = False) -> None:
         """Stores what becomes of a sum of products; ``bound``: computed once, where it is read more than once."""
-        element = self.stored.values.scaled(total, column)
-        if self.product.bias is not None:
-            element = element + self.epilogue.evaluator.value_at(self.product.bias, [column])
-        element = self.emitter.bind(element) if bound else element
-        self.epilogue.store(self.product.result_indices(self.emitter, row, column), element)
+        self.product.store(self.epilogue, row, column, self.stored.values.scaled(total, column), bound=bound)

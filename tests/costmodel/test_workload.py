@@ -9,7 +9,7 @@ from mlc.codegen.target import Target
 from mlc.codegen.task import Task
 from mlc.costmodel import AnchorKind, Bound, CostOracle, Rates, estimate, lower_bound, roofline, workload
 from mlc.costmodel.sampling import sample_tasks
-from mlc.ir import ArrayConstant, DType, Graph, GraphBuilder, TensorType, canonicalise, parse
+from mlc.ir import ArrayConstant, DType, Encoding, Graph, GraphBuilder, TensorType, canonicalise, parse
 
 TARGET = Target.parse("cpu -mcpu=znver4 -threads=2")
 
@@ -58,6 +58,47 @@ def test_an_embedding_reads_the_rows_it_takes() -> None:
     work = workload(canonicalise(builder.finish([builder.call("take", table, indices, axis=0)])))
     assert work.activation_bytes == 5 * 64 * 4 + 5 * 8
     assert work.anchor.kind is AnchorKind.GATHER
+
+
+@pytest.mark.parametrize(
+    ("encoding", "share", "nbytes"),
+    [
+        ("dense", 1.0, 64 * 128 * 4),
+        ("nm_sparse(n=1, m=4, axis=1)", 0.25, 64 * 128 * 4 // 4 + 64 * 128 // 8),
+        ("bitmap(elements=800)", 800 / (64 * 128), 800 * 4 + 64 * 128 // 8),
+        ("block_sparse(width=16, entries=100, axis=0)", 1600 / (64 * 128), 1600 * 4 + 100 * 2),
+        ("block_sparse(width=16, entries=100, axis=0, values=affine(storage=i8, scale=stored, axis=0))", 1600 / (64 * 128), None),
+        ("grouped(storage=i4, group=32, axis=1, scale=f16)", 1.0, 64 * 128 // 2 + 64 * 4 * 2),
+    ],
+)
+def test_a_weight_counts_as_what_is_stored_of_it(encoding: str, share: float, nbytes: int | None) -> None:
+    graph = parse(
+        f"""graph @main(%x: f32[3,128], %w: f32[64,128]{"" if encoding == "dense" else f" as {encoding}"}) {{
+  %y = linear(%x, %w) : f32[3,64]
+  return %y
+}}"""
+    )
+    work = workload(canonicalise(graph), frozenset({1}))
+    assert work.operations == pytest.approx(2 * 3 * 64 * 128 * share)
+    assert work.activation_bytes == 3 * 128 * 4
+    if nbytes is None:  # a byte for each number, a share of the scales, and the places
+        assert 1600 + 100 * 2 < work.constant_bytes < 1.1 * (1600 + 100 * 2)
+    else:
+        assert work.constant_bytes == nbytes
+
+
+def test_an_estimate_counts_what_is_stored_of_constants() -> None:
+    def constants(zeros: int) -> int:
+        weight = np.ones((64, 128), np.float32)
+        weight[:, :zeros] = 0
+        builder = GraphBuilder()
+        x, kept = builder.input(f32(3, 128)), int(np.count_nonzero(weight))
+        type = f32(64, 128).with_encoding(Encoding("bitmap", (("elements", kept),)))
+        product = builder.call("linear", x, builder.constant(ArrayConstant(weight), type))
+        return estimate(builder.finish([product]), TARGET).constant_bytes
+
+    assert constants(64) == 64 * 64 * 4 + 64 * 128 // 8
+    assert constants(120) == 64 * 8 * 4 + 64 * 128 // 8
 
 
 def test_the_anchor_is_the_heaviest_operation() -> None:
