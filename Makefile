@@ -1,7 +1,8 @@
 # Every target does its own set-up into .venv, and does nothing twice.
 #
 #   make demo        ResNet-50 on this CPU, checked against PyTorch, both latencies in one table
-#   make test        the tests, with a coverage figure
+#   make test        the tests
+#   make coverage    the tests again, with a figure of the lines that they reach
 #   make test-full   the tests of the full-size models, and of vector mathematics over all fp32 numbers
 #   make models      some fifty model families at reduced depth: native or not, error, compile time, latency beside eager PyTorch
 #   make bench       eight models, mlc and eager PyTorch side by side; all models and peers: see the README
@@ -21,12 +22,13 @@ PIP_ARGS ?=
 PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check -qq $(PIP_ARGS) --constraint constraints.txt
 STAMP := $(VENV)/mlc-installed
 TYPES := $(VENV)/types
+PYTEST := $(VENV)/bin/pytest tests --numprocesses=$(JOBS) --dist=worksteal
 NATIVE := $(wildcard setup.py runtime/native/*.c runtime/native/*.h)
 
-.PHONY: help setup demo test test-full fuzz models bench lint types clean
+.PHONY: help setup demo test coverage test-full fuzz models bench lint types clean
 
 help:
-	@sed -n '3,12s/^# \{0,1\}//p' Makefile
+	@sed -n '3,14s/^# \{0,1\}//p' Makefile
 
 setup: $(STAMP)
 
@@ -49,7 +51,11 @@ demo: $(STAMP)
 	@$(VENV)/bin/python -m mlc.benchmarks.demo $(ARGS)
 
 test: $(STAMP)
-	$(VENV)/bin/pytest tests --numprocesses=$(JOBS) --dist=worksteal --cov --cov-config=pyproject.toml --cov-report=term:skip-covered $(ARGS)
+	$(PYTEST) $(ARGS)
+
+# On its own, because watching every line takes a sixth of the processor's time.
+coverage: $(STAMP)
+	$(PYTEST) --cov --cov-config=pyproject.toml --cov-report=term:skip-covered $(ARGS)
 
 test-full: $(STAMP)
 	$(VENV)/bin/pytest tests -m full $(ARGS)
