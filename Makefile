@@ -19,7 +19,7 @@ ARGS ?=
 JOBS ?= 2
 PIP_ARGS ?=
 
-PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check -qq $(PIP_ARGS) --constraint constraints.txt
+PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check --no-compile -qq $(PIP_ARGS) --constraint constraints.txt
 STAMP := $(VENV)/mlc-installed
 TYPES := $(VENV)/types
 PYTEST := $(VENV)/bin/pytest tests --numprocesses=$(JOBS) --dist=worksteal
@@ -39,12 +39,14 @@ $(VENV)/bin/python:
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "python cannot make virtual environments; Debian's package is python3-venv"; exit 1; }
 
-# torch on its own first: pip then has no freedom left to choose a CUDA build for another package's sake.
+# torch on its own first: pip then has no freedom left to choose a CUDA build for another package's sake. pip compiles Python files one after
+# the other, which takes over a minute; compileall takes all processors (and like pip minds no file that is not of this Python).
 $(STAMP): pyproject.toml constraints.txt $(NATIVE) | $(VENV)/bin/python
 	@echo "setting up $(VENV), 1/2: PyTorch (some minutes the first time)"
 	@$(PIP) "$$(grep '^torch==' constraints.txt)"
 	@echo "setting up $(VENV), 2/2: mlc and what else it needs"
 	@$(PIP) --editable '.[test,bench,dev]'
+	@$(VENV)/bin/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $@
 
 demo: $(STAMP)
