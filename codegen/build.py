@@ -204,6 +204,17 @@ def c_compiler() -> str:
     return os.environ.get("CC") or "cc"
 
 
+@functools.cache
+def c_object(source: str, compiler: str) -> bytes:
+    """The object file of a C source, which ``compiler`` compiles once in this process. BuildError, with its words, when it fails."""
+    with tempfile.TemporaryDirectory(prefix="mlc-") as name:
+        folder = pathlib.Path(name)
+        (folder / "source.c").write_text(source)
+        flags = ["-O2", "-fPIC", "-fvisibility=hidden", f"-I{ABI_INCLUDE}"]
+        run_tool([compiler, *flags, "-c", str(folder / "source.c"), "-o", str(folder / "source.o")])
+        return (folder / "source.o").read_bytes()
+
+
 def link_library(objects: Sequence[bytes], sources: Mapping[str, str], exports: Sequence[str], output: pathlib.Path) -> None:
     """Links object files, C ``sources`` (name -> text) and the stub into the shared library ``output``.
 
@@ -211,15 +222,16 @@ def link_library(objects: Sequence[bytes], sources: Mapping[str, str], exports: 
     """
     with tempfile.TemporaryDirectory(prefix="mlc-") as name:
         folder = pathlib.Path(name)
-        files = [str(NATIVE / "stub.c")]
+        files = []
         for source_name, text in sources.items():
             (folder / source_name).write_text(text)
             files.append(str(folder / source_name))
         # A response file: thousands of objects would not fit a command line.
-        for index, content in enumerate(objects):
+        linked = [c_object((NATIVE / "stub.c").read_text(), c_compiler()), *objects]
+        for index, content in enumerate(linked):
             (folder / f"k{index}.o").write_bytes(content)
         arguments = folder / "objects"
-        arguments.write_text("\n".join(f'"{folder}/k{index}.o"' for index in range(len(objects))))
+        arguments.write_text("\n".join(f'"{folder}/k{index}.o"' for index in range(len(linked))))
         script = folder / "exports.map"
         script.write_text("{ global: " + " ".join(f"{symbol};" for symbol in exports) + " local: *; };\n")
         command = [c_compiler(), "-O2", "-shared", "-fPIC", "-fvisibility=hidden", f"-I{ABI_INCLUDE}", *files, f"@{arguments}"]

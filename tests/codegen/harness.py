@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mlc.codegen.build import compile_object, link_library
+from mlc.codegen.build import c_compiler, c_object, compile_object, link_library
 from mlc.codegen.target import Target
 
 HOST = Target.parse("cpu")
@@ -42,7 +42,8 @@ class NativeKernel:
     def __init__(self, function: Any, target: Target = HOST) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="mlc-test-")
         path = pathlib.Path(self._folder.name) / "kernel.so"
-        link_library([compile_object(function, "kernel", target)], {"context.c": _CONTEXT}, ["kernel", "use_context"], path)
+        objects = [compile_object(function, "kernel", target), c_object(_CONTEXT, c_compiler())]
+        link_library(objects, {}, ["kernel", "use_context"], path)
         library = ctypes.CDLL(str(path))
         library.use_context()
         self._function = library.kernel
