@@ -61,6 +61,7 @@ class Worker:
             self.close()
             raise
         self.prepare_s: float = ready["prepare_s"]
+        self.moved: int = ready["moved"]
         self.work = Work(**(ready["work"] or {}))
         self._signal(signal.SIGSTOP)
 

@@ -63,7 +63,8 @@ class Plan:
 class Timing:
     """A system on a model: median and least seconds per call of each round, and the tenth and ninetieth percentile of all calls.
 
-    ``prepare_s`` includes the compilation; ``error`` is against float64; ``failed`` says why there are no times.
+    ``prepare_s`` includes the compilation; ``error`` is against float64; ``failed`` says why there are no times; ``moved`` are the bytes
+    that its kernels read and write in a call, 0 if unknown.
     """
 
     system: str
@@ -73,13 +74,14 @@ class Timing:
     prepare_s: float = 0.0
     error: float = 0.0
     failed: str = ""
+    moved: int = 0
 
     @staticmethod
-    def of(system: str, rounds: Sequence[Sequence[float]], prepare_s: float = 0.0, error: float = 0.0) -> Timing:
+    def of(system: str, rounds: Sequence[Sequence[float]], prepare_s: float = 0.0, error: float = 0.0, moved: int = 0) -> Timing:
         """From the seconds of every call of every round."""
         low, high = np.percentile([time for times in rounds for time in times], [10, 90])
         medians = tuple(statistics.median(times) for times in rounds)
-        return Timing(system, medians, tuple(min(times) for times in rounds), (float(low), float(high)), prepare_s, error)
+        return Timing(system, medians, tuple(min(times) for times in rounds), (float(low), float(high)), prepare_s, error, moved=moved)
 
     @property
     def median(self) -> float:
@@ -212,6 +214,7 @@ class Report:
                     "sound": comparison.sound(name),
                     "speedup": comparison.speedup(name),
                     "of_bound": self.fraction(comparison, name),
+                    "moved_bytes": timing.moved,
                 }
                 if not timing.failed
                 else {"failed": timing.failed}
@@ -239,6 +242,7 @@ def _comparison(plain: Mapping[str, Any]) -> Comparison:
             tuple(found["spread_s"]),
             found["prepare_s"],
             math.inf if found["error"] is None else found["error"],
+            moved=found.get("moved_bytes", 0),
         )
         for name, found in plain["systems"].items()
     }

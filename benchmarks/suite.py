@@ -87,7 +87,7 @@ def _compare(model: str, plan: Plan, progress: Callable[[str], None]) -> Compari
     timings = {
         system: Timing(system, failed=failures[system])
         if system in failures
-        else Timing.of(system, rounds[system], workers[system].prepare_s, errors[system])
+        else Timing.of(system, rounds[system], workers[system].prepare_s, errors[system], workers[system].moved)
         for system in plan.systems
     }
     allowed = accuracy.allowed(errors.get(BASELINE, 0.0)) if plan.precision == "fp32" else accuracy.UNRELATED

@@ -48,7 +48,8 @@ class Mlc:
             calibration=self._samples(model, example),
             database=self.database,
         )
-        return Prepared(functools.partial(compiled, *inputs))
+        moved = sum(kernel.bytes for program in compiled.report().programs for kernel in program.kernels)
+        return Prepared(functools.partial(compiled, *inputs), moved=moved)
 
     def _samples(self, model: Any, example: tuple[Any, ...]) -> Sequence[Any] | None:
         if self.calibration is not None:

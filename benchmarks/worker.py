@@ -2,7 +2,7 @@
 
 Commands come as JSON lines on standard input, answers go as JSON lines to standard output:
 
-- at the start: ``{"prepare_s": seconds, "work": what a call needs, or null}`` or ``{"failed": "why"}``
+- at the start: ``{"prepare_s": seconds, "moved": bytes, "work": what a call needs, or null}`` or ``{"failed": "why"}``
 - ``{"do": "outputs", "path": ..., "reference": path or null}``: saves the outputs, and the float64 ones if asked to
 - ``{"do": "round", "seconds": s}``: warms up, then answers ``{"times": [...]}`` of about ``s`` seconds of calls
 """
@@ -48,7 +48,7 @@ def main() -> None:
     except Exception as error:  # a peer may fail in any way: that is a result
         _answer(answers, {"failed": reason(error)})
         raise
-    _answer(answers, {"prepare_s": prepare_s, "work": needed})
+    _answer(answers, {"prepare_s": prepare_s, "moved": prepared.moved, "work": needed})
     for line in sys.stdin:
         command = json.loads(line)
         try:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ..codegen.winograd import OUTPUTS, WINDOW, products_share
-from ..ir import Graph, Kind, Node, TensorType, Trait, Value, lookup
+from ..ir import Graph, Kind, Node, TensorType, Trait, lookup
 from ..ir.ops.elementwise import TRANSCENDENTAL_FLOPS
-from ..ir.stored_size import is_stored_densely, stored_bytes, stored_share
+from ..ir.stored_size import stored_share
+from ..ir.touched import touched_bytes
 
 
 class AnchorKind(enum.Enum):
@@ -86,7 +87,7 @@ class Workload:
 def workload(graph: Graph, constant_inputs: frozenset[int] = frozenset()) -> Workload:
     """The work of the statically shaped ``graph`` (the region of a fusion, or any graph without nested regions)."""
     computing = [node for node in graph.nodes if node.op != "constant" and not lookup(node.op).has(Trait.VIEW)]
-    touched = [_touched_bytes(graph, value) for value in graph.inputs]
+    touched = [touched_bytes(graph, value) for value in graph.inputs]
     constant_bytes = sum(nbytes for position, nbytes in enumerate(touched) if position in constant_inputs)
     first = graph.outputs[0].tensor if graph.outputs else None
     return Workload(
@@ -168,37 +169,6 @@ def _share_of_real_taps(node: Node, inputs: Sequence[TensorType], output: Tensor
             real += max(0, last - first + 1)
         share *= real / (positions * size)
     return share
-
-
-def _touched_bytes(graph: Graph, value: Value) -> int:
-    """Bytes of ``value`` that a kernel must read at least."""
-    tensor = value.tensor
-    elements = 0.0
-    for node in set(graph.users.get(value, ())):
-        elements += _touched_elements(graph, node, value)
-    if value in graph.output_set:
-        elements = tensor.elements
-    return int(min(elements, tensor.elements) * _bytes_of_element(tensor))
-
-
-def _bytes_of_element(tensor: TensorType) -> float:
-    """Bytes in memory: of a tensor that is held as codes, or without its zeros, an equal share of all its parts."""
-    if is_stored_densely(tensor) or not tensor.elements:
-        return tensor.dtype.nbytes
-    return stored_bytes(tensor) / tensor.elements
-
-
-def _touched_elements(graph: Graph, node: Node, value: Value) -> float:
-    total = float(value.tensor.elements)
-    if node.op == "slice" or (node.op in ("take", "take_nd", "take_along") and node.inputs[0] is value and node.inputs[1] is not value):
-        return min(total, float(node.outputs[0].tensor.elements))
-    if node.op in ("reshape", "permute", "flip", "relayout"):
-        return min(total, _touched_bytes(graph, node.output) / node.output.tensor.dtype.nbytes)
-    if node.op in ("conv", "window_reduce") and node.inputs[0] is value:
-        window = node.inputs[1].tensor.static_shape[2:] if node.op == "conv" else _integers(node, "window")
-        for size, stride in zip(window, _integers(node, "stride"), strict=True):
-            total *= min(1.0, size / stride)
-    return total
 
 
 def _transcendental(node: Node) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import TypeInferenceError
+from ..touched import touched_bytes
 from ..types import TensorType, Type
 from .attributes import CONSTANT
 from .definition import REQUIRED, Attributes, Cost, Op, Trait, lookup, no_flops, register, require, tensor_bytes
@@ -66,10 +67,10 @@ class _Fusion(RegionOp):
         return tuple(value.tensor for value in regions[0].outputs)
 
     def cost_of_region(self, region: Graph) -> Cost:
-        """FLOPs of every node of the region; bytes of its inputs and outputs only."""
+        """FLOPs of every node of the region; bytes of what it reads of its inputs, and of its outputs."""
         return Cost(
             region_flops(region),
-            tensor_bytes([value.tensor for value in region.inputs]),
+            sum(touched_bytes(region, value) for value in region.inputs),
             tensor_bytes([value.tensor for value in region.outputs]),
         )
 

@@ -259,3 +259,17 @@ def test_loop_carries_slices_and_stacks(reverse: bool) -> None:
     np.testing.assert_array_equal(stacked, expected)
     assert node_cost(graph(text).nodes[0]).flops == 3 * 4
     assert print_graph(graph(text)) == text
+
+
+def test_a_fusion_reads_of_a_table_what_it_takes() -> None:
+    fused = graph("""graph @main(%t: f32[1000,8], %i: i64[3]) {
+  %y = fusion(%t, %i) : f32[3,8] {
+    graph @body(%p: f32[1000,8], %q: i64[3]) {
+      %r = take(%p, %q) {axis = 0} : f32[3,8]
+      %e = exp(%r) : f32[3,8]
+      return %e
+    }
+  }
+  return %y
+}""")
+    assert node_cost(fused.nodes[0]).bytes_read == 4 * 3 * 8 + 8 * 3
