@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
 from ...ir import DType, Value
@@ -150,8 +151,13 @@ def pow_tensor(c: Conversion, x: Operand, exponent: Value) -> Value:
 
 @converts(aten.clamp.default)
 def clamp(c: Conversion, x: Value, min: Number | None = None, max: Number | None = None) -> Value:
-    kind = float if c.dtype.is_float else int
-    return c.call("clamp", c.cast(x, c.dtype), min=None if min is None else kind(min), max=None if max is None else kind(max))
+    def bound(number: Number | None) -> Number | None:
+        if number is None or c.dtype.is_float:
+            return None if number is None else float(number)
+        # PyTorch wraps negative bounds of unsigned integers around.
+        return int(np.asarray(int(number)).astype(c.dtype.numpy))
+
+    return c.call("clamp", c.cast(x, c.dtype), min=bound(min), max=bound(max))
 
 
 @converts(aten.clamp.Tensor)

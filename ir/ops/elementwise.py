@@ -118,13 +118,14 @@ def _sign(x: np.ndarray) -> np.ndarray:
 
 
 def _clamp(x: np.ndarray, min: float | None, max: float | None) -> np.ndarray:
-    # Written so that NaN stays, and -0.0 where a bound is 0. Where min exceeds max, max wins.
+    # Written so that NaN stays, and -0.0 where a bound is 0. Where min exceeds max, max wins. A bound that no integer of the dtype reaches
+    # limits like the end of its range.
     wide = x if x.dtype.kind == "f" else x.astype(np.int64)
     if min is not None:
         wide = np.where(wide < min, min, wide)
     if max is not None:
         wide = np.where(wide > max, max, wide)
-    return wide
+    return wide if x.dtype.kind == "f" else np.clip(wide, np.iinfo(x.dtype).min, np.iinfo(x.dtype).max)
 
 
 def _remainder(x: np.ndarray, y: np.ndarray) -> np.ndarray:

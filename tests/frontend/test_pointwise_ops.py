@@ -98,7 +98,7 @@ INTEGERS: dict[str, tuple[Callable[..., Any], list[Tensor]]] = {
         [bools(5), bools(5, seed=1)],
     ),
     "small integers wrap": (lambda x: (x * 31, x + 100, -x), [ints(9, dtype=torch.int8)]),
-    "bytes": (lambda x: (x + 200, x * 3, x // 2, x > 3), [ints(9, low=0, dtype=torch.uint8)]),
+    "bytes": (lambda x: (x + 200, x * 3, x // 2, x > 3, x.clamp(2, -1), x.clamp(-3, 50)), [ints(9, low=0, dtype=torch.uint8)]),
     "clamp": (lambda x: (x.clamp(0), x.clamp(-2, 5), x.clamp(0.5), F.relu(x)), [WHOLE]),
     "rounding is the identity": (lambda x: (torch.floor(x), torch.round(x)), [WHOLE]),
     "transcendental": (lambda x: (torch.exp(x), torch.sqrt(x.abs()), torch.sigmoid(x)), [WHOLE]),
