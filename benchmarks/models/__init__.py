@@ -96,7 +96,7 @@ ZOO: Mapping[str, ZooModel] = {
         ZooModel("llama", llama, {"layers": 2}),
         ZooModel("llama_token", llama_token, {"layers": 2}),
         ZooModel("mlp", mlp),
-        ZooModel("unet", unet, {"levels": 2, "size": 128}),
+        ZooModel("unet", unet, {"levels": 2, "size": 64}),
         ZooModel("convnext_tiny", convnext_tiny, {"depths": (1, 1, 1, 1)}),
         ZooModel("swin_tiny", swin_tiny, {"depths": (2, 1, 1, 1)}),
         ZooModel("efficientnet_b0", efficientnet_b0, {"depth": 0.1}),

@@ -105,7 +105,7 @@ def test_devices_may_die_until_none_is_left(tracker: Tracker, tmp_path: pathlib.
             batches = itertools.count(1)
             return lambda state: process.kill() if next(batches) == after else None
 
-        result = tune_tasks(tasks, trials=4, database=path, model=RooflineModel(), progress=kill(first, after=2), measurer=fleet)
+        result = tune_tasks(tasks, trials=2, database=path, model=RooflineModel(), progress=kill(first, after=2), measurer=fleet)
         assert fleet.capacity == 1
         assert result.failed == 0
         with Database(path) as database:
@@ -116,7 +116,7 @@ def test_devices_may_die_until_none_is_left(tracker: Tracker, tmp_path: pathlib.
             known = len(database)
 
         with pytest.raises(DeviceUnavailableError, match=r"all devices were lost .* mlc devices serve --tracker"):
-            tune_tasks(tasks, trials=8, database=path, model=RooflineModel(), progress=kill(second, after=1), measurer=fleet)
+            tune_tasks(tasks, trials=4, database=path, model=RooflineModel(), progress=kill(second, after=1), measurer=fleet)
         with Database(path) as database:
             assert len(database) > known  # what was measured before the end
 
