@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -108,7 +108,7 @@ def tune(
         if calibration and len(calibration) != len(models):
             raise OptionError(f"--calibration was given {len(calibration)} times for {len(models)} models; give a file for each, in order")
         sources = [load_source(model) for model in models]
-        files = calibration or [None] * len(sources)
+        files: Sequence[pathlib.Path | None] = calibration or [None] * len(sources)
         jobs = [
             mlc.ModelToTune(source.model, source.inputs, source.kwargs, calibration_of(source, file))
             for source, file in zip(sources, files, strict=True)
