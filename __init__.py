@@ -32,13 +32,15 @@ if TYPE_CHECKING:
     from .module import CompiledModel
     from .pruning import prune
     from .runtime import LoadedModel, load
-    from .tuning import tune, tune_models
+    from .tuning import ModelToTune, TuningOptions, tune, tune_models
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "CompiledModel": ".module",
     "LoadedModel": ".runtime",
+    "ModelToTune": ".tuning",
+    "TuningOptions": ".tuning",
     "compile": ".driver",
     "compress": ".compression",
     "estimate": ".driver",
@@ -61,9 +63,11 @@ __all__ = [
     "KernelError",
     "LoadedModel",
     "LoweringError",
+    "ModelToTune",
     "PrecisionWarning",
     "SignatureError",
     "TargetError",
+    "TuningOptions",
     "UnsupportedOpError",
     "__version__",
     "compile",

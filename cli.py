@@ -24,6 +24,7 @@ from rich.table import Table
 from . import costmodel_commands, database_commands, device_commands, tuning_commands
 from .console import (
     CalibrationOption,
+    Compilation,
     DatabaseOption,
     JsonOption,
     Model,
@@ -110,7 +111,7 @@ def compile(
     source = load_source(model)
     path = output or pathlib.Path(f"{source.name}.mlc")
     begin = time.perf_counter()
-    compiled = compile_source(source, target, threads, database, precision, tolerance, sparsity, calibration)
+    compiled = compile_source(source, Compilation(target, threads, database, precision, tolerance, calibration, sparsity))
     if html is not None:
         _write_precision(html, source.name, compiled)
     files = [path]
@@ -177,7 +178,7 @@ def run(
             result = run_artifact(pathlib.Path(model).stem, load_artifact(model), inputs or [], repeat, output)
     else:
         source = load_source(model)
-        compiled = compile_source(source, target, threads, database, precision, tolerance, sparsity, calibration)
+        compiled = compile_source(source, Compilation(target, threads, database, precision, tolerance, calibration, sparsity))
         with working(f"running {source.name}"):
             result = run_model(source, compiled, inputs or [], repeat, output, check, exact=precision == "fp32")
     if json:

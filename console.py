@@ -6,6 +6,7 @@ import contextlib
 import json as json_module
 import pathlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -73,32 +74,37 @@ def load_source(text: str) -> ModelSource:
         return load_model(text)
 
 
-def compile_source(
-    source: ModelSource,
-    target: str,
-    threads: int | None,
-    database: pathlib.Path | None,
-    precision: str = "fp32",
-    tolerance: float | None = None,
-    sparsity: str = "auto",
-    calibration: pathlib.Path | None = None,
-) -> Any:
+@dataclass(frozen=True)
+class Compilation:
+    """How a command is told to compile: the options of these names."""
+
+    target: str
+    threads: int | None
+    database: pathlib.Path | None
+    precision: str
+    tolerance: float | None
+    calibration: pathlib.Path | None
+    sparsity: str = "auto"
+
+
+def compile_source(source: ModelSource, wanted: Compilation) -> Any:
+    """The compiled model; DatabaseError where its database is missing."""
     import mlc
 
-    if database is not None and not database.exists():
-        raise DatabaseError(f"there is no tuning database '{database}'; 'mlc tune' makes one")
+    if wanted.database is not None and not wanted.database.exists():
+        raise DatabaseError(f"there is no tuning database '{wanted.database}'; 'mlc tune' makes one")
     with working(f"compiling {source.name}") as progress:
         return mlc.compile(
             source.model,
             example_inputs=source.inputs,
             example_kwargs=dict(source.kwargs) or None,
-            target=target,
-            threads=threads,
-            database=database,
-            precision=precision,
-            tolerance=tolerance,
-            calibration=calibration_of(source, calibration),
-            sparsity=sparsity,
+            target=wanted.target,
+            threads=wanted.threads,
+            database=wanted.database,
+            precision=wanted.precision,
+            tolerance=wanted.tolerance,
+            calibration=calibration_of(source, wanted.calibration),
+            sparsity=wanted.sparsity,
             strict=True,
             progress=progress,
         )

@@ -246,11 +246,11 @@ def compile_exported(exported: Exported, options: Options, *, name: str = "model
     return segmented(exported, made, compile_again, name=name, target=str(options.target))
 
 
-def lower_model(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options, *, dynamic_shapes: Any = None) -> Lowered:
+def lower_model(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options) -> Lowered:
     """``model`` as a graph of fused nodes: the front end, then every pass."""
     from .frontend import import_model
 
-    return lower_imported(import_model(model, args, kwargs, dynamic_shapes=dynamic_shapes), options)
+    return lower_imported(import_model(model, args, kwargs), options)
 
 
 def lower_imported(imported: Imported, options: Options, samples: FlatSamples = ()) -> Lowered:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,76 +52,83 @@ def tune(
     when there are none, or none is left, and TargetError when they are of another target. ``cost_model`` is the file of the model that
     guides the search (see ``mlc costmodel train``; None: the one that ships); CostModelError when it cannot be read.
     """
-    return tune_models(
-        [(model, positional(example_inputs), dict(example_kwargs or {}))],
+    options = TuningOptions(
         target=target,
+        threads=threads,
+        nonfinite=nonfinite,
+        precision=precision,
         trials=trials,
         seconds=seconds,
         database=database,
-        threads=threads,
-        nonfinite=nonfinite,
         seed=seed,
+        progress=progress,
         cluster=cluster,
         rpc=rpc,
         rpc_key=rpc_key,
         cost_model=cost_model,
-        progress=progress,
-        precision=precision,
-        calibrations=[calibration],
     )
+    return tune_models([ModelToTune(model, positional(example_inputs), dict(example_kwargs or {}), calibration)], options)
 
 
-def tune_models(
-    models: Iterable[tuple[Any, Sequence[Any], Mapping[str, Any]]],
-    *,
-    target: str | Target = "cpu",
-    trials: int = 64,
-    seconds: float | None = None,
-    database: str | os.PathLike[str] = "tuning.db",
-    threads: int | None = None,
-    nonfinite: str = "fast",
-    seed: int = 0,
-    cluster: str | None = None,
-    rpc: str | None = None,
-    rpc_key: str | None = None,
-    cost_model: str | os.PathLike[str] | None = None,
-    progress: Callable[[Progress], None] | None = None,
-    precision: str | Mapping[str, str] = "fp32",
-    calibrations: Sequence[Any] = (),
-) -> TuningResult:
-    """:func:`tune` for several models in one job, each with its example inputs and keyword arguments.
+@dataclass(frozen=True)
+class ModelToTune:
+    """A model, the arguments of a call of it, and the calibration of the compilation to come."""
 
-    A kernel that several of them have is measured once, and weighs as much as it occurs in all of them together. ``calibrations`` has the
-    calibration of each model, in order, None for one without.
-    """
+    model: Any
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Any = None
+
+
+@dataclass(frozen=True)
+class TuningOptions:
+    """How a job searches, what for, and where it measures: the arguments of :func:`tune` that have these names."""
+
+    target: str | Target = "cpu"
+    threads: int | None = None
+    nonfinite: str = "fast"
+    precision: str | Mapping[str, str] = "fp32"
+    trials: int = 64
+    seconds: float | None = None
+    database: str | os.PathLike[str] = "tuning.db"
+    seed: int = 0
+    progress: Callable[[Progress], None] | None = None
+    cluster: str | None = None
+    rpc: str | None = None
+    rpc_key: str | None = None
+    cost_model: str | os.PathLike[str] | None = None
+
+
+def tune_models(models: Iterable[ModelToTune], options: TuningOptions = TuningOptions()) -> TuningResult:
+    """:func:`tune` for several models in one job: a kernel that several of them have is measured once, and weighs as much as it occurs in
+    all of them together."""
     from .autotune import tune_tasks
     from .autotune.places import measurer_at
     from .costmodel import load_cost_model
 
-    options = check_options(target=target, threads=threads, nonfinite=nonfinite, precision=precision)
-    if options.target.kind is not Kind.CPU:
+    checked = check_options(target=options.target, threads=options.threads, nonfinite=options.nonfinite, precision=options.precision)
+    if checked.target.kind is not Kind.CPU:
         raise OptionError(
-            f"kernels for '{options.target}' cannot be measured by this version of mlc, only those for 'cpu'; compile without tuning: "
+            f"kernels for '{checked.target}' cannot be measured by this version of mlc, only those for 'cpu'; compile without tuning: "
             "templates choose by the target's facts"
         )
-    guide = load_cost_model(Path(cost_model)) if cost_model is not None else None
-    jobs = list(models)
-    if calibrations and len(calibrations) != len(jobs):
-        raise OptionError(f"there are {len(calibrations)} calibrations for {len(jobs)} models; give one for each, None where there is none")
+    guide = load_cost_model(Path(options.cost_model)) if options.cost_model is not None else None
     tasks = [
         kernel.task
-        for (model, args, kwargs), calibration in zip(jobs, calibrations or [None] * len(jobs), strict=True)
-        for kernel in model_tasks(model, args, kwargs, replace(options, calibration=samples_of(calibration, model)))
+        for each in models
+        for kernel in model_tasks(
+            each.model, each.args, each.kwargs, replace(checked, calibration=samples_of(each.calibration, each.model))
+        )
     ]
-    with measurer_at(options.target, cluster=cluster, rpc=rpc, rpc_key=rpc_key, seed=seed) as measurer:
+    with measurer_at(checked.target, cluster=options.cluster, rpc=options.rpc, rpc_key=options.rpc_key, seed=options.seed) as measurer:
         return tune_tasks(
             tasks,
-            trials=trials,
-            seconds=seconds,
-            database=database,
+            trials=options.trials,
+            seconds=options.seconds,
+            database=options.database,
             model=guide,
-            seed=seed,
-            progress=progress,
+            seed=options.seed,
+            progress=options.progress,
             measurer=measurer,
         )
 

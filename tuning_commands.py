@@ -5,13 +5,14 @@ from __future__ import annotations
 import collections
 import contextlib
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .console import (
     CalibrationOption,
+    Compilation,
     DatabaseOption,
     JsonOption,
     PrecisionOption,
@@ -107,23 +108,26 @@ def tune(
         if calibration and len(calibration) != len(models):
             raise OptionError(f"--calibration was given {len(calibration)} times for {len(models)} models; give a file for each, in order")
         sources = [load_source(model) for model in models]
-        samples = [calibration_of(source, path) for source, path in zip(sources, calibration or (), strict=False)]
+        files: Sequence[pathlib.Path | None] = calibration or [None] * len(sources)
+        jobs = [
+            mlc.ModelToTune(source.model, source.inputs, source.kwargs, calibration_of(source, file))
+            for source, file in zip(sources, files, strict=True)
+        ]
         with watching(err, ", ".join(source.name for source in sources)) as tell:
-            result = mlc.tune_models(
-                [(source.model, source.inputs, source.kwargs) for source in sources],
+            options = mlc.TuningOptions(
                 target=target,
                 threads=threads,
+                precision=precision,
                 trials=trials,
                 seconds=seconds,
                 database=database,
+                progress=tell,
                 cluster=cluster,
                 rpc=rpc,
                 rpc_key=rpc_key,
                 cost_model=cost_model,
-                progress=tell,
-                precision=precision,
-                calibrations=samples,
             )
+            result = mlc.tune_models(jobs, options)
     if export is not None:
         _write_winners(export, database, result)
     if json:
@@ -197,17 +201,15 @@ def report(
     With --html, how its kernels were tuned, as one page to be read in a browser: search curves, a roofline before and after, where time
     goes, and how well the cost model predicted what was measured. Nothing is measured for it.
     """
+    wanted = Compilation(target, threads, database, precision, tolerance, calibration)
     if html is not None:
         if database is None:
             raise OptionError("--html needs --database FILE, where 'mlc tune' keeps its measurements")
-        _write_page(html, tuning_of(model, database, target, threads, precision, calibration), json)
+        _write_page(html, tuning_of(model, database, wanted), json)
     elif model is None:
         raise OptionError("name a MODEL to report on; without one, --database FILE --html FILE writes a page on everything in a database")
     else:
-        if is_artifact(model):
-            compiled = load_artifact(model)
-        else:
-            compiled = compile_source(load_source(model), target, threads, database, precision, tolerance, calibration=calibration)
+        compiled = load_artifact(model) if is_artifact(model) else compile_source(load_source(model), wanted)
         _print_kernels(compiled, json)
 
 
@@ -221,21 +223,14 @@ def _write_page(path: pathlib.Path, tuning: Tuning, json: bool) -> None:
         out.print(f"{path}: {tuning}", highlight=False, markup=False, soft_wrap=True)
 
 
-def tuning_of(
-    model: str | None,
-    database: pathlib.Path,
-    target: str,
-    threads: int | None,
-    precision: str = "fp32",
-    calibration: pathlib.Path | None = None,
-) -> Tuning:
+def tuning_of(model: str | None, database: pathlib.Path, wanted: Compilation) -> Tuning:
     """What ``database`` tells about the kernels of a model or an artifact, or about all of its tasks."""
     from .autotune.database import Database
     from .costmodel import RooflineModel, pretrained
     from .tuning_history import calibrate, read_histories
     from .tuning_page import Tuning
 
-    calls = _kernel_calls(model, target, threads, precision, calibration) if model is not None else None
+    calls = _kernel_calls(model, wanted) if model is not None else None
     with working("reading records"), Database(database, create=False) as opened:
         histories = read_histories(opened, calls)
         calibrations = (
@@ -246,7 +241,7 @@ def tuning_of(
     return Tuning(model or "all kernels", str(database), tuple(histories), calibrations, unmeasured)
 
 
-def _kernel_calls(model: str, target: str, threads: int | None, precision: str, calibration: pathlib.Path | None) -> dict[str, int]:
+def _kernel_calls(model: str, wanted: Compilation) -> dict[str, int]:
     """How often a model calls each task, by key."""
     if is_artifact(model):
         keys = [kernel.task for program in load_artifact(model).report().programs for kernel in program.kernels]
@@ -257,8 +252,8 @@ def _kernel_calls(model: str, target: str, threads: int | None, precision: str, 
             from .options import check_options
             from .tuning import model_tasks
 
-            samples = samples_of(calibration_of(source, calibration), source.model)
-            options = check_options(target=target, threads=threads, precision=precision, calibration=samples)
+            samples = samples_of(calibration_of(source, wanted.calibration), source.model)
+            options = check_options(target=wanted.target, threads=wanted.threads, precision=wanted.precision, calibration=samples)
             keys = [kernel.task.key for kernel in model_tasks(source.model, source.inputs, source.kwargs, options)]
     return dict(collections.Counter(key for key in keys if key))
 

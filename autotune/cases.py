@@ -16,12 +16,11 @@ KEPT_CASES = 4
 
 
 class Cases:
-    """Writes cases into ``folder`` as they are asked for, and keeps the latest ``kept``. ``seed`` fixes the inputs."""
+    """Writes cases into ``folder`` as they are asked for, and keeps the latest :data:`KEPT_CASES`. ``seed`` fixes the inputs."""
 
-    def __init__(self, folder: pathlib.Path, seed: int = 0, kept: int = KEPT_CASES) -> None:
+    def __init__(self, folder: pathlib.Path, seed: int = 0) -> None:
         self.seed = seed
         self._folder = folder
-        self._kept = kept
         self._lock = threading.Lock()
         folder.mkdir()
 
@@ -40,5 +39,5 @@ class Cases:
             return path
 
     def _make_room(self) -> None:
-        for old in sorted(self._folder.iterdir(), key=lambda kept: kept.stat().st_mtime)[: 1 - self._kept]:
+        for old in sorted(self._folder.iterdir(), key=lambda kept: kept.stat().st_mtime)[: 1 - KEPT_CASES]:
             shutil.rmtree(old, ignore_errors=True)

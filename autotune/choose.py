@@ -99,14 +99,14 @@ def open_database(database: str | os.PathLike[str] | Records | None) -> Records 
     return records
 
 
-def chooser(database: str | os.PathLike[str] | Records | None, model: CostModel | None = None) -> Callable[[Task, Template, Space], Config]:
-    """:func:`choose_config` with records (None: none) and a model (None: the one that ships for the task's target).
+def chooser(database: str | os.PathLike[str] | Records | None) -> Callable[[Task, Template, Space], Config]:
+    """:func:`choose_config` with records (None: none) and the model that ships for the task's target.
 
     Records that cannot be used give a warning and are left out.
     """
     opened = open_database(database)
 
     def choose(task: Task, template: Template, space: Space) -> Config:
-        return choose_config(task, template, space, opened, model or pretrained(task.target))
+        return choose_config(task, template, space, opened, pretrained(task.target))
 
     return choose

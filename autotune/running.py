@@ -125,10 +125,6 @@ class KernelRunner:
         assert function is not None
         self._loaded[name] = _Loaded(function, tuple(tables), workspace, tuple(constants.values()), handle)
 
-    def unload(self, name: str) -> None:
-        """Forgets a candidate."""
-        self._loaded.pop(name, None)
-
     def verify(self, name: str) -> str:
         """Why a candidate is wrong; empty when it is right on every input set, also when sets alternate."""
         kernel = self._loaded[name]

@@ -49,12 +49,11 @@ def entry_source(
     steps: Sequence[Step],
     inputs: int,
     outputs: int,
-    symbol: str = ENTRY,
     *,
     on_device: bool = False,
     sizes: SymbolicSizes | None = None,
 ) -> str:
-    """C source of the entry ``symbol`` that runs ``steps``; in ``io`` are ``inputs`` inputs, then ``outputs`` outputs, then states.
+    """C source of the entry that runs ``steps``; in ``io`` are ``inputs`` inputs, then ``outputs`` outputs, then states.
 
     With ``on_device`` all buffers are in the memory of a GPU, of which the host only knows the addresses. ``sizes`` says what depends on
     symbolic dimensions, if any do.
@@ -65,7 +64,7 @@ def entry_source(
     lines += [f"int32_t {name}({', '.join(types) or 'void'});" for name, types in signatures.items()]
     lines += [
         "",
-        f'__attribute__((visibility("default"))) int32_t {symbol}(const mlc_context* context, void* const* io, const int64_t* dims,',
+        f'__attribute__((visibility("default"))) int32_t {ENTRY}(const mlc_context* context, void* const* io, const int64_t* dims,',
         "                                                         void* arena) {",
         "  char* scratch = (char*)arena;",
         "  char* constants = (char*)context->constants;",

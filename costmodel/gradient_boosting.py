@@ -21,11 +21,12 @@ from ..codegen.record import Record
 from ..codegen.space import Config
 from ..codegen.task import Task
 from ..errors import CostModelError
+from .boosters import Boosters, StoredBoosters
 from .features import FEATURE_NAMES, feature_matrix
 from .model import CostModel, Floats, Prediction, latest_by_task, read_json
 from .roofline import roofline
 
-VERSION = 2
+VERSION = 3
 _PAIRS = 32
 """Others of its task that a config is compared with in a round of the pairwise objective."""
 _REGRESSION_WEIGHT = 4.0
@@ -56,9 +57,7 @@ class GradientBoostedModel(CostModel):
         self.trusted: dict[str, int] = {}
         self.notes: dict[str, Any] = {}
         """Where the model comes from: data, evaluation. Saved with it."""
-        self._rankers: list[Any] = []
-        self._speeds: list[Any] = []
-        self._regressor: Any = None
+        self._boosters: Boosters | StoredBoosters | None = None
         self._features: Sequence[str] = FEATURE_NAMES
 
     def fit(self, records: Sequence[Record], tasks: Mapping[str, Task]) -> None:
@@ -73,13 +72,14 @@ class GradientBoostedModel(CostModel):
         slowdown = np.concatenate([np.log(group.seconds / roofline(group.task).seconds) for group in groups])
         number = np.repeat(np.arange(len(groups)), sizes)
         generator = np.random.default_rng(self.hyperparameters.seed)
-        self._rankers, self._speeds, self._features = [], [], FEATURE_NAMES
+        rankers, speeds = [], []
         for member in range(self.hyperparameters.members):
             chosen = generator.permutation(len(groups))[: max(2, math.ceil(self.hyperparameters.task_share * len(groups)))]
             seen = np.isin(number, chosen)
-            self._rankers.append(self._train(features[seen], relative[seen], member, number[seen]))
-            self._speeds.append(self._train(features[seen], speed[seen], member, None))
-        self._regressor = self._train(features, slowdown, 0, None)
+            rankers.append(self._train(features[seen], relative[seen], member, number[seen]))
+            speeds.append(self._train(features[seen], speed[seen], member, None))
+        self._boosters = Boosters(tuple(rankers), tuple(speeds), self._train(features, slowdown, 0, None))
+        self._features = FEATURE_NAMES
 
     def _train(self, features: Floats, labels: Floats, seed: int, groups: Any) -> Any:
         import xgboost
@@ -103,15 +103,14 @@ class GradientBoostedModel(CostModel):
 
     @property
     def fitted(self) -> bool:
-        return bool(self._rankers)
+        return self._boosters is not None
 
     def trusts(self, template: str, revision: int) -> bool:
         return self.fitted and self.trusted.get(template) == revision
 
     def predict(self, task: Task, configs: Sequence[Config]) -> Prediction:
         """See :meth:`CostModel.predict`; CostModelError before :meth:`fit` or :meth:`load`."""
-        if not self.fitted:
-            raise CostModelError("this cost model has learned nothing yet; fit it or load one")
+        boosters = self._grown()
         import xgboost
 
         # One thread: starting several takes longer than such a prediction.
@@ -121,27 +120,24 @@ class GradientBoostedModel(CostModel):
         def predicted(booster: Any) -> Floats:
             return np.asarray(booster.predict(data), dtype=np.float64)
 
-        members = zip(self._rankers, self._speeds, strict=True)
+        members = zip(boosters.rankers, boosters.speeds, strict=True)
         scores = np.stack([predicted(ranker) + _REGRESSION_WEIGHT * predicted(speed) for ranker, speed in members])
-        slowdown = predicted(self._regressor)
-        return Prediction(roofline(task).seconds * np.exp(slowdown), scores)
+        return Prediction(roofline(task).seconds * np.exp(predicted(boosters.slowdown)), scores)
+
+    def _grown(self) -> Boosters:
+        if self._boosters is None:
+            raise CostModelError("this cost model has learned nothing yet; fit it or load one")
+        return self._boosters if isinstance(self._boosters, Boosters) else self._boosters.boosters
 
     def save(self, path: pathlib.Path) -> None:
-        """Writes boosters and notes as one JSON document."""
-
-        def documents(boosters: Sequence[Any]) -> list[Any]:
-            return [json.loads(booster.save_raw("json")) for booster in boosters]
-
+        """Writes boosters and notes as one JSON document; CostModelError before :meth:`fit` or :meth:`load`."""
         contents = {
             "format": "mlc-cost-model",
             "kind": "gradient-boosted",
             "version": VERSION,
-            "features": list(self._features),
             "trusted": self.trusted,
             "notes": self.notes,
-            "rankers": documents(self._rankers),
-            "speeds": documents(self._speeds),
-            "regressor": documents([self._regressor])[0],
+            **StoredBoosters.of(self._grown()).document(self._features),
         }
         path.write_text(json.dumps(contents, separators=(",", ":")))
 
@@ -156,40 +152,23 @@ class GradientBoostedModel(CostModel):
             raise CostModelError(f"the cost model {path} was trained for other features than this version computes; train it anew")
         model = GradientBoostedModel()
         try:
-            model._rankers = [_booster(tree) for tree in contents["rankers"]]
-            model._speeds = [_booster(tree) for tree in contents["speeds"]]
-            model._regressor = _booster(contents["regressor"])
+            model._boosters = StoredBoosters.from_document(contents)
             model.trusted = {str(name): int(revision) for name, revision in contents["trusted"].items()}
             model.notes = dict(contents["notes"])
             model._features = tuple(features)
-            if any(booster.num_features() != len(features) for booster in (*model._rankers, *model._speeds, model._regressor)):
-                raise ValueError(f"its trees know another number of features than the {len(features)} that it names")
-        except Exception as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CostModelError(f"the cost model {path} is damaged: {error}; train it anew or delete the file") from error
-        if not model._rankers:
-            raise CostModelError(f"the cost model {path} holds no ranking; train it anew or delete the file")
-        if len(model._rankers) != len(model._speeds):
-            lengths = f"{len(model._rankers)} rankings and {len(model._speeds)} regressions"
-            raise CostModelError(f"the cost model {path} is damaged: it holds {lengths}; train it anew or delete the file")
         return model
 
     def explain(self) -> Mapping[str, float]:
         """Share of the total gain by feature of the boosters with a pairwise objective, averaged over them."""
         total: dict[str, float] = {}
-        for ranker in self._rankers:
+        for ranker in self._grown().rankers if self.fitted else ():
             for name, gain in ranker.get_score(importance_type="total_gain").items():
                 feature = self._features[int(name.removeprefix("f"))]
                 total[feature] = total.get(feature, 0.0) + float(gain)
         whole = sum(total.values()) or 1.0
         return {name: gain / whole for name, gain in sorted(total.items(), key=lambda item: -item[1])}
-
-
-def _booster(document: Any) -> Any:
-    import xgboost
-
-    booster = xgboost.Booster({"nthread": 1})
-    booster.load_model(bytearray(json.dumps(document).encode()))
-    return booster
 
 
 @dataclass(frozen=True)

@@ -24,13 +24,13 @@ class Region:
     aliases: tuple[Node, ...]
 
 
-def cut(graph: Graph, nodes: Collection[Node], order: Mapping[Node, int], peel: bool = True) -> Region | None:
+def cut(graph: Graph, nodes: Collection[Node], order: Mapping[Node, int]) -> Region | None:
     """The region that computes ``nodes``; None when they are all aliases.
 
-    Views at its border that are byte-identical aliases are left outside if ``peel``. Generators and constants of one element are copied in.
+    Views at its border that are byte-identical aliases are left outside. Generators and constants of one element are copied in.
     """
     chosen = sorted(nodes, key=order.__getitem__)
-    aliases = _peel(graph, chosen) if peel else []
+    aliases = _peel(graph, chosen)
     inner = [node for node in chosen if node not in aliases]
     if not inner:
         return None

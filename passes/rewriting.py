@@ -78,9 +78,9 @@ class LocalRewriter:
                 name = getattr(rule, "__name__", rule)
                 raise PassError(f"rule {name} replaced {node!r} of type {old.type} by a value of type {new.type}")
 
-    def emit(self, op: str, *inputs: Value, types: Sequence[Type] | None = None, **attributes: Attribute) -> Value:
+    def emit(self, op: str, *inputs: Value, **attributes: Attribute) -> Value:
         """The result of a new node, itself simplified."""
-        return self.emit_node(op, inputs, attributes, types)[0]
+        return self.emit_node(op, inputs, attributes)[0]
 
     def emit_node(
         self,

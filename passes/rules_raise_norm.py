@@ -9,10 +9,10 @@ from .facts import uniform, uniform_float
 from .rewriting import LocalRewriter, Replacement, Rule
 
 
-def _is_reduction(value: Value, kind: str, keepdims: bool = True) -> Node | None:
+def _is_reduction(value: Value, kind: str) -> Node | None:
     """The node if ``value`` reduces with ``kind``, keeping the axes."""
     node = value.node
-    if node is None or node.op != "reduce" or node.attributes["kind"] != kind or node.attributes["keepdims"] is not keepdims:
+    if node is None or node.op != "reduce" or node.attributes["kind"] != kind or not node.attributes["keepdims"]:
         return None
     return node
 

@@ -13,8 +13,8 @@ from .attributes import attributes_of
 MOST_BOXES = 9
 
 
-def boxes(graph: Graph, value: Value, most: int = MOST_BOXES) -> list[Box]:
-    """The boxes of ``value``: one if there is nothing to cut or if the cuts would make more than ``most``.
+def boxes(graph: Graph, value: Value) -> list[Box]:
+    """The boxes of ``value``: one if there is nothing to cut or if the cuts would make more than :data:`MOST_BOXES`.
 
     A symbolic axis is not cut: the order of its borders is not known.
     """
@@ -28,7 +28,7 @@ def boxes(graph: Graph, value: Value, most: int = MOST_BOXES) -> list[Box]:
     count = 1
     for edge in edges:
         count *= len(edge) - 1
-    if count > most:
+    if count > MOST_BOXES:
         edges = [[0, extent] for extent in shape]
     ranges = [list(itertools.pairwise(edge)) for edge in edges]
     return [Box(tuple(low for low, _ in choice), tuple(high - low for low, high in choice)) for choice in itertools.product(*ranges)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 from tvm import tirx
 
 from ...errors import LoweringError
-from ...ir import Dim, TensorType
+from ...ir import Dim
 from ...ir.types import symbol
 
 if TYPE_CHECKING:
@@ -37,11 +37,6 @@ def is_dim(value: object) -> TypeGuard[sympy.Expr]:
 def extent_of(dim: Dim) -> Extent:
     """``dim`` as an extent; LoweringError for a function that kernels cannot compute."""
     return _extent(dim) if is_dim(dim) else dim
-
-
-def extents_of(type: TensorType) -> tuple[Extent, ...]:
-    """The logical shape of ``type`` as extents."""
-    return type.shape if type.is_static else tuple(extent_of(dim) for dim in type.shape)
 
 
 def extents(shape: Sequence[Dim]) -> tuple[Extent, ...]:

@@ -133,7 +133,7 @@ class BlockRow:
         with self._emitter.when(tirx.EQ(self._part, index(0))) if self._shares.parts > 1 else self._emitter.scope():
             yield Element(dict(self._indices), index(0), index(0))
 
-    def keep(self, value: Callable[[Expr], Expr], dtype: str = "float32") -> Callable[[Expr], Expr]:
+    def keep(self, value: Callable[[Expr], Expr]) -> Callable[[Expr], Expr]:
         """Computes ``value`` once for the row in each thread, for use in later passes."""
         result = self._emitter.bind(value(index(0)))
         return lambda lane: result

@@ -6,7 +6,8 @@ since attention is causal, the tiles get narrower and longer, so that a vector o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,59 +96,15 @@ class Scores:
 
         Returns how many keys each vector of queries looks at, or how many all of them do; scores that a vector has beyond are zero.
         """
-        problem, emitter, lanes = self.problem, self.emitter, self.lanes
-        start, first = part.start, part.first
+        problem, emitter = self.problem, self.emitter
         base = emitter.bind(part.number * (self.block * self.rows))
         if problem.mask_varies_by_query:
             self._pack_mask(state.scores, base, part, count)
-
-        def tile_at(low: Expr, size: int, edge: bool, skipped: int = 0) -> None:
-            """A tile of ``size`` keys from ``low`` of the block on, at which none of the first ``skipped`` vectors of queries looks.
-
-            At the ``edge`` some may lie beyond the ``count`` keys or, when causal, beyond the query.
-            """
-            keys = [emitter.bind(first + low + row) for row in range(size)]
-            safe = [emitter.bind(tirx.Min(key, index(problem.keys - 1))) for key in keys] if edge else keys
-            vectors = range(skipped, self.vectors)
-
-            def initial(row: int, vector: int, lane: Expr) -> Expr:
-                if problem.mask_varies_by_query:
-                    return emitter.load(state.scores, base + (low + row) * self.rows + vector * lanes + lane)
-                return self._bias(part.batch, part.head, index(0), safe[row]) if problem.mask is not None else f32(0.0)
-
-            def masked(row: int, vector: int, lane: Expr, value: Expr) -> Expr:
-                if edge and problem.causal:
-                    value = emitter.bind(select(keys[row] <= self.query_row(start + lane + vector * lanes), value, LOWEST))
-                if edge:
-                    value = emitter.bind(select(low + row < extent_of(count), value, LOWEST))
-                return value
-
-            def key(row: int, column: Expr) -> Expr:
-                return problem.key(part.batch, part.key_head, safe[row], column)
-
-            held = self._products(state.packed, emitter.bind(part.number * (problem.width * self.rows)), size, vectors, key, initial)
-            for vector in range(skipped):
-                for row in range(size):
-                    with emitter.loop(lanes, VECTORIZED) as lane:
-                        emitter.store(state.scores, f32(0.0), base + (low + row) * self.rows + vector * lanes + lane)
-            for vector, rows in zip(vectors, held, strict=True):
-                with emitter.loop(lanes, VECTORIZED) as lane:
-                    values = []
-                    for row, buffer in enumerate(rows):
-                        value = emitter.bind(masked(row, vector, lane, emitter.bind(emitter.load(buffer, lane))))
-                        emitter.store(state.scores, value, base + (low + row) * self.rows + vector * lanes + lane)
-                        values.append(value)
-                    values.append(emitter.bind(emitter.load(state.best, part.number * self.rows + lane + vector * lanes)))
-                    while len(values) > 1:
-                        pairs = zip(values[::2], values[1::2], strict=False)
-                        odd = values[-1:] if len(values) % 2 else []
-                        values = [*(emitter.bind(select(a > b, a, b)) for a, b in pairs), *odd]
-                    emitter.store(state.best, values[0], part.number * self.rows + lane + vector * lanes)
-
+        tile_at = functools.partial(self._tile, state, part, count, base)
         # No dividend is negative; rounding down would have to test that.
         plain: Expr | Dim = count // self.tile if isinstance(count, int) else tirx.truncdiv(extent_of(count), self.tile)
         if problem.causal:
-            below = tirx.truncdiv(tirx.Max(start - first + 1, index(0)), self.tile)
+            below = tirx.truncdiv(tirx.Max(part.start - part.first + 1, index(0)), self.tile)
             plain = emitter.bind(tirx.Min(below, extent_of(plain)))
         if not isinstance(plain, int) or plain:
             with emitter.loop(plain, name="keys") as tile:
@@ -162,6 +119,58 @@ class Scores:
             with emitter.when(extent_of(count) > plain * self.tile):
                 tile_at(emitter.bind(plain * self.tile), self.tile, True)
         return (count,)
+
+    def _tile(self, state: State, part: Part, count: Expr | Dim, base: Expr, low: Expr, size: int, edge: bool, skipped: int = 0) -> None:
+        """A tile of ``size`` keys from ``low`` of the block on, at which none of the first ``skipped`` vectors of queries looks.
+
+        At the ``edge`` some may lie beyond the ``count`` keys or, when causal, beyond the query. Scores begin at ``base``.
+        """
+        problem, emitter, lanes = self.problem, self.emitter, self.lanes
+        keys = [emitter.bind(part.first + low + row) for row in range(size)]
+        safe = [emitter.bind(tirx.Min(key, index(problem.keys - 1))) for key in keys] if edge else keys
+        vectors = range(skipped, self.vectors)
+
+        def place(row: int, vector: int, lane: Expr) -> Expr:
+            return base + (low + row) * self.rows + vector * lanes + lane
+
+        def initial(row: int, vector: int, lane: Expr) -> Expr:
+            if problem.mask_varies_by_query:
+                return emitter.load(state.scores, place(row, vector, lane))
+            return self._bias(part.batch, part.head, index(0), safe[row]) if problem.mask is not None else f32(0.0)
+
+        def masked(row: int, vector: int, lane: Expr, value: Expr) -> Expr:
+            if edge and problem.causal:
+                value = emitter.bind(select(keys[row] <= self.query_row(part.start + lane + vector * lanes), value, LOWEST))
+            if edge:
+                value = emitter.bind(select(low + row < extent_of(count), value, LOWEST))
+            return value
+
+        def key(row: int, column: Expr) -> Expr:
+            return problem.key(part.batch, part.key_head, safe[row], column)
+
+        held = self._products(state.packed, emitter.bind(part.number * (problem.width * self.rows)), size, vectors, key, initial)
+        for vector in range(skipped):
+            for row in range(size):
+                with emitter.loop(lanes, VECTORIZED) as lane:
+                    emitter.store(state.scores, f32(0.0), place(row, vector, lane))
+        for vector, rows in zip(vectors, held, strict=True):
+            with emitter.loop(lanes, VECTORIZED) as lane:
+                values = []
+                for row, buffer in enumerate(rows):
+                    value = emitter.bind(masked(row, vector, lane, emitter.bind(emitter.load(buffer, lane))))
+                    emitter.store(state.scores, value, place(row, vector, lane))
+                    values.append(value)
+                best = part.number * self.rows + lane + vector * lanes
+                values.append(emitter.bind(emitter.load(state.best, best)))
+                emitter.store(state.best, self._highest(values), best)
+
+    def _highest(self, values: Sequence[Expr]) -> Expr:
+        """The largest of bound values, found pair by pair."""
+        while len(values) > 1:
+            pairs = zip(values[::2], values[1::2], strict=False)
+            odd = values[-1:] if len(values) % 2 else []
+            values = [*(self.emitter.bind(select(a > b, a, b)) for a, b in pairs), *odd]
+        return values[0]
 
     def _at_the_diagonal(
         self, part: Part, low: Expr, count: Expr | Dim, tile_at: Callable[[Expr, int, bool, int], None]

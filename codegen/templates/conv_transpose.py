@@ -17,7 +17,7 @@ from tvm import tirx
 
 from ...errors import LoweringError
 from ...ir import Dim, Graph, Layout, Node
-from ..emit import Emitter, Expr, Kernel, index, unflatten
+from ..emit import Emitter, Expr, Kernel, unflatten
 from ..emit.attributes import attributes_of
 from ..space import Config, Space
 from ..target import Target
@@ -30,6 +30,7 @@ from .staging import clear_row, copy_row, loop_kind
 from .tiling import (
     EvenSplit,
     busiest_share,
+    by_width,
     distinct_splits,
     fits_registers,
     panel_candidates,
@@ -268,20 +269,17 @@ class _Lowering:
             self._stage_weight()
         emitter, conv = self.emitter, self.conv
         shape = (conv.batch, conv.groups, self.panels, max(phase.count for phase in conv.phases[0]))
-        tail = conv.outputs % self.panel
         with (
             threads(emitter, self.parallel) as thread,
             share(emitter, thread, self.parallel, math.prod(shape)) as (low, high),
             emitter.loop(emitter.simplify(high - low), name="strip", start=low) as item,
         ):
             batch, group, number, row = (emitter.bind(part) for part in unflatten(emitter, shape, item))
-            full = self.panels - 1 if tail else self.panels
-            if full:
-                with emitter.when(number < full) if tail else emitter.scope():
-                    self._rows(batch, group, number, row, self.panel)
-            if tail:
-                with emitter.when(tirx.EQ(number, index(full))) if full else emitter.scope():
-                    self._rows(batch, group, index(full), row, tail)
+
+            def rows(number: Expr, columns: int) -> None:
+                self._rows(batch, group, number, row, columns)
+
+            by_width(emitter, number, conv.outputs, self.panel, rows)
         return LoweredKernel(self.kernel.finish(), self.layouts, self.kernel.workspace_bytes)
 
     def _rows(self, batch: Expr, group: Expr, number: Expr, row: Expr, columns: int) -> None:
@@ -350,7 +348,6 @@ class _Lowering:
         """Evaluates the weight into panels in the workspace; lanes beyond the last channel stay undefined and are never stored."""
         emitter, conv = self.emitter, self.conv
         height, width = conv.window
-        tail = conv.outputs % self.panel
         shape = (self.panels, height, width, self.depth)
         with (
             emitter.loop(self.panels * height * width, loop_kind(self.parallel, self.panels * height * width), "tap") as tap,
@@ -359,14 +356,10 @@ class _Lowering:
             number, y, x = unflatten(emitter, shape[:3], tap)
             offset = emitter.bind((tap * self.depth + channel) * self.panel)
 
-            def element(lane: Expr) -> Expr:
-                return self.epilogue.evaluator.value_at(self.weight, conv.indices(channel, number * self.panel + lane, y, x))
+            def stage(number: Expr, columns: int) -> None:
+                def element(lane: Expr) -> Expr:
+                    return self.epilogue.evaluator.value_at(self.weight, conv.indices(channel, number * self.panel + lane, y, x))
 
-            full = self.panels - 1 if tail else self.panels
-            if full:
-                with emitter.when(number < full) if tail else emitter.scope():
-                    copy_row(emitter, self.lanes, self.b, offset, self.panel, element)
-            if tail:
-                with emitter.when(tirx.EQ(number, index(full))) if full else emitter.scope():
-                    number = index(full)
-                    copy_row(emitter, self.lanes, self.b, offset, tail, element)
+                copy_row(emitter, self.lanes, self.b, offset, columns, element)
+
+            by_width(emitter, number, conv.outputs, self.panel, stage)

@@ -11,7 +11,7 @@ from tvm import tirx
 
 from ...ir import Dim, Value
 from ..constant_layout import ConstantLayout
-from ..emit import Emitter, Expr, Kernel, bytes_of, index, unflatten
+from ..emit import Emitter, Expr, Kernel, bytes_of, unflatten
 from ..emit.math import select
 from ..space import Config
 from ..target import Target
@@ -23,7 +23,7 @@ from .narrow import as_stored, packed_input, stored_weight, weight_layout
 from .region import AnchoredRegion, Epilogue
 from .register_tile import Ahead, RegisterTile
 from .staging import clear_row, copy_row, loop_kind
-from .tiling import EvenSplit, alias_penalty, busiest_share, group_penalty, round_up, share, streams, threads, useful_threads
+from .tiling import EvenSplit, alias_penalty, busiest_share, by_width, group_penalty, round_up, share, streams, threads, useful_threads
 
 _WORD = 4
 _ALIGNMENT = 64
@@ -107,7 +107,6 @@ class DirectLowering:
             self._stage_weight()
         emitter, conv = self.emitter, self.conv
         channel_groups = self.parallel // self.groups
-        tail = conv.outputs % self.panel
         shape = (conv.batch, conv.groups, self.panels)
         with threads(emitter, self.parallel) as thread:
             row_part = emitter.simplify(thread // channel_groups)
@@ -117,13 +116,11 @@ class DirectLowering:
                 emitter.loop(emitter.simplify(high - low), name="panel", start=low) as item,
             ):
                 batch, group, number = (emitter.bind(part) for part in unflatten(emitter, shape, item))
-                full = self.panels - 1 if tail else self.panels
-                if full:
-                    with emitter.when(number < full) if tail else emitter.scope():
-                        self._panel(row_part, batch, group, number, self.panel)
-                if tail:
-                    with emitter.when(tirx.EQ(number, index(full))) if full else emitter.scope():
-                        self._panel(row_part, batch, group, index(full), tail)
+
+                def panel(number: Expr, columns: int) -> None:
+                    self._panel(row_part, batch, group, number, columns)
+
+                by_width(emitter, number, conv.outputs, self.panel, panel)
         return LoweredKernel(self.kernel.finish(), self.layouts, self.kernel.workspace_bytes)
 
     def _panel(self, row_part: Expr, batch: Expr, group: Expr, number: Expr, columns: int) -> None:
@@ -243,7 +240,6 @@ class DirectLowering:
         Input channels that fill up the last word are zero.
         """
         emitter, conv, per_word = self.emitter, self.conv, self.conv.per_word
-        tail = conv.outputs % self.panel
         (height, width), count = conv.window, conv.groups * self.panels
         shape = (width, conv.words, height) if self.pixels.planar else (height, width, conv.words)
         with (
@@ -257,17 +253,13 @@ class DirectLowering:
             channel, exists = self.epilogue.evaluator.clamped(emitter.simplify(word * per_word + part), conv.channels)
             offset = emitter.bind((item * conv.depth + r) * (self.panel * per_word) + part)
 
-            def element(lane: Expr) -> Expr:
-                output = group * conv.outputs + number * self.panel + lane
-                indices = [output, channel, x] if conv.spatial == 1 else [output, channel, y, x]
-                value = as_stored(emitter.bind, self.epilogue.evaluator.value_at(self.weight, indices), self.arithmetic.b_dtype)
-                return value if exists is None else select(exists, value, tirx.const(0, self.arithmetic.b_dtype))
+            def stage(number: Expr, columns: int) -> None:
+                def element(lane: Expr) -> Expr:
+                    output = group * conv.outputs + number * self.panel + lane
+                    indices = [output, channel, x] if conv.spatial == 1 else [output, channel, y, x]
+                    value = as_stored(emitter.bind, self.epilogue.evaluator.value_at(self.weight, indices), self.arithmetic.b_dtype)
+                    return value if exists is None else select(exists, value, tirx.const(0, self.arithmetic.b_dtype))
 
-            full = self.panels - 1 if tail else self.panels
-            if full:
-                with emitter.when(number < full) if tail else emitter.scope():
-                    copy_row(emitter, self.lanes, self.b, offset, self.panel, element, per_word)
-            if tail:
-                with emitter.when(tirx.EQ(number, index(full))) if full else emitter.scope():
-                    number = index(full)
-                    copy_row(emitter, self.lanes, self.b, offset, tail, element, per_word)
+                copy_row(emitter, self.lanes, self.b, offset, columns, element, per_word)
+
+            by_width(emitter, number, conv.outputs, self.panel, stage)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tvm import tirx
-
 from ...errors import LoweringError
 from ...ir import Graph, Value
 from ..emit import Emitter, Expr, Kernel, bytes_of, index
@@ -18,6 +16,7 @@ from .encoded_codes import Codes, Digits, Halves, Indices, Nibbles, Plain
 from .matmul_geometry import Product
 from .region import AnchoredRegion, Epilogue, broadcast_row
 from .register_tile import RegisterTile
+from .tiling import by_width
 from .vectors import Vectors
 
 _OPS = ("matmul", "linear")
@@ -123,25 +122,16 @@ class EncodedKernel:
 
     def store(self, tile: RegisterTile, row: Expr, number: Expr) -> None:
         """Stores what becomes of the sums in ``tile``: of rows from ``row`` on and the columns of panel ``number``."""
-        columns = self.problem.product.columns
-        tail = columns % self.packed.panel
-        if not tail:
-            self._store(tile, row, number, self.packed.panel)
-        elif self.panels == 1:
-            self._store(tile, row, index(0), tail)
-        else:
-            with self.emitter.when(number < self.panels - 1):
-                self._store(tile, row, number, self.packed.panel)
-            with self.emitter.when(tirx.EQ(number, index(self.panels - 1))):
-                self._store(tile, row, index(self.panels - 1), tail)
 
-    def _store(self, tile: RegisterTile, row: Expr, number: Expr, columns: int) -> None:
-        def store(step: Expr | int, lane: Expr, element: Expr) -> None:
-            column = number * self.packed.panel + lane
-            indices = self.problem.product.result_indices(self.emitter, index(0), row + step, column)
-            self.epilogue.store(indices, self._with_bias(element, column))
+        def panel(number: Expr, columns: int) -> None:
+            def store(step: Expr | int, lane: Expr, element: Expr) -> None:
+                column = number * self.packed.panel + lane
+                indices = self.problem.product.result_indices(self.emitter, index(0), row + step, column)
+                self.epilogue.store(indices, self._with_bias(element, column))
 
-        tile.for_each(columns, self.epilogue.is_long, store)
+            tile.for_each(columns, self.epilogue.is_long, store)
+
+        by_width(self.emitter, number, self.problem.product.columns, self.packed.panel, panel)
 
     def _with_bias(self, element: Expr, column: Expr) -> Expr:
         inputs = self.problem.region.anchor.inputs

@@ -150,8 +150,3 @@ def chunked_vector_loop(
 def box_indices(box: Box, positions: dict[int, Expr]) -> list[Expr]:
     """Logical indices from positions within the box (0 where there is none)."""
     return [positions[axis] + extent_of(start) if axis in positions else index(start) for axis, start in enumerate(box.starts)]
-
-
-def is_int(value: object) -> bool:
-    """Whether an expression is a constant."""
-    return isinstance(value, tirx.IntImm)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
@@ -22,7 +22,7 @@ from .narrow import as_stored, packed_input, stored_weight, weight_layout
 from .region import AnchoredRegion, Epilogue, broadcast_row
 from .register_tile import Ahead, ReductionLoop, RegisterTile, merge_loops
 from .staging import clear_row, copy_row, loop_kind
-from .tiling import EvenSplit, StepSplit, aliases, round_up, share, streams, threads, tile_count, useful_threads
+from .tiling import EvenSplit, StepSplit, aliases, by_width, round_up, share, streams, threads, tile_count, useful_threads
 
 _WORD = 4
 _ALIGNMENT = 64
@@ -124,7 +124,6 @@ class MatmulLowering:
             self._stage_b()
         emitter, product = self.emitter, self.product
         column_groups = self.parallel // self.groups
-        tail = product.columns % self.panel
         self.row_runs = StepSplit.of(emitter, product.rows, self.tile_rows).runs(emitter) if self.split is None else []
         with threads(emitter, self.parallel) as thread, contextlib.ExitStack() as stack:
             column_part = emitter.simplify(thread % column_groups)
@@ -139,17 +138,11 @@ class MatmulLowering:
             with emitter.loop(count, name="panel", start=low) as item:
                 batch = emitter.bind(emitter.simplify(item // self.panels)) if product.batch != 1 else index(0)
                 number = emitter.bind(emitter.simplify(item % self.panels)) if product.batch != 1 else item
-                whole = _Block(index(last), product.depth - last, self.panel, is_last=True)
-                narrow = replace(whole, columns=tail)
-                if not tail:
-                    self._panel(tiles, batch, number, whole)
-                elif self.panels == 1:
-                    self._panel(tiles, batch, index(0), narrow)
-                else:
-                    with emitter.when(number < self.panels - 1):
-                        self._panel(tiles, batch, number, whole)
-                    with emitter.when(tirx.EQ(number, index(self.panels - 1))):
-                        self._panel(tiles, batch, index(self.panels - 1), narrow)
+
+                def panel(number: Expr, columns: int) -> None:
+                    self._panel(tiles, batch, number, _Block(index(last), product.depth - last, columns, is_last=True))
+
+                by_width(emitter, number, product.columns, self.panel, panel)
         return LoweredKernel(self.kernel.finish(), self.layouts, self.kernel.workspace_bytes)
 
     def _tiles_of(self, row_part: Expr, stack: contextlib.ExitStack) -> tuple[Expr, Expr] | None:
@@ -252,17 +245,14 @@ class MatmulLowering:
         Steps that fill up the last word are zero.
         """
         product, emitter = self.product, self.emitter
-        tail = product.columns % self.panel
         count = product.batch * self.panels
         with emitter.loop(count, loop_kind(self.parallel, count), "panel") as item:
             batch, number = unflatten(emitter, (product.batch, self.panels), item)
-            full = self.panels - 1 if tail else self.panels
-            if full:
-                with emitter.when(number < full) if tail else emitter.scope():
-                    self._stage_panel(batch, number, item, self.panel)
-            if tail:
-                with emitter.when(tirx.EQ(number, index(full))) if full else emitter.scope():
-                    self._stage_panel(batch, index(full), item, tail)
+
+            def panel(number: Expr, columns: int) -> None:
+                self._stage_panel(batch, number, item, columns)
+
+            by_width(emitter, number, product.columns, self.panel, panel)
 
     def _stage_panel(self, batch: Expr, number: Expr, item: Expr, columns: int) -> None:
         product, emitter, per_word = self.product, self.emitter, self.product.per_word

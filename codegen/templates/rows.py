@@ -62,7 +62,7 @@ class Passes(Protocol):
 
     def once(self) -> AbstractContextManager[Element]: ...
 
-    def keep(self, value: Callable[[Expr], Expr], dtype: str = "float32") -> Callable[[Expr], Expr]: ...
+    def keep(self, value: Callable[[Expr], Expr]) -> Callable[[Expr], Expr]: ...
 
     def each(self, body: Callable[[Element], None]) -> None: ...
 
@@ -220,12 +220,12 @@ class Row:
                 position = position * extent_of(group.extent) + variable
             yield indices, position
 
-    def keep(self, value: Callable[[Expr], Expr], dtype: str = "float32") -> Callable[[Expr], Expr]:
+    def keep(self, value: Callable[[Expr], Expr]) -> Callable[[Expr], Expr]:
         """Computes ``value(lane)`` once for the row, for use in later passes."""
         if self._loops.lane is None:
             result = self._emitter.bind(value(index(0)))
             return lambda lane: result
-        buffer = self._emitter.allocate(self._rows.lanes, dtype, "kept")
+        buffer = self._emitter.allocate(self._rows.lanes, "float32", "kept")
         with self._emitter.loop(self._rows.lanes, self._rows.kind) as lane:
             self._emitter.store(buffer, value(lane), lane)
         return lambda lane: self._emitter.load(buffer, lane)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -266,9 +266,16 @@ def panel_candidates(target: Target, columns: int, rows: int) -> tuple[int, ...]
     return tuple(vectors for vectors in (1, 2, 3, 4, 6, 8) if vectors <= max(widest, 1) and fits_registers(target, 1, vectors))
 
 
-def columns_of(vectors: int, target: Target) -> int:
-    """Columns of a panel."""
-    return vectors * target.vector_lanes
+def by_width(emitter: Emitter, number: Expr, columns: int, width: int, body: Callable[[Expr, int], None]) -> None:
+    """Emits ``body(number, width)`` for a panel of ``width`` out of all ``columns``; where fewer are left for the last one, a body of its
+    own with that number and what is left, of which the right one is chosen at run time."""
+    whole, rest = divmod(columns, width)
+    if whole:
+        with emitter.when(number < whole) if rest else emitter.scope():
+            body(number, width)
+    if rest:
+        with emitter.when(tirx.EQ(number, index(whole))) if whole else emitter.scope():
+            body(index(whole), rest)
 
 
 def round_up(value: Dim, multiple: int) -> Dim:

@@ -7,7 +7,7 @@ layers lowered, :mod:`.timing` predicts what that gains, :mod:`.knapsack` decide
 from ...ir import relative_error
 from .knapsack import Candidate, cheapest
 from .layers import Layer, layers_of
-from .search import Assignment, LayerChoice, Sensitivities, choose_modes, sensitivities_of
+from .search import Assignment, LayerChoice, Sensitivities, sensitivities_of
 from .simulation import Simulation, lowered_error
 from .timing import predicted_seconds
 
@@ -19,7 +19,6 @@ __all__ = [
     "Sensitivities",
     "Simulation",
     "cheapest",
-    "choose_modes",
     "layers_of",
     "lowered_error",
     "predicted_seconds",

@@ -75,21 +75,6 @@ class Assignment:
         return Assignment(layers, math.nan)
 
 
-def choose_modes(
-    graph: Graph,
-    samples: Samples,
-    held_out: Samples,
-    ctx: Context,
-    tolerance: float,
-    *,
-    modes: Iterable[Mode] = MODES.values(),
-    seconds: Seconds | None = None,
-) -> Assignment:
-    """The modes with which ``graph`` is predicted to take least time, its relative error being at most ``tolerance`` on all samples: see
-    :func:`sensitivities_of` and :meth:`Sensitivities.choose`."""
-    return sensitivities_of(graph, samples, held_out, ctx, tolerance, modes=modes, seconds=seconds).choose(tolerance)
-
-
 @dataclass(frozen=True)
 class Sensitivities:
     """What each layer may be lowered to, and the error and the time of that: all that a choice needs.
@@ -136,7 +121,6 @@ def sensitivities_of(
     ctx: Context,
     tolerance: float,
     *,
-    modes: Iterable[Mode] = MODES.values(),
     seconds: Seconds | None = None,
 ) -> Sensitivities:
     """The errors of the layers of ``graph`` in modes that are predicted to be quicker, as far as they may stay within ``tolerance``.
@@ -146,7 +130,7 @@ def sensitivities_of(
     """
     layers = layers_of(graph)
     predict = seconds or predicted_seconds(graph, ctx)
-    quicker = {layer: _quicker(layer, modes, predict) for layer in layers}
+    quicker = {layer: _quicker(layer, predict) for layer in layers}
     lowered = [layer for layer, times in quicker.items() if times]
     judges = [*samples[:_JUDGES], *held_out[:_JUDGES]]
     simulation = Simulation(graph, lowered, judges, ctx) if lowered else None
@@ -190,10 +174,10 @@ def _tried(layer: Layer, trials: Iterable[_Trial], simulation: Simulation, toler
         yield trial, error, change
 
 
-def _quicker(layer: Layer, modes: Iterable[Mode], predict: Seconds) -> dict[Mode, float]:
+def _quicker(layer: Layer, predict: Seconds) -> dict[Mode, float]:
     """The modes in which ``layer`` is quick enough to be worth it, and its seconds."""
     limit = GAIN * predict(layer, FP32)
-    times = {mode: predict(layer, mode) for mode in modes if mode is not FP32}
+    times = {mode: predict(layer, mode) for mode in MODES.values() if mode is not FP32}
     return {mode: seconds for mode, seconds in times.items() if seconds <= limit}
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import pathlib
+import subprocess
+import sys
 import warnings
 from collections.abc import Sequence
 
@@ -136,11 +138,23 @@ def test_importances_name_features_and_sum_to_one(trained: GradientBoostedModel)
     assert list(importances.values()) == sorted(importances.values(), reverse=True)
 
 
-@pytest.mark.parametrize("damage", ["missing", "torn", "other", "features", "booster", "no rankers"])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("missing", "cannot be read"),
+        ("torn", "is damaged"),
+        ("other", "is not a cost model"),
+        ("version", "version 2"),
+        ("features", "hash of its boosters and features"),
+        ("booster", "hash of its boosters and features"),
+        ("no rankers", "holds no ranking"),
+        ("fewer rankers", "2 rankings and 3 regressions"),
+    ],
+)
 def test_damaged_weights_are_refused_and_do_not_stop_a_compilation(
-    trained: GradientBoostedModel, tmp_path: pathlib.Path, damage: str
+    trained: GradientBoostedModel, tmp_path: pathlib.Path, damage: str, message: str
 ) -> None:
-    path = tmp_path / f"{damage}.json"
+    path = tmp_path / "model.json"
     trained.save(path)
     document = json.loads(path.read_text())
     if damage == "missing":
@@ -149,13 +163,16 @@ def test_damaged_weights_are_refused_and_do_not_stop_a_compilation(
         path.write_text(path.read_text()[:1000])
     elif damage == "other":
         path.write_text('{"format": "recipe"}')
-    elif damage == "features":
-        path.write_text(json.dumps({**document, "features": document["features"][1:]}))
-    elif damage == "booster":
-        path.write_text(json.dumps({**document, "rankers": [{"learner": {}}]}))
     else:
-        path.write_text(json.dumps({**document, "rankers": []}))
-    with pytest.raises(CostModelError, match=damage):
+        changed = {
+            "version": {"version": 2},
+            "features": {"features": document["features"][1:]},
+            "booster": {"rankers": [document["speeds"][0], *document["rankers"][1:]]},
+            "no rankers": {"rankers": []},
+            "fewer rankers": {"rankers": document["rankers"][1:]},
+        }
+        path.write_text(json.dumps({**document, **changed[damage]}))
+    with pytest.raises(CostModelError, match=message):
         GradientBoostedModel.load(path)
     with pytest.warns(RuntimeWarning, match="default schedules"):
         model = load_or_roofline(path)
@@ -224,6 +241,16 @@ def test_the_benchmark_models_layers_have_the_extents_that_sampling_avoids(monke
             elif isinstance(layer, nn.Linear):
                 extents |= {layer.in_features, layer.out_features}
     assert extents <= BENCHMARK_EXTENTS
+
+
+def test_a_compilation_that_asks_no_ranking_reads_no_boosters() -> None:
+    check = (
+        "import sys; from mlc.costmodel import pretrained; from mlc.codegen.target import Target\n"
+        f"model = pretrained(Target.parse('{TARGET}'))\n"
+        "print(model.fitted, model.trusts('no such template', 1), 'xgboost' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split() == ["True", "False", "False"]
 
 
 def test_the_shipped_weights_load_and_rank() -> None:

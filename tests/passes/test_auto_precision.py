@@ -15,11 +15,11 @@ from mlc.codegen.precision import MODES, Mode, Precision
 from mlc.ir import ArrayConstant, DType, Graph, GraphBuilder, Location, TensorType, Value, interpret
 from mlc.passes import Context, Pipeline
 from mlc.passes.auto_precision import (
+    Assignment,
     Candidate,
     Layer,
     Simulation,
     cheapest,
-    choose_modes,
     layers_of,
     lowered_error,
     relative_error,
@@ -143,10 +143,14 @@ def test_decisions_are_those_of_running_the_lowered_model_for_each_layer_and_mod
     assert [candidate.mode for candidate in cheapest(found.candidates, tolerance)] == plain
 
 
+def chosen(graph: Graph, calibrating: list[list[np.ndarray]], held_out: list[list[np.ndarray]], tolerance: float) -> Assignment:
+    return sensitivities_of(graph, calibrating, held_out, EVALUATING, tolerance, seconds=by_bits).choose(tolerance)
+
+
 @pytest.mark.parametrize("tolerance", [0.3, 0.03, 0.003])
 def test_the_tolerance_holds_where_nothing_was_calibrated(tolerance: float) -> None:
     graph = chain()
-    found = choose_modes(graph, samples(2), samples(2, 1), EVALUATING, tolerance, seconds=by_bits)
+    found = chosen(graph, samples(2), samples(2, 1), tolerance)
     assert found.error <= tolerance and found.lowered
     realised = replace(EVALUATING, precision=found.precision, calibration=samples(2))
     lowered = Pipeline.parse("encode-weights,narrow-operands").run(graph, realised)
@@ -157,14 +161,13 @@ def test_the_tolerance_holds_where_nothing_was_calibrated(tolerance: float) -> N
 def test_more_tolerance_is_never_slower() -> None:
     graph = chain()
     times = [
-        sum(layer.seconds for layer in choose_modes(graph, samples(1), samples(1, 1), EVALUATING, tolerance, seconds=by_bits).layers)
-        for tolerance in (1e-3, 1e-2, 1e-1, 0.5)
+        sum(layer.seconds for layer in chosen(graph, samples(1), samples(1, 1), tolerance).layers) for tolerance in (1e-3, 1e-2, 1e-1, 0.5)
     ]
     assert times == sorted(times, reverse=True) and times[0] > times[-1]
 
 
 def test_ill_conditioned_results_leave_fp32() -> None:
-    found = choose_modes(ill_conditioned(), samples(2), samples(2, 1), EVALUATING, 1e-2, seconds=by_bits)
+    found = chosen(ill_conditioned(), samples(2), samples(2, 1), 1e-2)
     assert not found.lowered and found.error == 0.0 and not found.precision.rules
     assert min(layer.least_error for layer in found.layers if layer.least_error is not None) > 0.0
     assert any(layer.least_error is not None and layer.least_error > 1e-2 for layer in found.layers)
@@ -176,8 +179,8 @@ def test_repair_promotes_what_errs_most_on_held_out_samples() -> None:
     calm, wild = samples(1), samples(1, 1)
     calm[0][0][:, 0] = 0
     wild[0][0][:, 0] = 1e3
-    loose = choose_modes(graph, calm, calm, EVALUATING, 0.05, seconds=by_bits)
-    strict = choose_modes(graph, calm, wild, EVALUATING, 0.05, seconds=by_bits)
+    loose = chosen(graph, calm, calm, 0.05)
+    strict = chosen(graph, calm, wild, 0.05)
     assert strict.error <= 0.05
     assert len(strict.lowered) <= len(loose.lowered)
 
