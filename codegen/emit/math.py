@@ -152,7 +152,7 @@ def _half_power(bind: Bind, bits: Expr) -> Expr:
 
 
 def exp_of_minus(bind: Bind, x: Expr) -> Expr:
-    """exp(-x) for what is added to numbers near 1 or above: results below 2^-125 may be zero, others are off by 4e-7 at most, relatively."""
+    """exp(-x) for what is added to numbers near 1 or above: off by a relative 4e-7 at most; results below 2^-125 may be zero."""
     x = _clamp(bind, x, -88.73, 87.3)
     # The bias of exponents less one is added beforehand, so that the low bits become half a power of two: 2^128 is no fp32 number.
     rounder = f32(_ROUNDER + 126.0)

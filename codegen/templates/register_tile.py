@@ -64,6 +64,22 @@ def merge_loops(nest: Sequence[ReductionLoop]) -> tuple[ReductionLoop, ...]:
     return tuple(merged)
 
 
+def for_each_of_rows(
+    emitter: Emitter, buffer: Any, rows: int, stride: int, columns: int, lanes: int, use: Callable[[Expr, Expr, Expr], None]
+) -> None:
+    """Calls ``use(row, column, element)`` in a loop over rows of ``buffer`` that lie ``stride`` apart, in vectorised loops over the first
+    ``columns`` of each: several registers of ``lanes`` at once, whose chains of instructions LLVM interleaves."""
+    with emitter.loop(rows, name="row") as row:
+        start = 0
+        while start < columns:
+            count = min(_TOGETHER * lanes, columns - start)
+            count = lanes * largest_power_of_two(count // lanes) if count > lanes else count
+            with emitter.loop(count, VECTORIZED, "lane") as lane:
+                column = lane + start
+                use(row, column, tirx.BufferLoad(buffer, [row * stride + column]))
+            start += count
+
+
 class RegisterTile:
     """Accumulators of ``rows`` x ``vectors`` vectors, all zero at first."""
 
@@ -181,16 +197,7 @@ class RegisterTile:
         copy = emitter.allocate(self.rows * width, self._dtype, "tile")
         for start in range(0, self.rows * width, self.lanes):
             emitter.emit(tirx.BufferStore(copy, tirx.BufferLoad(self.accumulators, [self._ramp(start)]), [self._ramp(start)]))
-        with emitter.loop(self.rows, name="row") as row:
-            start = 0
-            while start < columns:
-                # Several registers at once, whose chains of instructions LLVM interleaves.
-                count = min(_TOGETHER * self.lanes, columns - start)
-                count = self.lanes * largest_power_of_two(count // self.lanes) if count > self.lanes else count
-                with emitter.loop(count, VECTORIZED, "lane") as lane:
-                    column = lane + start
-                    use(row, column, tirx.BufferLoad(copy, [row * width + column]))
-                start += count
+        for_each_of_rows(emitter, copy, self.rows, width, columns, self.lanes, use)
 
     @contextmanager
     def _lanes(self, row: int, column: int, width: int) -> Iterator[tuple[Expr, Expr]]:
