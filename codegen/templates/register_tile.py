@@ -136,9 +136,9 @@ class RegisterTile:
             self._steps(range(times), loop, a, a_next, row_offsets, b, b_next)
         self._steps(range(trips * times, loop.extent), loop, a, a_offset, row_offsets, b, b_offset)
 
-    def step(self, a: Any, a_offset: Expr, row_offsets: Sequence[int], b: Any, b_offset: Expr) -> None:
-        """Adds the products of one step of the reduction; operands as for :meth:`accumulate`."""
-        self._together(a, [a_offset], row_offsets, b, [b_offset])
+    def step(self, a: Any, a_offset: Expr, row_offsets: Sequence[int], b: Any, b_offset: Expr, factor: Expr | None = None) -> None:
+        """Adds the products of one step of the reduction, times a ``factor``; operands as for :meth:`accumulate`."""
+        self._together(a, [a_offset], row_offsets, b, [b_offset], factor)
 
     def _steps(self, steps: range, loop: ReductionLoop, a: Any, a_offset: Expr, row_offsets: Sequence[int], b: Any, b_offset: Expr) -> None:
         """Adds the products of some ``steps`` of ``loop``, as many at once as the arithmetic takes."""
@@ -147,12 +147,22 @@ class RegisterTile:
             a_places = [a_offset + step * loop.a_stride for step in taken]
             self._together(a, a_places, row_offsets, b, [b_offset + step * loop.b_stride for step in taken])
 
-    def _together(self, a: Any, a_offsets: Sequence[Expr], row_offsets: Sequence[int], b: Any, b_offsets: Sequence[Expr]) -> None:
+    def _together(
+        self,
+        a: Any,
+        a_offsets: Sequence[Expr],
+        row_offsets: Sequence[int],
+        b: Any,
+        b_offsets: Sequence[Expr],
+        factor: Expr | None = None,
+    ) -> None:
         """Adds the products of a step of the reduction, or of several that follow each other."""
         arithmetic = self._arithmetic
         columns = []
         for vector in range(self.vectors):
-            columns.append([self._bound(arithmetic.column(b, offset + vector * self.lanes), "b") for offset in b_offsets])
+            read = [arithmetic.column(b, offset + vector * self.lanes) for offset in b_offsets]
+            scaled = read if factor is None else [column * spread(factor, self.lanes) for column in read]
+            columns.append([self._bound(column, "b") for column in scaled])
         for row, row_offset in enumerate(row_offsets):
             words = [self._bound(arithmetic.word(a, offset + row_offset), "a") for offset in a_offsets]
             for vector, column in enumerate(columns):
