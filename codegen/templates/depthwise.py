@@ -27,6 +27,9 @@ from .tiling import EvenSplit, distinct_splits, share, threads, useful_threads
 
 _TOGETHER = 8
 """Blocks of channels whose sums are collected before a long epilogue, which is then one loop over many vectors."""
+_LARGE_WINDOW = 16
+"""Places of a window from which on a processor does not look ahead to the next tile, so that the sums of one, each of which waits for its
+last product, have to keep the multipliers busy: the more pixels the better (measured: a tenth to a quarter for 5x5, nothing for 3x3)."""
 _UNBALANCED = 1.05
 """The busiest thread may have this much more than its share before rows are divided further."""
 
@@ -86,9 +89,14 @@ class DepthwiseTemplate(Template):
         target = task.target
         sizes = distinct_splits(conv.results[1], max(1, target.vector_registers // 2))
 
+        is_large = conv.window[0] * conv.window[1] >= _LARGE_WINDOW
+
         def live(pixels: int) -> int:
-            """Vector registers of a tile: accumulators, weights of a row of the window, a pixel of the operand and a temporary."""
-            return pixels + conv.window[1] + 2
+            """Vector registers of a tile: accumulators, weights of a row of the window or pixels of the operand, whatever waits, and a
+            temporary."""
+            span = (pixels - 1) * conv.stride[1] + (conv.window[1] - 1) * conv.dilation[1] + 1
+            waiting = conv.window[1] if is_large else min(span, pixels * conv.window[1])
+            return pixels + waiting + 2
 
         fitting = [size for size in sizes if live(size) <= target.vector_registers] or [sizes[-1]]
         return Space(self.name, (("pixels", tuple(sorted(sizes))),), Config.of(self.name, {"pixels": fitting[0]}))

@@ -116,7 +116,8 @@ class PanelKernel:
         self.panels = -(-product.columns // self.width)
         self.layout = PanelWeight(self.width, product.parameter("entries"), shares, product.is_transposed, product.values)
         parts = product.scaled_source() if scaled else None
-        self.source, self.factors = parts or (product.plain_source(), None)
+        self.source: Value | None = parts[0] if parts is not None else product.plain_source()
+        self.factors: Value | None = parts[1] if parts is not None else None
         self._staged = workspace is None and self.source is None
         if workspace is None:
             workspace = 0 if self.source is not None else int(round_up(product.rows * product.depth, 64 // WORD))
