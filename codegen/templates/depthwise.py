@@ -139,7 +139,7 @@ class _Lowering:
         self.kernel = Kernel(self.region.graph, layouts=self.layouts)
         self.emitter: Emitter = self.kernel.emitter
         self.epilogue = Epilogue(self.kernel, self.region)
-        self.together = _TOGETHER if self.epilogue.is_long else 1
+        self.together = _TOGETHER if self.epilogue.is_long and self.lanes > 1 else 1
         """Blocks of channels in a group."""
 
     def _weight_layout(self, task: Task) -> dict[int, Layout]:
