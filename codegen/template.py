@@ -57,6 +57,10 @@ class Template(ABC):
         """
         return False
 
+    def pulls_operand(self, graph: Graph) -> bool:
+        """Whether the kernel for ``graph`` computes a few operations on the operand of its contraction about as fast as it reads that."""
+        return False
+
     def in_place(self, graph: Graph) -> int | None:
         """The input of ``graph`` whose content the (only) output must hold before the kernel runs; None where that does not matter.
 

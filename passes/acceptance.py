@@ -1,4 +1,4 @@
-"""Which regions one kernel can compute: the templates decide."""
+"""Which regions one kernel can compute, and compute well: the templates decide."""
 
 from __future__ import annotations
 
@@ -17,3 +17,11 @@ def template_takes(region: Graph, kind: Kind = Kind.CPU) -> bool:
     if any(node.op in _UNCOMPUTED for node in region.nodes):
         return False
     return template_for(region, kind) is not None
+
+
+def pulls_operand(region: Graph, kind: Kind = Kind.CPU) -> bool:
+    """Whether the template that takes ``region`` computes a few operations on its contraction's operand in passing."""
+    from ..codegen.templates import template_for
+
+    template = template_for(region, kind)
+    return template is not None and template.pulls_operand(region)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..ir import Graph, GraphBuilder, Node, Rewriter, TensorType, TokenType, Value, is_alias, is_control
+from .acceptance import pulls_operand
 from .base import Context, Pass, register_pass
 from .common_subexpressions import CommonSubexpressions
 from .facts import (
@@ -202,6 +203,8 @@ def _worth_pulling(partition: Partition, group: Group, consumer: Group) -> bool:
         for reader, times in _readers(partition, value, node, consumer):
             if reader.op == "attention" and _decodes(group, value):
                 continue
+            if is_contraction(reader) and not heavy and work <= _CHEAP_OPS and _pulled_in_passing(partition, group, consumer):
+                continue
             if is_contraction(reader) or reader.op == "window_reduce" or reader.op == "scan" or reader.op == "sort":
                 return False
             if reader.op in SCATTERS and heavy:
@@ -210,6 +213,12 @@ def _worth_pulling(partition: Partition, group: Group, consumer: Group) -> bool:
             if times > 1 and (heavy or work > _CHEAP_OPS) and times * work * _elements(value) > 1 << 16:
                 return False
     return True
+
+
+def _pulled_in_passing(partition: Partition, group: Group, consumer: Group) -> bool:
+    """Whether ``consumer``, a contraction, computes ``group`` about as fast as it reads its results."""
+    region = partition.region(group.nodes | consumer.nodes)
+    return region is not None and pulls_operand(region.graph, partition.ctx.target.kind)
 
 
 def _decodes(group: Group, value: Value) -> bool:

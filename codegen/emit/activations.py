@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from .emitter import Expr
-from .math import Bind, exp_or_zero, f32, horner, magnitude_of, select
+from .math import Bind, exp_of_minus, f32, horner, magnitude_of, select
 from .softmax_power import exp2_nonpositive
 
 # log2(Phi(-a)) for the normal distribution function Phi and a >= 0: the least degree whose error in Phi(-a), 3e-7 at most, leaves
@@ -23,11 +23,12 @@ def gelu(bind: Bind, x: Expr) -> Expr:
 
 
 def gelu_tanh(bind: Bind, x: Expr) -> Expr:
-    """The tanh approximation of gelu: with z = sqrt(2 / pi) (x + 0.044715 x^3) it is x / (1 + exp(-2 z))."""
-    z = bind(x * (x * x * f32(0.044715 * math.sqrt(2 / math.pi)) + f32(math.sqrt(2 / math.pi))))
-    return bind(x / (exp_or_zero(bind, bind(z * f32(-2.0))) + f32(1.0)))
+    """The tanh approximation of gelu: with z = 2 sqrt(2 / pi) (x + 0.044715 x^3) it is x / (1 + exp(-z))."""
+    slope = 2 * math.sqrt(2 / math.pi)
+    z = bind(x * (x * x * f32(0.044715 * slope) + f32(slope)))
+    return bind(x / (exp_of_minus(bind, z) + f32(1.0)))
 
 
 def silu(bind: Bind, x: Expr) -> Expr:
     """x * sigmoid(x)."""
-    return bind(x / (exp_or_zero(bind, bind(f32(0.0) - x)) + f32(1.0)))
+    return bind(x / (exp_of_minus(bind, x) + f32(1.0)))

@@ -22,6 +22,8 @@ Bind = Callable[[Expr], Expr]
 
 # exp(r) = 1 + r + r^2 q(r) for |r| <= log(2) / 2; relative error 3e-9.
 _EXP = (0.49999994, 0.16666521, 0.04166839, 0.0083687175, 0.0013814596)
+# exp(-r) for |r| <= log(2) / 2; relative error 9e-8.
+_EXP_OF_MINUS = (1.0, -0.9999997, 0.49999148, -0.16667639, 0.041898161, -0.0082902722)
 # log(1 + f) = f - f^2 / 2 + f^3 p(f) for sqrt(1/2) <= 1 + f <= sqrt(2); relative error 6e-9.
 _LOG = (0.3333333, -0.25000823, 0.20001227, -0.16623357, 0.14201762, -0.13160194, 0.1276155, -0.0763443)
 # erf(x) = x p(x^2) for |x| <= 0.92; relative error 2e-8.
@@ -149,10 +151,15 @@ def _half_power(bind: Bind, bits: Expr) -> Expr:
     return bind(_float((bits << i32(23)) + i32(0x3F000000)))
 
 
-def exp_or_zero(bind: Bind, x: Expr) -> Expr:
-    """exp for what is added to numbers near 1 or above: results below 2^-125 may be zero."""
-    r, tail, bits = _exponential_tail(bind, _clamp(bind, x, -87.3, 88.73))
-    return bind((tail + r + f32(1.0)) * _half_power(bind, bits) * f32(2.0))
+def exp_of_minus(bind: Bind, x: Expr) -> Expr:
+    """exp(-x) for what is added to numbers near 1 or above: off by a relative 4e-7 at most; results below 2^-125 may be zero."""
+    x = _clamp(bind, x, -88.73, 87.3)
+    # The bias of exponents less one is added beforehand, so that the low bits become half a power of two: 2^128 is no fp32 number.
+    rounder = f32(_ROUNDER + 126.0)
+    shifted = bind(x * f32(-_LOG2_E) + rounder)
+    n = bind(shifted - rounder)
+    r = bind(n * f32(_LN2_LOW) + (n * f32(_LN2_HIGH) + x))
+    return bind(horner(bind, r, _EXP_OF_MINUS) * _float(_bits(shifted) << i32(23)) * f32(2.0))
 
 
 def exp_nonpositive(bind: Bind, x: Expr) -> Expr:

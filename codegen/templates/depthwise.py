@@ -19,10 +19,17 @@ from ..space import Config, Space
 from ..target import Target
 from ..task import Task
 from ..template import LoweredKernel, Template
+from .arithmetic import Fp32
 from .conv_geometry import Convolution
 from .region import AnchoredRegion, Epilogue, only_batch_is_symbolic
+from .register_tile import RegisterTile, for_each_of_rows
 from .tiling import EvenSplit, distinct_splits, share, threads, useful_threads
 
+_TOGETHER = 8
+"""Blocks of channels whose sums are collected before a long epilogue, which is then one loop over many vectors."""
+_LARGE_WINDOW = 16
+"""Places of a window from which on a processor does not look ahead to the next tile, so that the sums of one, each of which waits for its
+last product, have to keep the multipliers busy: the more pixels the better (measured: a tenth to a quarter for 5x5, nothing for 3x3)."""
 _UNBALANCED = 1.05
 """The busiest thread may have this much more than its share before rows are divided further."""
 
@@ -69,7 +76,7 @@ class DepthwiseTemplate(Template):
     """
 
     name = "depthwise"
-    revision = 1
+    revision = 2
 
     def takes(self, graph: Graph) -> bool:
         region = AnchoredRegion.find(graph, ("conv",), symbolic=True)
@@ -82,10 +89,14 @@ class DepthwiseTemplate(Template):
         target = task.target
         sizes = distinct_splits(conv.results[1], max(1, target.vector_registers // 2))
 
+        is_large = conv.window[0] * conv.window[1] >= _LARGE_WINDOW
+
         def live(pixels: int) -> int:
-            """Vector registers of a tile: accumulators, pixels of the operand, a weight and a temporary."""
+            """Vector registers of a tile: accumulators, weights of a row of the window or pixels of the operand, whatever waits, and a
+            temporary."""
             span = (pixels - 1) * conv.stride[1] + (conv.window[1] - 1) * conv.dilation[1] + 1
-            return pixels + min(span, pixels * conv.window[1]) + 2
+            waiting = conv.window[1] if is_large else min(span, pixels * conv.window[1])
+            return pixels + waiting + 2
 
         fitting = [size for size in sizes if live(size) <= target.vector_registers] or [sizes[-1]]
         return Space(self.name, (("pixels", tuple(sorted(sizes))),), Config.of(self.name, {"pixels": fitting[0]}))
@@ -128,6 +139,8 @@ class _Lowering:
         self.kernel = Kernel(self.region.graph, layouts=self.layouts)
         self.emitter: Emitter = self.kernel.emitter
         self.epilogue = Epilogue(self.kernel, self.region)
+        self.together = _TOGETHER if self.epilogue.is_long and self.lanes > 1 else 1
+        """Blocks of channels in a group."""
 
     def _weight_layout(self, task: Task) -> dict[int, Layout]:
         """A constant weight lies with its channels innermost."""
@@ -157,33 +170,55 @@ class _Lowering:
                 with emitter.loop(tiles.count, name="tile") as number:
                     start = emitter.bind(number * tiles.size + tiles.start)
                     if blocks:
-                        count = emitter.simplify(end - first) if chunks > 1 else blocks
-                        with emitter.loop(count, name="block", start=first) as block:
-                            self._tile(batch, y, start, tiles, block * self.lanes, self.lanes)
+                        self._blocks(batch, y, start, tiles, first, emitter.simplify(end - first) if chunks > 1 else blocks)
                     if rest:
                         with emitter.when(tirx.EQ(chunk, chunks - 1)) if chunks > 1 else emitter.scope():
-                            self._tile(batch, y, start, tiles, emitter.simplify(blocks * self.lanes), rest)
+                            self._group(batch, y, start, tiles, emitter.simplify(blocks * self.lanes), rest)
         return LoweredKernel(self.kernel.finish(), self.layouts)
 
-    def _tile(self, batch: Expr, y: Expr, start: Expr, tiles: ColumnTiles, channel: Expr, width: int) -> None:
+    def _blocks(self, batch: Expr, y: Expr, start: Expr, tiles: ColumnTiles, first: Expr, count: Expr | int) -> None:
+        """The results of a tile for ``count`` blocks of channels from block ``first`` on."""
+        emitter, together = self.emitter, self.together
+        groups = count // together if isinstance(count, int) else emitter.bind(count // together, "groups")
+        with emitter.loop(groups, name="group") as group:
+            self._group(batch, y, start, tiles, (first + group * together) * self.lanes, together * self.lanes)
+        begin, rest = first + groups * together, count - groups * together
+        if isinstance(rest, int):
+            if rest:
+                self._group(batch, y, start, tiles, emitter.simplify(begin * self.lanes), rest * self.lanes)
+        elif together > 1:
+            with emitter.loop(rest, name="block", start=begin) as block:
+                self._group(batch, y, start, tiles, block * self.lanes, self.lanes)
+
+    def _group(self, batch: Expr, y: Expr, start: Expr, tiles: ColumnTiles, channel: Expr, width: int) -> None:
+        """The results of a tile for ``width`` channels from ``channel`` on: whole blocks, or a part of one."""
+        emitter, conv, lanes = self.emitter, self.conv, self.lanes
+        bias = self.region.anchor.inputs[2] if len(self.region.anchor.inputs) > 2 else None
+
+        def store(pixel: Expr | int, lane: Expr, element: Expr) -> None:
+            if bias is not None:
+                element = element + self.epilogue.evaluator.value_at(bias, [channel + lane])
+            self.epilogue.store(conv.result_indices(batch, channel + lane, y, start + pixel), element)
+
+        if width <= lanes:
+            self._tile(batch, y, start, tiles, channel, width).for_each(width, self.epilogue.is_long, store)
+            return
+        sums = emitter.allocate(tiles.size * width, "float32", "sums")
+        with emitter.loop(width // lanes, name="block") as block:
+            offset = emitter.bind(block * lanes)
+            self._tile(batch, y, start, tiles, channel + offset, lanes).spill(sums, offset, width)
+        for_each_of_rows(emitter, sums, tiles.size, width, width, lanes, store)
+
+    def _tile(self, batch: Expr, y: Expr, start: Expr, tiles: ColumnTiles, channel: Expr, width: int) -> RegisterTile:
+        """The sums of a tile for at most a vector of channels."""
         emitter, conv = self.emitter, self.conv
-        # Rounded up to whole vectors, so that every accumulator is a register.
-        accumulators = emitter.allocate(tiles.size * self.lanes, "float32", "acc")
-        with emitter.loop(width, VECTORIZED, "lane") as lane:
-            for pixel in range(tiles.size):
-                emitter.store(accumulators, tirx.const(0.0, "float32"), pixel * self.lanes + lane)
+        tile = RegisterTile(emitter, Fp32(self.target), tiles.size, 1)
         for row in range(conv.window[0]):
             source_y = emitter.simplify(y * conv.stride[0] + (row * conv.dilation[0] - conv.padding[0][0]))
             inside = tirx.And(source_y >= 0, source_y < conv.extents[0])
             with emitter.scope() if emitter.proves(inside) else emitter.when(inside):
-                self._window_row(batch, row, source_y, start, tiles, channel, width, accumulators)
-        bias = self.region.anchor.inputs[2] if len(self.region.anchor.inputs) > 2 else None
-        for pixel in range(tiles.size):
-            with emitter.loop(width, VECTORIZED, "lane") as lane:
-                element = tirx.BufferLoad(accumulators, [pixel * self.lanes + lane])
-                if bias is not None:
-                    element = element + self.epilogue.evaluator.value_at(bias, [channel + lane])
-                self.epilogue.store(conv.result_indices(batch, channel + lane, y, start + pixel), element)
+                self._window_row(batch, row, source_y, start, tiles, channel, width, tile.accumulators)
+        return tile
 
     def _window_row(
         self,

@@ -64,6 +64,22 @@ def merge_loops(nest: Sequence[ReductionLoop]) -> tuple[ReductionLoop, ...]:
     return tuple(merged)
 
 
+def for_each_of_rows(
+    emitter: Emitter, buffer: Any, rows: int, stride: int, columns: int, lanes: int, use: Callable[[Expr, Expr, Expr], None]
+) -> None:
+    """Calls ``use(row, column, element)`` in a loop over rows of ``buffer`` that lie ``stride`` apart, in vectorised loops over the first
+    ``columns`` of each: several registers of ``lanes`` at once, whose chains of instructions LLVM interleaves."""
+    with emitter.loop(rows, name="row") as row:
+        start = 0
+        while start < columns:
+            count = min(_TOGETHER * lanes, columns - start)
+            count = lanes * largest_power_of_two(count // lanes) if count > lanes else count
+            with emitter.loop(count, VECTORIZED, "lane") as lane:
+                column = lane + start
+                use(row, column, tirx.BufferLoad(buffer, [row * stride + column]))
+            start += count
+
+
 class RegisterTile:
     """Accumulators of ``rows`` x ``vectors`` vectors, all zero at first."""
 
@@ -120,9 +136,9 @@ class RegisterTile:
             self._steps(range(times), loop, a, a_next, row_offsets, b, b_next)
         self._steps(range(trips * times, loop.extent), loop, a, a_offset, row_offsets, b, b_offset)
 
-    def step(self, a: Any, a_offset: Expr, row_offsets: Sequence[int], b: Any, b_offset: Expr) -> None:
-        """Adds the products of one step of the reduction; operands as for :meth:`accumulate`."""
-        self._together(a, [a_offset], row_offsets, b, [b_offset])
+    def step(self, a: Any, a_offset: Expr, row_offsets: Sequence[int], b: Any, b_offset: Expr, factor: Expr | None = None) -> None:
+        """Adds the products of one step of the reduction, times a ``factor``; operands as for :meth:`accumulate`."""
+        self._together(a, [a_offset], row_offsets, b, [b_offset], factor)
 
     def _steps(self, steps: range, loop: ReductionLoop, a: Any, a_offset: Expr, row_offsets: Sequence[int], b: Any, b_offset: Expr) -> None:
         """Adds the products of some ``steps`` of ``loop``, as many at once as the arithmetic takes."""
@@ -131,12 +147,22 @@ class RegisterTile:
             a_places = [a_offset + step * loop.a_stride for step in taken]
             self._together(a, a_places, row_offsets, b, [b_offset + step * loop.b_stride for step in taken])
 
-    def _together(self, a: Any, a_offsets: Sequence[Expr], row_offsets: Sequence[int], b: Any, b_offsets: Sequence[Expr]) -> None:
+    def _together(
+        self,
+        a: Any,
+        a_offsets: Sequence[Expr],
+        row_offsets: Sequence[int],
+        b: Any,
+        b_offsets: Sequence[Expr],
+        factor: Expr | None = None,
+    ) -> None:
         """Adds the products of a step of the reduction, or of several that follow each other."""
         arithmetic = self._arithmetic
         columns = []
         for vector in range(self.vectors):
-            columns.append([self._bound(arithmetic.column(b, offset + vector * self.lanes), "b") for offset in b_offsets])
+            read = [arithmetic.column(b, offset + vector * self.lanes) for offset in b_offsets]
+            scaled = read if factor is None else [column * spread(factor, self.lanes) for column in read]
+            columns.append([self._bound(column, "b") for column in scaled])
         for row, row_offset in enumerate(row_offsets):
             words = [self._bound(arithmetic.word(a, offset + row_offset), "a") for offset in a_offsets]
             for vector, column in enumerate(columns):
@@ -181,16 +207,7 @@ class RegisterTile:
         copy = emitter.allocate(self.rows * width, self._dtype, "tile")
         for start in range(0, self.rows * width, self.lanes):
             emitter.emit(tirx.BufferStore(copy, tirx.BufferLoad(self.accumulators, [self._ramp(start)]), [self._ramp(start)]))
-        with emitter.loop(self.rows, name="row") as row:
-            start = 0
-            while start < columns:
-                # Several registers at once, whose chains of instructions LLVM interleaves.
-                count = min(_TOGETHER * self.lanes, columns - start)
-                count = self.lanes * largest_power_of_two(count // self.lanes) if count > self.lanes else count
-                with emitter.loop(count, VECTORIZED, "lane") as lane:
-                    column = lane + start
-                    use(row, column, tirx.BufferLoad(copy, [row * width + column]))
-                start += count
+        for_each_of_rows(emitter, copy, self.rows, width, columns, self.lanes, use)
 
     @contextmanager
     def _lanes(self, row: int, column: int, width: int) -> Iterator[tuple[Expr, Expr]]:

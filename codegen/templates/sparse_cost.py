@@ -57,6 +57,6 @@ def row_vector_cycles(target: Target, vectors: int, width: int, entries: float, 
     step += 0.8 if width == 1 else 1.5
     if depth * vectors * target.vector_bytes > _L1_SHARE * target.l1_bytes:
         step += 0.8 * vectors
-    transposing = 0.75 * vectors * target.vector_lanes * (depth + columns)
+    transposing = 0.5 * vectors * target.vector_lanes * (depth + columns)
     # As for gathers, plus what storing the results of an output takes.
     return entries * step + columns / width * 25.0 + transposing

@@ -3,7 +3,8 @@
 The register tile of a dense product (:mod:`.register_tile`) walks along the stored entries of a panel instead of all inputs: the vectors
 of the weight lie next to each other, the elements of the other operand are read where an entry says (compare Gray, Radford and
 Kingma, "GPU kernels for block-sparse weights", 2017). A block of panels that half of the second-level cache holds is read for
-each tile of rows, whose operand stays in the first-level cache meanwhile.
+each tile of rows, whose operand stays in the first-level cache meanwhile. Where the operand is a product with a factor for each input, as
+after squeeze and excitation, the vectors of the weight are multiplied with the factors, of which there are fewer.
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ class SparsePanels(Template):
 
     def reads_encoded(self, graph: Graph) -> bool:
         return True
+
+    def pulls_operand(self, graph: Graph) -> bool:
+        product = SparseProduct.find(graph, _ENCODINGS)
+        return product is not None and product.scaled_source() is not None
 
     def space(self, task: Task) -> Space:
         product = SparseProduct.of(task, _ENCODINGS)
@@ -107,7 +112,7 @@ class _Lowering:
         self.parallel = _parallel(task, product)
         self.groups = config["row_groups"]
         self.split = EvenSplit(product.rows, config["rows"])
-        self.frame = PanelKernel(task, product, self.parallel // self.groups)
+        self.frame = PanelKernel(task, product, self.parallel // self.groups, scaled=True)
         self.emitter = self.frame.emitter
 
     def lower(self) -> LoweredKernel:
@@ -152,7 +157,8 @@ class _Lowering:
         tile = RegisterTile(emitter, arithmetic, rows, -(-frame.width // frame.lanes))
         a_offset = emitter.bind(emitter.simplify(row * product.depth), "a_at")
         offsets = [step * product.depth for step in range(rows)]
-        frame.stored.accumulate(tile, number, frame.width, frame.rows, a_offset, offsets)
+        factor = frame.factor if frame.factors is not None else None
+        frame.stored.accumulate(tile, number, frame.width, frame.rows, a_offset, offsets, factor)
         tile.for_each(
             columns, frame.epilogue.is_long, lambda step, lane, element: frame.store(row + step, number * frame.width + lane, element)
         )

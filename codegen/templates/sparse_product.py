@@ -116,15 +116,33 @@ class SparseProduct:
 
     def plain_source(self) -> Value | None:
         """The graph input that already is ``[rows, depth]`` in memory."""
+        return self._rows_in_memory(self.x)
+
+    def _rows_in_memory(self, value: Value) -> Value | None:
+        """The graph input that holds ``value``, of the operand's shape, as ``[rows, depth]``."""
         if self.anchor.op != "conv":
-            return self.region.source(self.x)
-        tensor = self.x.tensor
-        if self.x.node is not None:
+            return self.region.source(value)
+        tensor = value.tensor
+        if value.node is not None:
             return None
         strides = tensor.layout.strides(tensor.static_shape)
         last = Layout((0, *range(2, tensor.rank), 1)).strides(tensor.static_shape)
         same = all(extent == 1 or own == wanted for extent, own, wanted in zip(tensor.static_shape, strides, last, strict=True))
-        return self.x if same else None
+        return value if same else None
+
+    def scaled_source(self) -> tuple[Value, Value] | None:
+        """(rows, factors) where the operand is the product of both: the graph input that is ``[rows, depth]`` in memory, and a graph input
+        of one element for each of the ``depth`` inputs."""
+        node = self.x.node
+        if node is None or node.op != "mul":
+            return None
+        axis = 1 - self.x.tensor.rank if self.anchor.op == "conv" else -1
+        for rows, factors in (node.inputs, node.inputs[::-1]):
+            shape = factors.tensor.static_shape
+            fits = len(shape) >= -axis and shape[axis] == self.depth == factors.tensor.elements and rows.tensor.shape == self.x.tensor.shape
+            if fits and factors.node is None and self._rows_in_memory(rows) is not None:
+                return rows, factors
+        return None
 
     def operand_indices(self, emitter: Emitter, row: Expr, k: Expr) -> list[Expr]:
         """Logical indices into ``x``."""

@@ -50,6 +50,9 @@ class SparseRows(Template):
     def reads_encoded(self, graph: Graph) -> bool:
         return True
 
+    def pulls_operand(self, graph: Graph) -> bool:
+        return True
+
     def space(self, task: Task) -> Space:
         product = SparseProduct.of(task, _ENCODINGS)
         parallel = _parallel(task, product)

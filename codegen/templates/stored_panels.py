@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tvm import tirx
 
 from ...ir import Value
-from ..emit import INDEX, Emitter, Expr, Kernel, ramp
+from ..emit import INDEX, Emitter, Expr, Kernel, index, ramp
 from ..sparse_weight import PanelWeight, StoredValues
 from ..task import Task
 from ..template import LoweredKernel
@@ -79,30 +79,45 @@ class StoredPanels:
         """The column of an entry, or the place that is stored for it."""
         return tirx.Cast(INDEX, self._emitter.load(self.columns, entry))
 
-    def accumulate(self, tile: RegisterTile, panel: Expr, width: int, a: Any, a_offset: Expr, row_offsets: Sequence[int]) -> None:
-        """Adds the products of the entries of a panel of ``width`` outputs with what lies in ``a`` at their columns."""
+    def accumulate(
+        self,
+        tile: RegisterTile,
+        panel: Expr,
+        width: int,
+        a: Any,
+        a_offset: Expr,
+        row_offsets: Sequence[int],
+        factor: Callable[[Expr], Expr] | None = None,
+    ) -> None:
+        """Adds the products of the entries of a panel of ``width`` outputs with what lies in ``a`` at their columns, times the columns'
+        ``factor``."""
         emitter = self._emitter
         first, count = self.entries(panel)
         with emitter.loop(count, name="entry", start=first) as entry:
-            place = emitter.bind(a_offset + self.column(entry), "place")
-            tile.step(a, place, row_offsets, self.values.buffer, entry * width)
+            column = emitter.bind(self.column(entry), "column")
+            place = emitter.bind(a_offset + column, "place")
+            scale = emitter.bind(factor(column), "factor") if factor is not None else None
+            tile.step(a, place, row_offsets, self.values.buffer, entry * width, scale)
 
 
 class PanelKernel:
     """A kernel in the making: ``product`` with a weight in panels whose outputs are cut into ``shares``.
 
     Without a ``workspace`` of its own (in words) the kernel reads the operand as rows, :attr:`rows`, which :meth:`stage` puts into the
-    workspace where they do not lie in memory so.
+    workspace where they do not lie in memory so. A kernel that multiplies each column of them with its :meth:`factor` is ``scaled``: its
+    rows are those of the product's operand before that.
     """
 
-    def __init__(self, task: Task, product: SparseProduct, shares: int, workspace: int | None = None) -> None:
+    def __init__(self, task: Task, product: SparseProduct, shares: int, workspace: int | None = None, scaled: bool = False) -> None:
         self.target = task.target
         self.lanes = task.target.vector_lanes
         self.product = product
         self.width = product.parameter("width")
         self.panels = -(-product.columns // self.width)
         self.layout = PanelWeight(self.width, product.parameter("entries"), shares, product.is_transposed, product.values)
-        self.source = product.plain_source()
+        parts = product.scaled_source() if scaled else None
+        self.source: Value | None = parts[0] if parts is not None else product.plain_source()
+        self.factors: Value | None = parts[1] if parts is not None else None
         self._staged = workspace is None and self.source is None
         if workspace is None:
             workspace = 0 if self.source is not None else int(round_up(product.rows * product.depth, 64 // WORD))
@@ -133,6 +148,14 @@ class PanelKernel:
     def operand(self, row: Expr, k: Expr) -> Expr:
         """The operand's element as the region computes it."""
         return self.epilogue.evaluator.value_at(self.product.x, self.product.operand_indices(self.emitter, row, k))
+
+    def factor(self, column: Expr) -> Expr:
+        """What the elements of a column of :attr:`rows` are multiplied with."""
+        assert self.factors is not None
+        axis = 1 - self.product.x.tensor.rank if self.product.anchor.op == "conv" else -1
+        indices = [index(0)] * self.factors.tensor.rank
+        indices[axis] = column
+        return self.epilogue.evaluator.value_at(self.factors, indices)
 
     def store(self, row: Expr, column: Expr, total: Expr, *, bound: bool = False) -> None:
         """Stores what becomes of a sum of products; ``bound``: computed once, where it is read more than once."""

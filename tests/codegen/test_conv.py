@@ -28,7 +28,7 @@ def conv(
     *,
     layout: Layout | None = NHWC,
     source: Layout | None = None,
-    relu: bool = False,
+    activation: str | None = None,
 ) -> Graph:
     """A convolution with bias whose operand (unless ``source`` says otherwise) and result lie in ``layout``."""
     axes = len(x) - 2
@@ -44,7 +44,7 @@ def conv(
     builder = GraphBuilder()
     operands = [builder.input(value.type) for value in operands]
     node = builder.add("conv", *operands, attributes=attributes, types=[inferred.with_layout(layout)])  # type: ignore[union-attr]
-    result = builder.call("relu", node.output) if relu else node.output
+    result = builder.call(activation, node.output) if activation else node.output
     return builder.finish([result])
 
 
@@ -52,7 +52,7 @@ def conv(
     "graph",
     [
         conv((1, 32, 14, 14), (40, 32, 1, 1)),
-        conv((2, 16, 9, 11), (33, 16, 3, 3), padding=1, relu=True),
+        conv((2, 16, 9, 11), (33, 16, 3, 3), padding=1, activation="relu"),
         conv((1, 16, 15, 15), (32, 16, 3, 3), stride=2, padding=1),
         conv((1, 24, 13, 13), (32, 24, 1, 1), stride=2),
         conv((1, 3, 30, 31), (20, 3, 7, 7), stride=2, padding=3, source=Layout((0, 1, 2, 3))),
@@ -119,7 +119,7 @@ def test_residual_after_and_activation_before() -> None:
 @pytest.mark.parametrize(
     "graph",
     [
-        conv((1, 32, 14, 14), (32, 1, 3, 3), padding=1, groups=32, relu=True),
+        conv((1, 32, 14, 14), (32, 1, 3, 3), padding=1, groups=32, activation="relu"),
         conv((2, 40, 15, 17), (40, 1, 3, 3), stride=2, padding=1, groups=40),
         conv((1, 48, 7, 7), (48, 1, 5, 5), padding=2, groups=48),
         conv((1, 16, 12, 12), (16, 1, 3, 3), padding=2, dilation=2, groups=16),
@@ -140,6 +140,13 @@ def test_depthwise_shared_among_threads_and_on_narrow_vectors() -> None:
     check(DEPTHWISE, task_of(conv((1, 200, 7, 7), (200, 1, 3, 3), padding=1, groups=200), {1}, threads=8))
     target = Target.parse("cpu -mcpu=x86-64-v3")
     check(DEPTHWISE, task_of(conv((1, 20, 9, 9), (20, 1, 3, 3), padding=1, groups=20), {1}, target))
+
+
+@pytest.mark.parametrize("channels", [7, 24, 64, 100, 184])
+def test_depthwise_with_a_long_epilogue_in_groups_of_blocks_of_channels(channels: int) -> None:
+    graph = conv((1, channels, 9, 10), (channels, 1, 3, 3), padding=1, groups=channels, activation="silu")
+    check(DEPTHWISE, task_of(graph, {1}))
+    check(DEPTHWISE, task_of(graph, {1}, threads=8))
 
 
 def test_several_outputs_for_each_channel_are_an_ordinary_convolution() -> None:

@@ -213,6 +213,44 @@ def test_pointwise_convolutions(template: Template, width: int, batch: int, layo
     check_sparse(template, region(types, build, [NHWC.order]), weight, threads=2)
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(("template", "width"), [(ROWS, 1), (PANELS, 16), (PANELS, 8)])
+@pytest.mark.parametrize("first", [True, False])
+def test_pointwise_convolutions_of_scaled_channels(template: Template, width: int, batch: int, first: bool) -> None:
+    weight = blocks((40, 24, 1, 1), width, 0.3)
+    image = tensor(batch, 24, 7, 5, layout=NHWC)
+    types = [image, tensor(40, 24, 1, 1, encoding=block_sparse(weight, width)), tensor(40), tensor(1, 24, 1, 1)]
+
+    def build(b: GraphBuilder, x: Value, w: Value, bias: Value, factors: Value) -> Value:
+        scaled = b.call("mul", factors, x) if first else b.call("mul", x, factors)
+        return b.call("conv", scaled, w, bias, stride=(1, 1), padding=((0, 0), (0, 0)), dilation=(1, 1), groups=1)
+
+    graph = region(types, build, [NHWC.order])
+    assert template.pulls_operand(graph)
+    check_sparse(template, graph, weight, threads=2)
+
+
+def test_linear_layers_of_scaled_inputs() -> None:
+    weight = blocks((48, 24), 16, 0.3)
+    types = [tensor(9, 24), tensor(48, 24, encoding=block_sparse(weight, 16)), tensor(24)]
+    graph = region(types, lambda b, x, w, factors: b.call("linear", b.call("mul", x, factors), w))
+    assert PANELS.pulls_operand(graph)
+    check_sparse(PANELS, graph, weight)
+
+
+def test_panels_of_images_with_their_own_factors_are_no_better_than_the_product_before() -> None:
+    weight = blocks((32, 24, 1, 1), 16, 0.3)
+    types = [tensor(2, 24, 7, 5, layout=NHWC), tensor(32, 24, 1, 1, encoding=block_sparse(weight, 16)), tensor(2, 24, 1, 1)]
+
+    def build(b: GraphBuilder, x: Value, w: Value, factors: Value) -> Value:
+        scaled = b.call("mul", x, factors)
+        return b.call("conv", scaled, w, stride=(1, 1), padding=((0, 0), (0, 0)), dilation=(1, 1), groups=1)
+
+    graph = region(types, build, [NHWC.order])
+    assert not PANELS.pulls_operand(graph)
+    check_sparse(PANELS, graph, weight)
+
+
 @pytest.mark.parametrize(
     ("channels", "size", "window", "stride", "padding", "dilation", "batch"),
     [

@@ -261,3 +261,33 @@ def test_symbolic_dimensions_are_declared_in_regions() -> None:
     result = Fuse().apply(graph, CONTEXT_OF_ANYTHING)
     verify(result)
     assert kernel_count(result) == 1
+
+
+@pytest.mark.parametrize(
+    ("encoding", "expected"),
+    [
+        ("", [["mul"], ["linear", "relu"]]),
+        (" as block_sparse(width=1, entries=8, axis=0)", [["mul", "linear", "relu"]]),
+        (" as block_sparse(width=16, entries=4, axis=0)", [["mul", "linear", "relu"]]),
+    ],
+)
+def test_sparse_products_scale_their_operand(encoding: str, expected: list[list[str]]) -> None:
+    text = f"""
+        graph @main(%x: f32[9,16], %w: f32[32,16]{encoding}, %s: f32[16]) {{
+          %a = mul(%x, %s) : f32[9,16]
+          %l = linear(%a, %w) : f32[9,32]
+          %y = relu(%l) : f32[9,32]
+          return %y
+        }}"""
+    fused = Pipeline.parse("fuse").run(parse(text), CONTEXT)
+    assert [[inner.op for inner in node.regions[0].nodes] for node in fused.nodes if node.op == "fusion"] == expected
+
+
+def test_sparse_products_leave_transcendental_functions_to_a_kernel_before() -> None:
+    text = """
+        graph @main(%x: f32[9,16], %w: f32[32,16] as block_sparse(width=1, entries=8, axis=0)) {
+          %a = silu(%x) : f32[9,16]
+          %y = linear(%a, %w) : f32[9,32]
+          return %y
+        }"""
+    assert kernel_count(Pipeline.parse("fuse").run(parse(text), CONTEXT)) == 2
