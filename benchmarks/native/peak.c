@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #if defined(__AVX512F__)
@@ -28,6 +29,7 @@ typedef float vector __attribute__((vector_size(LANES * 4)));
 
 enum { STEPS = 4000000, REPEATS = 5 };
 static const size_t BYTES_PER_THREAD = (size_t)128 << 20; /* several times any last-level cache */
+static const size_t HUGE_PAGE = (size_t)2 << 20;
 
 typedef enum { FLOPS, READ, COPY } kind;
 
@@ -114,8 +116,11 @@ static rates run(int threads, kind kind) {
     jobs[t].barrier = &barrier;
     jobs[t].kind = kind;
     if (kind != FLOPS) {
-      jobs[t].data = aligned_alloc(64, BYTES_PER_THREAD);
+      jobs[t].data = aligned_alloc(HUGE_PAGE, BYTES_PER_THREAD);
       if (jobs[t].data == NULL) exit(2);
+#ifdef MADV_HUGEPAGE
+      madvise(jobs[t].data, BYTES_PER_THREAD, MADV_HUGEPAGE); /* as weights lie: otherwise page tables are what is measured */
+#endif
       memset(jobs[t].data, 1, BYTES_PER_THREAD);
     }
     pthread_create(&ids[t], NULL, work, &jobs[t]);
