@@ -34,7 +34,8 @@ that were left out of training as a whole.
 FIRST_PICK = """## The first pick
 
 `python -m mlc.benchmarks.zero_trials` measures every config of tasks that were not trained on and are none of the benchmark models'. The
-best known is the quickest of the whole space and of PyTorch; what decides is measured once more side by side. Times over the best known's:
+best known is the quickest of the whole space and of PyTorch; what decides is measured once more side by side. A file with a model's name
+holds the tasks of that model (`--models`). Times over the best known's:
 """
 
 SEARCHERS = """## Searchers at equal trials
