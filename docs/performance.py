@@ -69,12 +69,15 @@ GAPS = """## Where the remaining gap is, and why
 - Weights come from memory once in a call. A direct convolution fetches its next panel of them while it computes with this one, which took
   1x1 convolutions of 7x7 pixels from 84 to 95% of one core's peak, 3x3 ones with stride 2 from 74 to 91% up to 86 to 95% (least times,
   one core, weights not in the caches), and ResNet-50 to 1.05x. Blocks of the depth gained nothing further there.
-- Causal attention (12 heads of 64, 128 to 8192 positions): 73 to 82% of the best peak in the best calls of several runs, 60 to 70% by
-  medians, where a product of 128 x 768 x 768 has 100% and 88%. Up to 256 keys are one block: in two, 256 positions reached 66%, in one
-  80%. Tiles that get narrower at the diagonal took 4% off at 128 positions and 10% at 512; what is left there is the half of each register
-  tile above the diagonal. Without a mask, powers take 12 to 15%; both products run at 70% of the peak, as a depth of 64 is short: each tile
-  of scores is stored, and its maximum taken, after 384 cycles. On 64 MB layer_norm moves 34 GB/s, softmax 28, add 37, gelu 28, where the
-  loop of loads reads 35.
+- Causal attention (12 heads of 64, 128 to 8192 positions): 69 to 83% of the best peak in the best calls of several runs on both cores,
+  where a product of 128 x 768 x 768 has 93 to 100%; by medians, against the median peak of the same round, 64 to 80% where that has 88 to
+  98%. One core alone reaches 76% at 128 positions, 82% at 256, 84% at 512, and 86% without a mask at 256 (least times): what is missing
+  on both is lost to neighbours on the same caches. Up to 256 keys are one block: in two, 256 positions reached 66%, in one 80%. Tiles
+  that get narrower at the diagonal took 4% off at 128 positions and 10% at 512; what is left there is the half of each register tile
+  above the diagonal. Powers take 12 to 15%: the polynomial by halves, or two, four and eight vectors of them at once, changed nothing on
+  one core, and packing keys and values of a block anew, even such as lie 3 KiB apart, cost 2 to 7%.
+- On 64 MB layer_norm moves 35 GB/s, softmax 31, add 37 to 46, gelu 28, where the loop of loads reads 27 to 40 from one minute to the
+  next.
 - On shared virtual machines a median is 20 to 30% above the least time, with what other machines do: over all 130 rounds of the tables
   nine tenths of the measured bandwidths were above 24 GB/s and of the arithmetic peaks above 188 GFLOP/s, the least 16 and 103.
 - Cutting contractions into four tasks for each thread, to be taken
