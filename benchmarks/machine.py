@@ -38,6 +38,17 @@ class Peaks:
 
 
 @dataclass(frozen=True)
+class RepeatedPeaks:
+    """The ``best`` and the ``median`` of some repetitions of a measurement of the peaks.
+
+    The best is what the machine can do; the median compares with medians of other times on a machine that others share.
+    """
+
+    best: Peaks
+    median: Peaks
+
+
+@dataclass(frozen=True)
 class Machine:
     """A machine and its :class:`Peaks` with ``threads`` threads. ``cache`` are the bytes of its last-level cache, 0 if unknown.
 
@@ -80,17 +91,6 @@ def measure(threads: int) -> Machine:
 def peaks(threads: int) -> Peaks:
     """One measurement of the peaks, in less than a second; MeasurementError without a working C compiler."""
     return repeated_peaks(threads).best
-
-
-@dataclass(frozen=True)
-class RepeatedPeaks:
-    """The ``best`` and the ``median`` of some repetitions of a measurement of the peaks.
-
-    The best is what the machine can do; the median compares with medians of other times on a machine that others share.
-    """
-
-    best: Peaks
-    median: Peaks
 
 
 def repeated_peaks(threads: int) -> RepeatedPeaks:

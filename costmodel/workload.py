@@ -145,13 +145,13 @@ def is_minimal_filtering(node: Node) -> bool:
     if node.inputs[1].tensor.encoding.is_sparse:
         return False
     window = node.inputs[1].tensor.static_shape[2:]
-    return window == (WINDOW, WINDOW) and _integers(node, "stride") == (1, 1) == _integers(node, "dilation")
+    return window == (WINDOW, WINDOW) and node.integers("stride") == (1, 1) == node.integers("dilation")
 
 
 def _share_of_real_taps(node: Node, inputs: Sequence[TensorType], output: TensorType) -> float:
     """The part of all (position, tap) pairs of a sliding window whose tap falls on data rather than padding."""
-    window = inputs[1].static_shape[2:] if node.op == "conv" else _integers(node, "window")
-    stride, dilation = _integers(node, "stride"), _integers(node, "dilation")
+    window = inputs[1].static_shape[2:] if node.op == "conv" else node.integers("window")
+    stride, dilation = node.integers("stride"), node.integers("dilation")
     padding = node.attributes["padding"]
     assert isinstance(padding, tuple)
     share = 1.0
@@ -180,12 +180,6 @@ def _transcendental(node: Node) -> int:
     if not elements:
         return 0
     return elements if op.flops([value.tensor for value in node.inputs], node.attributes, outputs) >= TRANSCENDENTAL_FLOPS * elements else 0
-
-
-def _integers(node: Node, name: str) -> tuple[int, ...]:
-    value = node.attributes[name]
-    assert isinstance(value, tuple)
-    return tuple(item for item in value if isinstance(item, int))
 
 
 def _anchor(graph: Graph, computing: Sequence[Node]) -> Anchor:
@@ -241,7 +235,7 @@ def _describe(node: Node, kind: AnchorKind) -> Anchor:
         channels = shape[1] if kind is AnchorKind.DEPTHWISE else shape[1] // groups
         batch = 1 if kind is AnchorKind.DEPTHWISE else groups
         inside = 1 if kind is AnchorKind.DEPTHWISE else node.inputs[0].tensor.static_shape[1] // groups
-        positions, stride = shape[0] * math.prod(shape[2:]), max(_integers(node, "stride"), default=1)
+        positions, stride = shape[0] * math.prod(shape[2:]), max(node.integers("stride"), default=1)
         run = shape[-1] if taps > 1 or stride > 1 else positions
         return Anchor(kind, batch, positions, channels, inside * taps, taps, stride, run)
     if kind is AnchorKind.ATTENTION:
@@ -249,8 +243,8 @@ def _describe(node: Node, kind: AnchorKind) -> Anchor:
         return Anchor(kind, batch * heads, queries, node.inputs[1].tensor.static_shape[2], width)
     source = node.inputs[0].tensor if node.inputs else output
     if kind is AnchorKind.POOLING:
-        taps = math.prod(_integers(node, "window")) if node.op == "window_reduce" else 1
-        stride = max(_integers(node, "stride"), default=1) if node.op == "window_reduce" else 1
+        taps = math.prod(node.integers("window")) if node.op == "window_reduce" else 1
+        stride = max(node.integers("stride"), default=1) if node.op == "window_reduce" else 1
         return Anchor(kind, 1, max(output.elements // max(shape[1], 1), 1), shape[1], taps, taps, stride)
     if kind is AnchorKind.NORMALISATION:
         axis = node.attributes.get("axis")

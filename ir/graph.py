@@ -109,6 +109,12 @@ class Node:
             raise TypeInferenceError(f"{self.op} has {len(self.outputs)} results, one is needed here")
         return self.outputs[0]
 
+    def integers(self, name: str) -> tuple[int, ...]:
+        """The integers of an attribute that is a tuple, such as a stride."""
+        value = self.attributes[name]
+        assert isinstance(value, tuple)
+        return tuple(item for item in value if isinstance(item, int))
+
     def __repr__(self) -> str:
         outputs = ", ".join(f"%{value.name or '?'}" for value in self.outputs)
         inputs = ", ".join(f"%{value.name or '?'}" for value in self.inputs)

@@ -32,13 +32,7 @@ def _touched_elements(graph: Graph, node: Node, value: Value) -> float:
     if node.op in ("reshape", "permute", "flip", "relayout"):
         return min(total, touched_bytes(graph, node.output) / node.output.tensor.dtype.nbytes)
     if node.op in ("conv", "window_reduce") and node.inputs[0] is value:
-        window = node.inputs[1].tensor.static_shape[2:] if node.op == "conv" else _pair(node, "window")
-        for size, stride in zip(window, _pair(node, "stride"), strict=True):
+        window = node.inputs[1].tensor.static_shape[2:] if node.op == "conv" else node.integers("window")
+        for size, stride in zip(window, node.integers("stride"), strict=True):
             total *= min(1.0, size / stride)
     return total
-
-
-def _pair(node: Node, name: str) -> tuple[int, ...]:
-    value = node.attributes[name]
-    assert isinstance(value, tuple)
-    return tuple(item for item in value if isinstance(item, int))

@@ -1,8 +1,8 @@
 /* What this machine can do at most: fp32 multiply-adds per second, and bytes per second that are read from memory, or copied.
  *
  * usage: peak THREADS; prints JSON with flops and bytes per second of all threads together, of the best repetition ("best") and of the
- * middle one ("median"). A copied byte counts twice, as read and as
- * written; its stores are ordinary ones, for which most processors first read the line, as kernels do that do not know better.
+ * middle one ("median"). A copied byte counts twice, as read and as written; its stores are ordinary ones, for which most processors first
+ * read the line, as kernels do that do not know better.
  * Built with -O3 -march=native: the vectors below become the widest registers the compiler knows for the host.
  */
 #define _GNU_SOURCE

@@ -151,13 +151,11 @@ def pow_tensor(c: Conversion, x: Operand, exponent: Value) -> Value:
 
 @converts(aten.clamp.default)
 def clamp(c: Conversion, x: Value, min: Number | None = None, max: Number | None = None) -> Value:
-    def bound(number: Number | None) -> Number | None:
-        if number is None or c.dtype.is_float:
-            return None if number is None else float(number)
+    def bound(number: Number) -> Number:
         # PyTorch wraps negative bounds of unsigned integers around.
-        return int(np.asarray(int(number)).astype(c.dtype.numpy))
+        return float(number) if c.dtype.is_float else int(np.asarray(int(number)).astype(c.dtype.numpy))
 
-    return c.call("clamp", c.cast(x, c.dtype), min=bound(min), max=bound(max))
+    return c.call("clamp", c.cast(x, c.dtype), min=None if min is None else bound(min), max=None if max is None else bound(max))
 
 
 @converts(aten.clamp.Tensor)

@@ -128,6 +128,7 @@ def test_calibration_comes_from_a_file(mlc: CommandLine, tmp_path: pathlib.Path)
     benched = mlc("bench", "mlp_tiny", "--rounds", "1", "--seconds", "0", *options, "--calibration", file)
     assert benched.code == 0 and benched.json["plan"]["calibration"] == file and "median_s" in benched.json["models"][0]["systems"]["mlc"]
     assert benched.json["models"][0]["systems"]["mlc"]["error"] > 1e-6
+    assert benched.json["models"][0]["systems"]["mlc"]["moved_bytes"] > 0
 
 
 def test_report_lists_kernels_with_times(mlc: CommandLine) -> None:
