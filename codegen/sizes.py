@@ -27,14 +27,15 @@ class SymbolicSizes:
 def parallel_margin(kernel: KernelNode) -> Extent | None:
     """What is negative when a call of a kernel of symbolic size has too little to do for several threads: its results, less as many as
     take that long, scaled from the typical sizes. None: the kernel decides that itself."""
-    from .templates.loops import PARALLEL_THRESHOLD, estimated_seconds
+    from .templates.loops import estimated_seconds
+    from .templates.tiling import PARALLEL_SECONDS
 
     task = kernel.task
     if not task.is_symbolic or task.threads == 1:
         return None
     elements: Dim = sum(value.tensor.size for value in kernel.node.outputs)
     typical = sum(value.tensor.elements for value in task.representative.graph.outputs)
-    threshold = typical * PARALLEL_THRESHOLD / max(estimated_seconds(task.representative.graph, task.target), 1e-12)
+    threshold = typical * PARALLEL_SECONDS / max(estimated_seconds(task.representative.graph, task.target), 1e-12)
     return size_of(elements - max(int(min(threshold, 2**62)), 1))
 
 

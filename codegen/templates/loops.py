@@ -14,11 +14,10 @@ from ..emit.affine import Box
 from ..space import Config
 from ..target import Kind, Target
 from ..task import Task
+from .tiling import PARALLEL_SECONDS
 
 _LONG = 8
 """Operations per element from which on an elementwise operation counts as long."""
-PARALLEL_THRESHOLD = 20e-6
-"""Seconds of work below which a kernel stays on one thread: starting a parallel loop costs a few microseconds."""
 
 
 def estimated_seconds(graph: Graph, target: Target) -> float:
@@ -37,7 +36,7 @@ def is_long(node: Node, graph: Graph) -> bool:
 
 def worth_parallel(task: Task) -> bool:
     """Whether a parallel loop pays for ``task`` (at typical sizes)."""
-    return task.threads > 1 and estimated_seconds(task.representative.graph, task.target) > PARALLEL_THRESHOLD
+    return task.threads > 1 and estimated_seconds(task.representative.graph, task.target) > PARALLEL_SECONDS
 
 
 def runs_parallel(task: Task, config: Config) -> bool:
