@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ..target import Target
 from ..task import Numerics, Task
 from ..weight_format import CHUNK, CodeKind
+from ..weight_packing import digits_per_word
 from .encoded_codes import lookup_width
 from .encoded_fixed import BYTES, can_multiply_bytes
 from .encoded_product import EncodedProduct
@@ -57,6 +58,10 @@ _FINISH = 1.5
 """The scale of a group, for each row."""
 _SPILL = 0.05
 """By how much each register beyond those there are slows a kernel down."""
+_SPILL_DIGITS = 0.15
+"""The same where codes are read as digits."""
+_HELD_MASKS = 3
+"""Of digits, at most; more are read from memory in passing."""
 _STAGE = 0.5
 """An activation as a digit."""
 _SPLIT = 0.6
@@ -136,7 +141,12 @@ class Geometry:
             return self.problem.format.bits * vectors * (rows + 1) + 2
         if algorithm is Algorithm.FIXED:
             return BYTES * rows * vectors + vectors * (8 // self.problem.format.bits - 2) + 2
-        return rows * vectors * max(-(-8 // (rows * vectors)), 1) + vectors + 3
+        masks = min(digits_per_word(self.problem.format.bits) - 1, _HELD_MASKS) if self._reads_digits else 1
+        return rows * vectors * max(-(-8 // (rows * vectors)), 1) + vectors + masks + 2
+
+    @property
+    def _reads_digits(self) -> bool:
+        return self.problem.format.kind is CodeKind.INTEGER
 
     def cycles(self, knobs: Mapping[str, int]) -> float:
         """Estimated cycles of the slowest thread."""
@@ -169,10 +179,12 @@ class Geometry:
             step = vectors * (_UNPACK + _BYTE_PRODUCTS * rows) + _FOUR_BYTES * BYTES / 4 * rows
         else:
             step = vectors * (_DECODE[form.kind] + _MULTIPLY_ADD * rows) + _BROADCAST * rows
-        beyond = max(self._registers(algorithm, rows, vectors) - (self._available - 2), 0)
+        digits = algorithm is Algorithm.REGISTERS and self._reads_digits
+        spill, spare = (_SPILL_DIGITS, 1) if digits else (_SPILL, 2)
+        beyond = max(self._registers(algorithm, rows, vectors) - (self._available - spare), 0)
         each = _JOIN if algorithm is Algorithm.FIXED else _FINISH
         finish = each * rows * vectors * self.problem.block(vectors * self.target.vector_lanes).spans
-        return depth * step * (1 + _SPILL * beyond) + finish
+        return depth * step * (1 + spill * beyond) + finish
 
     def _decode_cycles(self, vectors: int) -> float:
         return self._steps() * vectors * (_DECODE[self.problem.format.kind] + _DECODE_PLAINLY)
