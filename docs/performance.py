@@ -69,15 +69,12 @@ GAPS = """## Where the remaining gap is, and why
 - Weights come from memory once in a call. A direct convolution fetches its next panel of them while it computes with this one, which took
   1x1 convolutions of 7x7 pixels from 84 to 95% of one core's peak, 3x3 ones with stride 2 from 74 to 91% up to 86 to 95% (least times,
   one core, weights not in the caches), and ResNet-50 to 1.05x. Blocks of the depth gained nothing further there.
-- Causal attention (12 heads of 64, 128 to 8192 positions): 69 to 83% of the best peak in the best calls of several runs on both cores,
-  where a product of 128 x 768 x 768 has 93 to 100%; by medians, against the median peak of the same round, 64 to 80% where that has 88 to
-  98%. One core alone reaches 76% at 128 positions, 82% at 256, 84% at 512, and 86% without a mask at 256 (least times): what is missing
-  on both is lost to neighbours on the same caches. Up to 256 keys are one block: in two, 256 positions reached 66%, in one 80%. Tiles
-  that get narrower at the diagonal took 4% off at 128 positions and 10% at 512; what is left there is the half of each register tile
-  above the diagonal. Powers take 12 to 15%: the polynomial by halves, or two, four and eight vectors of them at once, changed nothing on
-  one core, and packing keys and values of a block anew, even such as lie 3 KiB apart, cost 2 to 7%.
-- On 64 MB layer_norm moves 35 GB/s, softmax 31, add 37 to 46, gelu 28, where the loop of loads reads 27 to 40 from one minute to the
-  next.
+- Causal attention on one core alone, at the least of many times, reaches 76% of its peak at 128 positions, 82% at 256, 84% at 512, and
+  86% without a mask at 256: what is missing on both cores is lost to neighbours on the same caches. Up to 256 keys are one block: in two,
+  256 positions reached 66%, in one 80%. Tiles that get narrower at the diagonal took 4% off at 128 positions and 10% at 512; what is left
+  there is the half of each register tile above the diagonal. Powers take 12 to 15%: the polynomial by halves, or two, four and eight
+  vectors of them at once, changed nothing on one core, and packing keys and values of a block anew, even such as lie 3 KiB apart, cost 2
+  to 7%.
 - On shared virtual machines a median is 20 to 30% above the least time, with what other machines do: over all 130 rounds of the tables
   nine tenths of the measured bandwidths were above 24 GB/s and of the arithmetic peaks above 188 GFLOP/s, the least 16 and 103.
 - Cutting contractions into four tasks for each thread, to be taken
@@ -85,6 +82,18 @@ GAPS = """## Where the remaining gap is, and why
   for two milliseconds instead of 50 microseconds before they sleep gained 5 to 7% (MobileNetV2, ResNet-50).
 """
 """Written by hand; to be kept true of the figures above it."""
+
+KERNELS = """## Single kernels
+
+Untuned, from `docs/results/kernels-*.json` (docs/results.md has every kernel): the range of shares over the kernels of a group, of the median
+peak that was measured beside them by median times, and of the best peak by least times. The peak is arithmetic, or the bandwidth of
+reading where the operands come from memory.
+
+| machine | kernels | by medians | by least times |
+| --- | --- | --- | --- |
+"""
+BUSY = 1e8
+"""FLOPs from which on a product is told of here; smaller ones stay within caches that the peaks do not know."""
 
 COMPILING = """## Compiling, loading, calling
 
@@ -100,7 +109,28 @@ process needs besides weights and arena.
 def page() -> str:
     """The whole page."""
     reports = [_report(json.loads(path.read_text())) for path in sorted(FOLDER.glob("cpu-*.json"), key=lambda path: path.stem)]
-    return "\n".join(part.strip() + "\n" for part in (INTRODUCTION, *reports, GAPS, _compiling(), REPRODUCE))
+    return "\n".join(part.strip() + "\n" for part in (INTRODUCTION, *reports, _kernels(), GAPS, _compiling(), REPRODUCE))
+
+
+def _kernels() -> str:
+    rows = []
+    for path in sorted(FOLDER.glob("kernels-*.json")):
+        found = json.loads(path.read_text())
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for kernel in found["kernels"]:
+            if "share" in kernel and (kernel["memory"] or kernel["flops"] >= BUSY or kernel["group"] != "products"):
+                groups.setdefault(f"{kernel['group']}{', of bandwidth' if kernel['memory'] else ''}", []).append(kernel)
+        machine = f"{found['machine']['processor']}, {found['machine']['threads']} threads"
+        rows += [
+            f"| {machine} | {name} ({len(kernels)}) | {_range(kernels, 'share')} | {_range(kernels, 'best_share')} |"
+            for name, kernels in groups.items()
+        ]
+    return KERNELS + "\n".join(rows) + "\n"
+
+
+def _range(kernels: list[dict[str, Any]], field: str) -> str:
+    shares = [kernel[field] for kernel in kernels]
+    return f"{min(shares):.0%} to {max(shares):.0%}"
 
 
 def _compiling() -> str:
