@@ -85,9 +85,9 @@ GAPS = """## Where the remaining gap is, and why
 
 KERNELS = """## Single kernels
 
-Untuned, from `docs/results/kernels-*.json` (docs/results.md has every kernel): the range of shares over the kernels of a group, of the median
-peak that was measured beside them by median times, and of the best peak by least times. The peak is arithmetic, or the bandwidth of
-reading where the operands come from memory.
+Untuned, from `docs/results/kernels-*.json` (docs/results.md has every kernel): the range of shares over the kernels of a group, of the
+median peak that was measured beside them by median times, and of the best peak by least times. The peak is arithmetic, or the bandwidth
+of reading where the operands come from memory.
 
 | machine | kernels | by medians | by least times |
 | --- | --- | --- | --- |

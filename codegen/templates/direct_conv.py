@@ -23,7 +23,7 @@ from .narrow import as_stored, packed_input, stored_weight, weight_layout
 from .region import AnchoredRegion, Epilogue
 from .register_tile import Ahead, RegisterTile
 from .staging import clear_row, copy_row, loop_kind
-from .tiling import EvenSplit, alias_penalty, busiest_share, by_width, group_penalty, round_up, share, streams, threads, useful_threads
+from .tiling import EvenSplit, alias_penalty, busiest_share, by_width, round_up, share, sharing_cycles, streams, threads, useful_threads
 
 _WORD = 4
 _ALIGNMENT = 64
@@ -52,7 +52,9 @@ def predicted_cycles(problem: Problem, target: Target, parallel: int, knobs: Map
 
     tail_cycles = panel_cycles(-(-tail // target.vector_lanes)) if tail else None
     slowest = busiest_share(panel_cycles(vectors), full, tail_cycles, int(conv.batch) * conv.groups, parallel // groups)
-    return slowest * group_penalty(groups) * alias_penalty(conv.stride[1] * pixels.column * _WORD, tiles.largest)
+    a_bytes = _WORD * int(conv.batch) * conv.channels * conv.groups * math.prod(conv.extents)
+    sharing = sharing_cycles(parallel, groups, a_bytes, problem.arithmetic.b_bytes * conv.groups * conv.outputs * conv.depth)
+    return slowest * alias_penalty(conv.stride[1] * pixels.column * _WORD, tiles.largest) + sharing
 
 
 class DirectLowering:

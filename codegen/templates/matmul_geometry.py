@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ...ir import Dim, Layout, Node
 from ..emit import Emitter, Expr, unflatten
 from ..target import Kind, Target
-from .tiling import FUSED, EvenSplit, Pace, alias_penalty, busiest_share, group_penalty, round_up, tile_cycles
+from .tiling import FUSED, EvenSplit, Pace, alias_penalty, busiest_share, round_up, sharing_cycles, tile_cycles
 
 _FLOAT = 4
 _L2_FILLED = 1.25
@@ -151,4 +151,6 @@ def predicted_cycles(
     # Every block of rows reads the second operand again, perhaps from memory.
     again = (parts - 1) * product.depth * product.columns * _FLOAT / target.memory_bandwidth
     slowest += _EXPOSED * again * target.frequency
-    return slowest * group_penalty(groups) * alias_penalty(product.depth * _FLOAT, split.largest) * (_DISTANT_ROWS if distant else 1.0)
+    batch = int(product.batch) * product.depth
+    sharing = sharing_cycles(parallel, groups, _FLOAT * batch * int(product.rows), b_bytes * batch * product.columns)
+    return slowest * alias_penalty(product.depth * _FLOAT, split.largest) * (_DISTANT_ROWS if distant else 1.0) + sharing
