@@ -30,7 +30,8 @@ class Caches(enum.Enum):
     WARM = "warm"
     """What the call before left there: a network that fits the caches."""
     COLD_CONSTANTS = "cold constants"
-    """No constants: in a large network the other kernels' weights displace them, while activations were just computed."""
+    """No constants: in a large network the other kernels' weights displace them, while activations were just computed, equal shares of them
+    by each thread."""
     MIXED = "mixed"
     """The mean of both, so that a config is good in either."""
 
