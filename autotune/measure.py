@@ -30,7 +30,8 @@ class Caches(enum.Enum):
     WARM = "warm"
     """What the call before left there: a network that fits the caches."""
     COLD_CONSTANTS = "cold constants"
-    """No constants: in a large network the other kernels' weights displace them, while activations were just computed."""
+    """No constants: in a large network the other kernels' weights displace them, while activations were just computed, equal shares of them
+    by each thread."""
     MIXED = "mixed"
     """The mean of both, so that a config is good in either."""
 
@@ -49,13 +50,15 @@ class Protocol:
     """How candidates are timed: ``rounds`` passes over a batch, ``seconds`` for each candidate in each pass.
 
     A record has one time per round, the lower quartile of the samples taken in it: what disturbs a sample only ever adds to it. A candidate
-    that after two rounds is ``far`` times as slow as the best of its batch, by their least times, is not timed further.
+    that after two rounds is ``far`` times as slow as the best of its batch, by their least times, is not timed further. A batch of
+    candidates that were all timed before, which is a comparison of the best, has ``thorough`` times as many rounds.
     """
 
     rounds: int = 5
     seconds: float = 0.008
     caches: Caches = Caches.MIXED
     far: float = 1.3
+    thorough: int = 4
 
 
 _ROUNDS_THAT_TELL = 2
@@ -141,6 +144,7 @@ class LocalMeasurer(Measurer):
             return [failed_record(task, config, str(error)) for config in configs]
         kernels: dict[Config, BuiltKernel] = {}
         failures: dict[Config, str] = {}
+        compared = len(built) > 1 and all(self._name(task, config) in self._verified for config in built)
         for config, kernel in built.items():
             if isinstance(kernel, str):
                 failures[config] = kernel
@@ -148,7 +152,8 @@ class LocalMeasurer(Measurer):
                 failures[config] = reason
             else:
                 kernels[config] = kernel
-        times = self._times(task, manifest, kernels, failures)
+        rounds = self.protocol.rounds * (self.protocol.thorough if compared else 1)
+        times = self._times(task, manifest, kernels, failures, rounds)
         versions = {config: kernel.versions for config, kernel in built.items() if isinstance(kernel, BuiltKernel)}
         return [
             _record(task, config, times.get(config, ()), versions=versions.get(config, ""), error=failures.get(config, ""))
@@ -161,11 +166,11 @@ class LocalMeasurer(Measurer):
         self._folder.cleanup()
 
     def _times(
-        self, task: Task, case: pathlib.Path, kernels: dict[Config, BuiltKernel], failures: dict[Config, str]
+        self, task: Task, case: pathlib.Path, kernels: dict[Config, BuiltKernel], failures: dict[Config, str], rounds: int
     ) -> dict[Config, list[float]]:
         """Seconds of each kernel in each round; adds to ``failures`` those that fail on the way."""
         times: dict[Config, list[float]] = {config: [] for config in kernels}
-        for number in range(self.protocol.rounds):
+        for number in range(rounds):
             least = {config: min(taken) for config, taken in times.items() if taken and config not in failures}
             limit = self.protocol.far * min(least.values()) if least and number >= _ROUNDS_THAT_TELL else float("inf")
             for config, taken in times.items():

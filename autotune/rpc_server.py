@@ -11,6 +11,7 @@ keep in it are started in this process instead.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -34,7 +35,7 @@ from .record_lines import fields_of
 from .rpc_tracker import Tracker
 from .worker import end_with_parent
 
-REVISION = 1
+REVISION = 2
 """Of what client and server say to each other."""
 
 _PORTS = 100
@@ -152,9 +153,9 @@ def _case(archive: str) -> pathlib.Path:
 
 def protocol_text(protocol: Protocol) -> str:
     """A protocol as JSON."""
-    return json.dumps({"rounds": protocol.rounds, "seconds": protocol.seconds, "caches": protocol.caches.value, "far": protocol.far})
+    return json.dumps({**dataclasses.asdict(protocol), "caches": protocol.caches.value})
 
 
 def read_protocol(text: str) -> Protocol:
     fields = json.loads(text)
-    return Protocol(fields["rounds"], fields["seconds"], Caches(fields["caches"]), fields["far"])
+    return Protocol(**{**fields, "caches": Caches(fields["caches"])})

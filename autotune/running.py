@@ -9,8 +9,9 @@ import ctypes
 import json
 import mmap
 import pathlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -31,25 +32,30 @@ _POISON_BYTE = 0xFF
 """All bits set: a NaN in every float type, and no valid boolean."""
 
 _HUGE = 2 << 20
+_REGION = 8 * _HUGE
+"""Bytes mapped at once, at least."""
 _SAMPLE_SECONDS = 2e-4
 
 
 class Memory:
     """An aligned array with guard bytes before and behind.
 
-    Arrays start at different places within a page, as they do in a program: else loads and stores would seem to meet.
+    Arrays lie one behind the other in huge pages, as they do in a program's arena: what they have of the caches does not depend on where
+    the system finds pages. They start at different places within a page: else loads and stores would seem to meet.
     """
 
     _count = 0
+    _region: ClassVar[np.ndarray] = np.empty(0, np.uint8)
+    """What is left of the last mapping; arrays keep theirs alive."""
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         self._start = _GUARD + ALIGNMENT * (Memory._count * 11 % 64)
         Memory._count += 1
-        self._map = mmap.mmap(-1, self._start + self.nbytes + _GUARD)
-        if self.nbytes >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
-            self._map.madvise(mmap.MADV_HUGEPAGE)
-        self._bytes = np.frombuffer(self._map, np.uint8)
+        size = -(-(self._start + self.nbytes + _GUARD) // _GUARD) * _GUARD
+        if len(Memory._region) < size:
+            Memory._region = _mapped(max(size, _REGION))
+        self._bytes, Memory._region = Memory._region[:size], Memory._region[size:]
         self.body = self._bytes[self._start : self._start + self.nbytes]
         self.array = self.body.view(dtype).reshape(shape)
 
@@ -67,6 +73,32 @@ class Memory:
         """Whether the guard bytes are as they were."""
         before, behind = self._bytes[: self._start], self._bytes[self._start + self.nbytes :]
         return bool((before == _GUARD_BYTE).all() and (behind == _GUARD_BYTE).all())
+
+
+def _mapped(size: int) -> np.ndarray:
+    """Fresh memory from the start of a huge page on, in huge pages where the system has them."""
+    mapping = mmap.mmap(-1, size + _HUGE)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        mapping.madvise(mmap.MADV_HUGEPAGE)
+    whole = np.frombuffer(mapping, np.uint8)
+    start = -whole.ctypes.data % _HUGE
+    return whole[start : start + size]
+
+
+class _Areas(ctypes.Structure):
+    """``mlc_areas`` of native/measure.c."""
+
+    _fields_: ClassVar = [
+        ("memory", ctypes.POINTER(ctypes.c_void_p)),
+        ("bytes", ctypes.POINTER(ctypes.c_uint64)),
+        ("count", ctypes.c_int32),
+    ]
+
+    @staticmethod
+    def of(memories: Sequence[Memory]) -> _Areas:
+        addresses = (ctypes.c_void_p * len(memories))(*(memory.address for memory in memories))
+        sizes = (ctypes.c_uint64 * len(memories))(*(memory.nbytes for memory in memories))
+        return _Areas(addresses, sizes, len(memories))
 
 
 @dataclass(frozen=True)
@@ -98,8 +130,8 @@ class KernelRunner:
         self._timing.mlc_measure_time.argtypes = [
             *[ctypes.c_void_p] * 3,
             ctypes.c_int32,
-            *[ctypes.c_void_p] * 2,
-            *[ctypes.c_int32] * 3,
+            *[ctypes.POINTER(_Areas)] * 2,
+            *[ctypes.c_int32] * 2,
             ctypes.c_double,
             ctypes.c_void_p,
         ]
@@ -160,7 +192,8 @@ class KernelRunner:
         return unchanged
 
     def time(self, name: str, seconds: float, cold: bool) -> list[float]:
-        """Seconds per call of samples taken within about ``seconds``; with ``cold``, constants are evicted before each sample."""
+        """Seconds per call of samples taken within about ``seconds``; with ``cold``, constants are evicted before each sample, and
+        the threads write equal shares of the other inputs."""
         kernel = self._loaded[name]
         first = self._sample(kernel, 1, 2, seconds, cold)
         if min(first) >= seconds:  # as many samples as there would be later
@@ -169,18 +202,16 @@ class KernelRunner:
         return self._sample(kernel, calls, 400, seconds, cold)
 
     def _sample(self, kernel: _Loaded, calls: int, samples: int, seconds: float, cold: bool) -> list[float]:
-        areas = kernel.cold if cold else ()
-        addresses = (ctypes.c_void_p * len(areas))(*(memory.address for memory in areas))
-        sizes = (ctypes.c_uint64 * len(areas))(*(memory.nbytes for memory in areas))
+        evicted = _Areas.of(kernel.cold if cold else ())
+        written = _Areas.of([memories[0] for memories in self._inputs if memories] if cold else ())
         times = (ctypes.c_double * samples)()
         taken = self._timing_library.mlc_measure_time(
             kernel.entry,
             ctypes.addressof(kernel.tables[0]),
             kernel.workspace.address,
             self._case["threads"],
-            ctypes.addressof(addresses),
-            ctypes.addressof(sizes),
-            len(areas),
+            evicted,
+            written,
             calls,
             samples,
             seconds,

@@ -25,7 +25,7 @@ exceeds 1e-3 does not count.
 
 | system | what is timed |
 | --- | --- |
-| mlc | `mlc.compile(model, strict=True)`: untuned, nothing runs in PyTorch |
+| mlc | `mlc.compile(model, strict=True)`: untuned unless a table says so, nothing runs in PyTorch |
 | eager | PyTorch as it comes |
 | inductor | `torch.compile(model)` |
 | inductor-tuned | the same with `freezing` and `mode="max-autotune"` |
@@ -153,10 +153,12 @@ def _report(report: dict[str, Any]) -> str:
         f"(read and written), last-level cache of {machine['cache'] / 2**20:.0f} MiB"
     )
     systems = plan["systems"]
+    tuned = f" mlc takes its schedules from the tuning database `{plan['database']}`." if plan.get("database") else ""
     lines = [
         f"## {machine['processor']}, {machine['threads']} threads: {len(report['models'])} models",
         "",
-        f"Measured in the same run: {peaks}. {plan['rounds']} rounds of {plan['seconds']:g} s. {versions}. {report['versions']['time']}.",
+        f"Measured in the same run: {peaks}. {plan['rounds']} rounds of {plan['seconds']:g} s.{tuned} {versions}. "
+        f"{report['versions']['time']}.",
         "",
         "| model | "
         + " | ".join(f"{name}, ms" for name in systems)

@@ -81,7 +81,7 @@ def test_kernels_far_behind_are_given_up_early(planted: dict[str, Record]) -> No
     assert (len(best.times), len(planted["slow"].times)) == (QUICK.rounds, 2)
 
 
-def test_a_measured_kernel_does_not_beat_the_bound_and_is_measured_twice() -> None:
+def test_a_measured_kernel_does_not_beat_the_bound_and_is_compared_thoroughly() -> None:
     builder = GraphBuilder()
     x, weight = builder.input(TensorType(DType.FLOAT32, (48, 80))), builder.input(TensorType(DType.FLOAT32, (72, 80)))
     graph = canonicalise(builder.finish([builder.call("relu", builder.call("linear", x, weight))]))
@@ -92,9 +92,11 @@ def test_a_measured_kernel_does_not_beat_the_bound_and_is_measured_twice() -> No
     protocol = Protocol(rounds=3, seconds=0.002, caches=Caches.WARM)
     with LocalMeasurer(protocol=protocol, build_workers=1) as measurer:
         first, second = measurer.measure(task, configs), measurer.measure(task, configs)
+    for records, rounds in ((first, protocol.rounds), (second, protocol.rounds * protocol.thorough)):
+        assert max(len(record.times) for record in records) == rounds
     for record in (*first, *second):
         assert not record.error
-        assert len(record.times) in (2, 3)  # two where it is far behind the best
+        assert len(record.times) >= 2  # two where it is far behind the best
         assert record.median >= lower_bound(task).seconds
 
 
