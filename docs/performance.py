@@ -75,10 +75,10 @@ GAPS = """## Where the remaining gap is, and why
   there is the half of each register tile above the diagonal. Powers take 12 to 15%: the polynomial by halves, or two, four and eight
   vectors of them at once, changed nothing on one core, and packing keys and values of a block anew, even such as lie 3 KiB apart, cost 2
   to 7%.
-- What a layer reads lies in the caches of the threads that computed it. Threads share a layer by rows where its activations are more bytes than
-  its weights, by columns otherwise, which took 1 to 4% off convolutional networks on two cores (14 of the 56 kernels of
-  ResNet-50 changed sides). Alone, one core runs MobileNetV2 in 7.3 ms, its 1x1 convolutions at 84 to 101% of the peak; both take 4.0 ms at best, 5.0 by
-  medians.
+- What a layer reads lies in the caches of the threads that computed it. Threads share a layer by rows where its activations are more
+  bytes than its weights, by columns otherwise, which took 1 to 4% off convolutional networks on two cores (14 of the 56 kernels of
+  ResNet-50 changed sides). Alone, one core runs MobileNetV2 in 7.3 ms, its 1x1 convolutions at 84 to 101% of the peak; both take 4.0 ms
+  at best, 5.0 by medians.
 - Fetching the next block of keys and values while powers are computed made attention 0.98x as fast.
 - On shared virtual machines a median is 20 to 30% above the least time, with what other machines do: over all 130 rounds of the tables
   nine tenths of the measured bandwidths were above 24 GB/s and of the arithmetic peaks above 188 GFLOP/s, the least 16 and 103.
