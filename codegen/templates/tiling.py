@@ -251,9 +251,10 @@ def group_penalty(groups: int) -> float:
 
 
 def sharing_cycles(parallel: int, groups: int, a_bytes: float, b_bytes: float) -> float:
-    """What a thread waits for operands to come from beyond its own caches, where other threads left them or read them too: the rows of
-    its group, and its share of ``b``."""
-    return _SHARED * (a_bytes / groups + b_bytes * groups / parallel) / _L3_BYTES_PER_CYCLE if parallel > 1 else 0.0
+    """What a thread waits for more of the operands than its share to come from beyond its own caches, where other threads left them or read
+    them too: all rows of its group, and its group's part of ``b``."""
+    more = a_bytes * (parallel - groups) / (groups * parallel) + b_bytes * (groups - 1) / parallel
+    return _SHARED * more / _L3_BYTES_PER_CYCLE
 
 
 def busiest_share(full_cycles: float, full: int, tail_cycles: float | None, batch: int, parts: int) -> float:
