@@ -60,6 +60,11 @@ class Protocol:
     far: float = 1.3
     thorough: int = 4
 
+    @property
+    def most_seconds(self) -> float:
+        """Seconds for which a candidate is timed at most."""
+        return self.rounds * self.thorough * self.seconds
+
 
 _ROUNDS_THAT_TELL = 2
 """After these a candidate may be given up as too slow."""

@@ -161,7 +161,7 @@ class NodeDevice(Device):
 
     def _measure(self, task: Task, configs: Sequence[Config]) -> list[Record]:
         ray = self._cluster.ray
-        each = 2 * run_seconds(task, self._limits) + 2 * self._protocol.thorough * self._protocol.rounds * self._protocol.seconds + 10.0
+        each = 2 * run_seconds(task, self._limits) + 2 * self._protocol.most_seconds + 10.0
         patience = 120.0 + len(configs) * each
         if self._builds.possible:
             try:

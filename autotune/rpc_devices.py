@@ -66,7 +66,7 @@ class RpcDevice(Device):
 
     def _patience(self, task: Task, count: int) -> float:
         """Seconds after which the device counts as lost, with every candidate of a batch hanging."""
-        each = run_seconds(task, self._limits) + self._protocol.rounds * self._protocol.thorough * 2 * self._protocol.seconds
+        each = run_seconds(task, self._limits) + 2 * self._protocol.most_seconds
         return _TRANSFER_SECONDS + count * (2 * each + 10.0)
 
 

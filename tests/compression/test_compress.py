@@ -49,7 +49,7 @@ def test_auto_takes_the_form_that_a_weight_has_and_leaves_the_others_alone() -> 
         "full": nn.Linear(512, 512),
     }
     model = nn.Sequential(*(layer for each in blocks.values() for layer in (each, nn.GELU())))
-    # On two threads 32 blocks are worth a second thread and 16 are not, so that twice the arithmetic takes about as long.
+    # On one thread fewer blocks, which are less arithmetic, are the quicker ones; on two the predictions for 16 and 32 are close.
     compressed, report = mlc.compress(model, error=1e-3, target="cpu -mcpu=znver3 -threads=1")
     assert isinstance(compressed[0], LowRankLinear) and compressed[0].rank == 16
     assert isinstance(compressed[2], MonarchLinear) and (compressed[2].blocks, compressed[2].rank) == (16, 1)
