@@ -16,6 +16,7 @@ from ..codegen.task import Task
 from ..costmodel import CostModel, pretrained
 from ..errors import LoweringError
 from .database import Database
+from .drift import as_before
 from .measure import LocalMeasurer, Measurer
 from .scheduler import TaskScheduler, TaskState, WeightedTask
 from .search import ModelSearcher, Searcher, SearcherFactory
@@ -223,9 +224,7 @@ class _Loop:
             state.trials += len(configs)
             if state not in self._touched:
                 self._touched.append(state)
-            # The incumbent runs along: times of one batch are comparable, those of different batches less so.
-            incumbent = state.searcher.best
-            self._submit(state, [*([incumbent] if incumbent is not None else []), *configs])
+            self._submit(state, [*_references(state), *configs])
         self._drain()
 
     def compare(self) -> None:
@@ -247,7 +246,7 @@ class _Loop:
         """Records what was measured though the job ends."""
         for future, state in self._in_flight.items():
             if future.done() and not future.cancelled() and future.exception() is None:
-                self._database.add(future.result(), [state.weighted.task])
+                self._database.add(as_before(future.result(), state.searcher.measured), [state.weighted.task])
 
     def result(self, interrupted: bool) -> TuningResult:
         trials = sum(state.trials for state in self._states)
@@ -266,7 +265,8 @@ class _Loop:
         """Waits for a batch in flight, and takes in those that are measured."""
         wait(self._in_flight, return_when=FIRST_COMPLETED)
         for future in [future for future in self._in_flight if future.done()]:
-            state, records = self._in_flight.pop(future), future.result()
+            state = self._in_flight.pop(future)
+            records = as_before(future.result(), state.searcher.measured)
             self._database.add(records, [state.weighted.task])
             state.searcher.update(records)
             self._measured += len(records)
@@ -310,10 +310,22 @@ def _state(job: Job, weighted: WeightedTask, database: Database) -> TaskState:
     return TaskState(weighted, searcher)
 
 
+def _working(state: TaskState) -> list[Config]:
+    """The configs that work, the fastest first."""
+    measured = state.searcher.measured
+    return sorted((config for config, seconds in measured.items() if math.isfinite(seconds)), key=lambda config: measured[config])
+
+
+def _references(state: TaskState) -> list[Config]:
+    """What runs along with a batch, to tell how the machine has changed: the incumbent, and the default or else the second best."""
+    working, default = _working(state), state.searcher.space.default
+    incumbent = working[:1]
+    return [*incumbent, *([default] if default in working and default not in incumbent else working[1:2])]
+
+
 def _finalists(state: TaskState) -> list[Config]:
     """The fastest configs and the default, to be compared side by side; none when the default is the only one."""
-    measured, default = state.searcher.measured, state.searcher.space.default
-    working = sorted((config for config, seconds in measured.items() if math.isfinite(seconds)), key=lambda config: measured[config])
+    working, default = _working(state), state.searcher.space.default
     chosen = list(dict.fromkeys([*working[:FINALISTS], *([default] if default in working else [])]))
     return chosen if len(chosen) > 1 else []
 

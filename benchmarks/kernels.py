@@ -2,9 +2,9 @@
 
 ``python -m mlc.benchmarks.kernels [name part ...]`` prints one line for each kernel: its rate, and its share of the peak that binds
 it: direct arithmetic (Winograd's algorithm needs less and may pass 100%), or memory bandwidth where moving operands that no cache holds
-takes longer. The kernels of a group are timed in rounds, each after the peaks were measured anew, so that what else the machine does
-hits both. The share is the median over the rounds of median time against median peak; the best share, of the least time against the best
-peak. ``--json`` writes the same as a file.
+takes longer. The kernels of a group are timed in rounds, each kernel of a round right after the peaks were measured anew, so that what
+else the machine does hits both. The share is the median over the rounds of median time against median peak; the best share, of the least
+time against the best peak. ``--json`` writes the same as a file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ..codegen.target import Target
 from ..codegen.task import Task
 from ..ir import Constant, TensorType, constant_of, interpret
 from .kernel_cases import Case, groups
-from .machine import Machine, Peaks, measure, repeated_peaks
+from .machine import Machine, Peaks, RepeatedPeaks, measure, repeated_peaks
 
 _NATIVE = pathlib.Path(__file__).parent / "native"
 _RUNTIME = PACKAGE.parent / "runtime" / "native"
@@ -154,20 +154,20 @@ def _poisoned(type: TensorType) -> np.ndarray:
 
 
 def time_group(
-    name: str, cases: Sequence[Case], target: Target, machine: Machine, *, check: bool = False, rounds: int = 5, seconds: float = 0.4
+    name: str, cases: Sequence[Case], target: Target, machine: Machine, *, check: bool = False, rounds: int = 7, seconds: float = 0.4
 ) -> Iterator[Timing]:
     """Times each kernel for about ``seconds`` in all, in ``rounds`` around the group."""
     benches = [Bench(case, target, cache=machine.cache) for case in cases]
     counts = [int(min(max(seconds / rounds / min(bench.run(3)), 3), 2000)) for bench in benches]
     times: list[list[list[float]]] = [[] for _ in benches]
-    measured = []
+    measured: list[list[RepeatedPeaks]] = [[] for _ in benches]
     for _ in range(rounds):
-        measured.append(repeated_peaks(target.threads))
-        for bench, count, found in zip(benches, counts, times, strict=True):
+        for bench, count, found, peaks in zip(benches, counts, times, measured, strict=True):
+            peaks.append(repeated_peaks(target.threads))
             found.append(bench.run(count, warmup=1))
-    best = functools.reduce(Machine.at_least, (peak.best for peak in measured), machine).peaks
-    for case, bench, found in zip(cases, benches, times, strict=True):
-        bounds = [bound(case, peak.median, machine.cache) for peak in measured]
+    best = functools.reduce(Machine.at_least, (peak.best for peaks in measured for peak in peaks), machine).peaks
+    for case, bench, found, peaks in zip(cases, benches, times, measured, strict=True):
+        bounds = [bound(case, peak.median, machine.cache) for peak in peaks]
         least = min(time for each in found for time in each)
         yield Timing(
             case.name,
@@ -203,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", help="only kernels whose name contains one of these")
     parser.add_argument("--target", default="cpu")
     parser.add_argument("--seconds", type=float, default=0.4, help="for each kernel")
-    parser.add_argument("--rounds", type=int, default=5, help="around the kernels of a group, the peaks measured before each")
+    parser.add_argument("--rounds", type=int, default=7, help="around the kernels of a group; the peaks are measured before each kernel")
     parser.add_argument("--check", action="store_true", help="compare each result with float64 (slow)")
     parser.add_argument("--json", type=pathlib.Path, help="also write the timings to this file")
     options = parser.parse_args(arguments)

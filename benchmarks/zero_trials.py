@@ -70,7 +70,6 @@ def outcome(task: Task, measurer: LocalMeasurer, finals: LocalMeasurer, database
     if space is None or len(space) < 2:
         return None
     model = pretrained(task.target)
-    vendor = _vendor(task)
     configs = list(space.configs) if len(space) <= POINTS else list(dict.fromkeys([space.default, *space.sample(POINTS, seed=0)]))
     every = measurer.measure(task, configs)
     if database is not None:
@@ -82,6 +81,7 @@ def outcome(task: Task, measurer: LocalMeasurer, finals: LocalMeasurer, database
     ranked = [space.configs[index] for index in prediction.order()]
     by_time = sorted(records, key=lambda record: record.median)
     finalists = list(dict.fromkeys([*ranked[:8], *(record.config for record in by_time[:_FINALISTS]), space.default]))
+    vendor = _vendor(task)
     final = {record.config: record.median for record in finals.measure(task, finalists) if record.times}
     vendor = min(vendor, _vendor(task))
     right, pairs = _order(records, space.configs, prediction.score)
@@ -157,7 +157,7 @@ def main() -> None:
     end = time.monotonic() + options.seconds
     outcomes = [Outcome(**found) for found in json.loads(options.json.read_text())] if options.json and options.json.exists() else []
     known = {found.task for found in outcomes}
-    quick, careful = (Protocol(rounds=rounds, seconds=seconds, far=math.inf) for rounds, seconds in ((3, 0.006), (9, 0.015)))
+    quick, careful = (Protocol(rounds=rounds, seconds=seconds, far=math.inf) for rounds, seconds in ((9, 0.006), (9, 0.015)))
     with contextlib.ExitStack() as opened:
         measurer, finals = (opened.enter_context(LocalMeasurer(protocol=protocol)) for protocol in (quick, careful))
         database = opened.enter_context(Database(options.database)) if options.database else None

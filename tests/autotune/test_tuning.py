@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pathlib
 import warnings
 from collections.abc import Callable, Sequence
@@ -124,6 +125,24 @@ def test_a_lucky_time_does_not_win(database: Database, task: Task, space: Space,
     assert lucky in seen and result.compared
     assert result.best != lucky
     assert result.best_seconds == min(record.median for record in database.records() if record.config != lucky)
+
+
+def test_a_machine_that_changes_between_batches_does_not_decide(database: Database, task: Task, space: Space, make_measurer: Make) -> None:
+    """Every time that is kept is as if the machine had been all the time what it was in the first batch."""
+    speeds = itertools.cycle((1.0, 1.5, 0.7, 1.3))
+    true = make_measurer()
+
+    class Changing(type(true)):  # type: ignore[misc]
+        def measure(self, task: Task, configs: Sequence[Config]) -> list[Record]:
+            speed = next(speeds)
+            records = super().measure(task, configs)
+            return [dataclasses.replace(record, times=tuple(time * speed for time in record.times)) for record in records]
+
+    exhaustive = Job(Changing(), lambda task: space, GridSearcher)
+    (result,) = run(exhaustive, [WeightedTask(task)], trials=1000, seconds=None, database=database).tasks
+    expected = {record.config: record.median for record in true.measure(task, space.configs)}
+    assert result.best == min(expected, key=lambda config: expected[config])
+    assert {record.config: record.median for record in database.records()} == pytest.approx(expected)
 
 
 def test_time_is_kept_for_the_comparison(database: Database, task: Task, space: Space, make_measurer: Make) -> None:
