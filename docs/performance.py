@@ -56,8 +56,8 @@ single kernels. A file in `docs/results/` called `cpu-NAME.json` appears on this
 GAPS = """## Where the remaining gap is, and why
 
 - The first two tables were measured before convolutions fetched their weights ahead and attention had narrower tiles at the diagonal, the
-  third after. The fourth is of kernels that were tuned for ResNet-50, MobileNetV2 and BERT-base (`mlc tune`, 5 minutes each at most); the
-  other models take the defaults there, with threads that share layers by bytes. Inductor is timed in the first two only: it is nobody's
+  third after. The last two are of kernels that were tuned for ResNet-50, MobileNetV2 and BERT-base (`mlc tune`, 5 minutes each at most);
+  the other models take the defaults there, with threads that share layers by bytes. Inductor is timed in the first two only: it is nobody's
   best peer but Mamba's.
 - Peaks are those of a loop of multiply-adds in registers and of a loop of loads, which do nothing else.
 - A bound counts neither elementwise work nor traffic between layers, which weigh most in networks with little arithmetic per activation
