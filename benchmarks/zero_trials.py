@@ -157,7 +157,7 @@ def main() -> None:
     end = time.monotonic() + options.seconds
     outcomes = [Outcome(**found) for found in json.loads(options.json.read_text())] if options.json and options.json.exists() else []
     known = {found.task for found in outcomes}
-    quick, careful = (Protocol(rounds=rounds, seconds=seconds, far=math.inf) for rounds, seconds in ((9, 0.006), (9, 0.015)))
+    quick, careful = (Protocol(rounds=9, seconds=seconds, far=math.inf) for seconds in (0.006, 0.015))
     with contextlib.ExitStack() as opened:
         measurer, finals = (opened.enter_context(LocalMeasurer(protocol=protocol)) for protocol in (quick, careful))
         database = opened.enter_context(Database(options.database)) if options.database else None
