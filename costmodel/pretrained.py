@@ -12,21 +12,26 @@ from .gradient_boosting import GradientBoostedModel
 from .model import CostModel, RooflineModel
 
 WEIGHTS = {
-    32: pathlib.Path(__file__).with_name("pretrained_x86_avx2.json"),
-    64: pathlib.Path(__file__).with_name("pretrained_x86_avx512.json"),
+    "avx2": pathlib.Path(__file__).with_name("pretrained_x86_avx2.json"),
+    "avx512": pathlib.Path(__file__).with_name("pretrained_x86_avx512.json"),
+    "avx512 on Zen": pathlib.Path(__file__).with_name("pretrained_x86_avx512_zen.json"),
 }
-"""Weights for x86 processors, by the bytes of a vector on the machine they were trained on: as many registers go with them."""
+"""Weights for x86 processors, by the kind of vectors on the machine that they were trained on."""
 
 
 def pretrained(target: Target) -> CostModel:
-    """The shipped model for ``target``: of the widest vectors that it has, else of the narrowest there are.
+    """The shipped model for ``target``: of vectors as wide, as many registers go with them, and a processor as near as there is.
 
     The roofline where none ships, and with a warning where weights are missing or damaged.
     """
-    if target.kind is not Kind.CPU:
-        return RooflineModel()
-    fitting = [width for width in WEIGHTS if width <= target.vector_bytes]
-    return load_or_roofline(WEIGHTS[max(fitting, default=min(WEIGHTS))])
+    return load_or_roofline(WEIGHTS[_nearest(target)]) if target.kind is Kind.CPU else RooflineModel()
+
+
+def _nearest(target: Target) -> str:
+    """The key of the weights for a processor."""
+    if target.vector_bytes < 64:
+        return "avx2"
+    return "avx512 on Zen" if target.mcpu.startswith("znver") else "avx512"
 
 
 @functools.cache

@@ -264,8 +264,16 @@ def test_the_shipped_weights_load_and_rank() -> None:
     assert all(path.is_relative_to(pathlib.Path(mlc.__file__).parent) for path in WEIGHTS.values())
 
 
-def test_weights_are_those_for_the_width_of_vectors() -> None:
-    by_processor = {"x86-64": 32, "x86-64-v3": 32, "x86-64-v4": 64}
-    for processor, width in by_processor.items():
-        assert pretrained(Target.parse(f"cpu -mcpu={processor}")) is load_or_roofline(WEIGHTS[width])
+def test_weights_are_those_of_the_nearest_processor() -> None:
+    by_processor = {
+        "x86-64": "avx2",
+        "x86-64-v3": "avx2",
+        "znver3": "avx2",
+        "x86-64-v4": "avx512",
+        "sapphirerapids": "avx512",
+        "znver4": "avx512 on Zen",
+        "znver5": "avx512 on Zen",
+    }
+    for processor, nearest in by_processor.items():
+        assert pretrained(Target.parse(f"cpu -mcpu={processor}")) is load_or_roofline(WEIGHTS[nearest])
     assert isinstance(pretrained(Target.parse("cortex-m4")), RooflineModel)
