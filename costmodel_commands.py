@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +18,7 @@ from .console import JsonOption, TargetOption, err, examples, out, print_json, w
 if TYPE_CHECKING:
     from .costmodel import CostModel
     from .costmodel.comparison import Comparison
+    from .costmodel.sampling import Family
 
 app = typer.Typer(
     name="costmodel",
@@ -48,6 +49,7 @@ class ModelKind(enum.StrEnum):
     epilog=examples(
         "mlc costmodel collect kernels.parquet",
         "mlc costmodel collect kernels.parquet --seconds 3600 --tasks 1000   (goes on where it ended)",
+        "mlc costmodel collect kernels.parquet --family attention --tasks 100",
         "mlc costmodel collect kernels.parquet --database tuning.db   (measures nothing)",
     )
 )
@@ -57,6 +59,9 @@ def collect(
     configs: Annotated[int, typer.Option(min=2, help="Configs to measure of each task: the default, and a sample.")] = 16,
     seconds: Annotated[float, typer.Option(min=0, help="Time limit; run it again to go on.")] = 300.0,
     seed: Annotated[int, typer.Option(min=0, help="Tasks follow from the seed.")] = 0,
+    family: Annotated[
+        list[str] | None, typer.Option(help="Only tasks around this, such as attention; may be given several times.", show_default=False)
+    ] = None,
     target: TargetOption = "cpu",
     database: Annotated[
         pathlib.Path | None, typer.Option("--database", "-d", help="Take the records of this tuning database instead of measuring.")
@@ -75,6 +80,7 @@ def collect(
     from .codegen.target import Target
     from .costmodel.sampling import sample_tasks
 
+    families = _families(family or ())
     with Describer() as describer, working("collecting kernels") as tell:
         if database is not None:
             with Database(database, create=False) as opened:
@@ -82,7 +88,7 @@ def collect(
         else:
             here = Target.parse(target)
             with LocalMeasurer(protocol=Protocol(far=math.inf)) as measurer:
-                sampled = sample_tasks(tasks, seed, here, here.threads)
+                sampled = sample_tasks(tasks, seed, here, here.threads, families)
                 result = run(dataset, sampled, measurer, describer, configs=configs, seconds=seconds, tell=tell)
     if json:
         print_json(asdict(result))
@@ -90,6 +96,16 @@ def collect(
         out.print(
             f"{result.added} kernels added, {result.failed} of them failed; {result.total} in {escape(str(dataset))}", highlight=False
         )
+
+
+def _families(names: Sequence[str]) -> Sequence[Family]:
+    """The families of these names; the usual ones for none."""
+    from .costmodel.sampling import USUAL, Family
+
+    try:
+        return [Family(name) for name in names] or USUAL
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}; take one of {', '.join(family.value for family in Family)}", param_hint="--family") from None
 
 
 @app.command(

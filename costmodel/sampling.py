@@ -29,6 +29,7 @@ _OTHER_EXTENTS = (
     *(544, 640, 672, 736, 800, 896, 1152, 1344, 1792, 2560, 3584),
 )
 _ROWS = (1, 4, 8, 17, 32, 50, 64, 77, 100, 128, 160, 197, 224, 256, 384)
+_MANY_ROWS = (500, 625, 800, 1200, 1600, 2500, 3200)
 _SIZES = (5, 7, 9, 14, 20, 28, 36, 56, 72)
 _LONGEST = 1.5e9
 """Operations of the longest call: a few milliseconds."""
@@ -48,9 +49,15 @@ class Family(enum.Enum):
     ATTENTION = "attention"
     ROWWISE = "rowwise"
     ELEMENTWISE = "elementwise"
+    IMAGE = "convolution of an image"
+    LONG_LINEAR = "linear over many rows"
 
 
-def sample_tasks(count: int, seed: int, target: Target, threads: int, families: Sequence[Family] = tuple(Family)) -> list[Task]:
+USUAL = tuple(family for family in Family if family not in (Family.IMAGE, Family.LONG_LINEAR))
+"""What is sampled where no families are named: the others take long, and networks have one layer of the kind or none."""
+
+
+def sample_tasks(count: int, seed: int, target: Target, threads: int, families: Sequence[Family] = USUAL) -> list[Task]:
     """``count`` different tasks of ``families``, the same ones for the same seed: a longer list begins with a shorter one."""
     generator = random.Random(seed)
     found: dict[str, Task] = {}
@@ -99,7 +106,17 @@ def _epilogue(generator: random.Random, builder: GraphBuilder, value: Value) -> 
 
 def _linear(generator: random.Random) -> Sampled:
     rows = generator.choice(_ROWS)
-    depth, columns = _extents(generator, 3584 if rows <= 128 else 1344)
+    return _layer(generator, rows, *_extents(generator, 3584 if rows <= 128 else 1344))
+
+
+def _long_linear(generator: random.Random) -> Sampled:
+    """Over the pixels of an image, or a long text."""
+    rows = generator.choice(_MANY_ROWS)
+    return _layer(generator, rows, *_extents(generator, min(1344, math.isqrt(int(_LONGEST / rows) // 2))))
+
+
+def _layer(generator: random.Random, rows: int, depth: int, columns: int) -> Sampled:
+    """A linear layer with what follows."""
     builder = GraphBuilder()
     x, weight = builder.input(_tensor(rows, depth)), builder.input(_tensor(columns, depth))
     operands = [x, weight]
@@ -125,6 +142,13 @@ def _convolution(generator: random.Random) -> Sampled:
     return _convolved(generator, inputs, outputs, generator.choice(sizes or [7]), window, stride, groups=1)
 
 
+def _image(generator: random.Random) -> Sampled:
+    """The first layer of a network, over the colours of an image: a window that moves by its stride, or patches."""
+    window, stride = generator.choice(((3, 1), (3, 2), (7, 2), (2, 2), (4, 4), (8, 8), (16, 16)))
+    size = generator.choice((96, 112, 160, 192, 240))
+    return _convolved(generator, generator.choice((1, 3, 4)), _new_extent(generator, 672), size, window, stride, 1)
+
+
 def _depthwise(generator: random.Random) -> Sampled:
     window, stride = generator.choice(((3, 1), (3, 1), (3, 2), (5, 1), (5, 2), (7, 1)))
     channels = _new_extent(generator, 1152)
@@ -133,12 +157,12 @@ def _depthwise(generator: random.Random) -> Sampled:
 
 
 def _convolved(generator: random.Random, inputs: int, outputs: int, size: int, window: int, stride: int, groups: int) -> Sampled:
-    """A convolution with bias and what follows, channels last."""
+    """A convolution with bias and what follows, channels last; padded unless its windows are patches side by side."""
     builder = GraphBuilder()
     x = builder.input(_tensor(1, inputs, size, size, layout=_CHANNELS_LAST))
     weight = builder.input(_tensor(outputs, inputs // groups, window, window))
     bias = builder.input(_tensor(outputs))
-    pad = window // 2
+    pad = window // 2 if window % 2 else 0
     extent = (size + 2 * pad - window) // stride + 1
     result = builder.add(
         "conv",
@@ -207,6 +231,8 @@ _FAMILIES: Mapping[Family, tuple[Callable[[random.Random], Sampled], int]] = Map
         Family.ATTENTION: (_attention, 2),
         Family.ROWWISE: (_rowwise, 2),
         Family.ELEMENTWISE: (_elementwise, 1),
+        Family.IMAGE: (_image, 1),
+        Family.LONG_LINEAR: (_long_linear, 1),
     }
 )
 """Of each family what samples a task, and how often relative to the others."""

@@ -91,6 +91,22 @@ def test_a_tuning_database_is_collected_from(mlc: CommandLine, tmp_path: pathlib
     assert all(kernel.facts is not None for kernel in read_dataset(path).kernels)
 
 
+def test_one_family_is_collected(mlc: CommandLine, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "kernels.parquet"
+    done = mlc("costmodel", "collect", str(path), "--family", "elementwise", "--tasks", "2", "--configs", "2", "--json")
+    assert done.json["added"] == 4
+    assert {node.op for task in read_dataset(path).tasks.values() for node in task.graph.nodes} <= {
+        "gelu",
+        "silu",
+        "tanh",
+        "exp",
+        "add",
+        "mul",
+    }
+    unknown = mlc("costmodel", "collect", str(path), "--family", "pooling")
+    assert unknown.code == 2 and "batched matmul" in unknown.err
+
+
 def test_files_that_cannot_be_read_are_named(mlc: CommandLine, dataset: pathlib.Path, tmp_path: pathlib.Path) -> None:
     assert "there is no data set" in mlc("costmodel", "train", str(tmp_path / "none.parquet"), "-o", str(tmp_path / "x.json")).err
     assert "cannot be read" in mlc("costmodel", "eval", str(dataset), "-m", str(tmp_path / "none.json")).err
