@@ -19,6 +19,11 @@ def multiplies_bf16(target: Target) -> bool:
     return "avx512_bf16" in target.features and target.vector_bytes == 64 and target.mcpu.startswith("znver")
 
 
+def rounds_bf16(target: Target) -> bool:
+    """Rounds vectors of any number of lanes to bfloat16 (vcvtneps2bf16)."""
+    return {"avx512_bf16", "avx512vl"} <= set(target.features)
+
+
 def sums_bytes_in_16_bits(target: Target) -> bool:
     """Products of unsigned and signed bytes, pairs summed in 16 bits (vpmaddubsw), on its widest vectors, and nothing better."""
     wanted = {32: "avx2", 64: "avx512bw"}

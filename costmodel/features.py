@@ -83,7 +83,10 @@ _SCHEDULE_NAMES = (
 )
 _KNOB_NAMES = tuple(f"knob_{slot}" for slot in range(KNOB_SLOTS))
 
-FEATURE_NAMES: tuple[str, ...] = (*_TASK_NAMES, *_TARGET_NAMES, *_SCHEDULE_NAMES, *_KNOB_NAMES)
+_CUT_NAME = "attention_estimate"
+"""Apart from ``template_estimate``, which is nothing for attention to models that were trained before there was one."""
+
+FEATURE_NAMES: tuple[str, ...] = (*_TASK_NAMES, *_TARGET_NAMES, *_SCHEDULE_NAMES, *_KNOB_NAMES, _CUT_NAME)
 """Names of the columns of :func:`feature_matrix`. A saved model knows those that it was trained on."""
 
 _PAGE = 4096
@@ -93,8 +96,8 @@ def feature_matrix(task: Task, configs: Sequence[Config]) -> Floats:
     """Features [configs, len(FEATURE_NAMES)] of ``configs`` of one task; all finite."""
     shared = [*task_features(task), *_target_features(task)]
     rows = [
-        [*shared, *_schedule_features(task, config), estimate, *_knob_features(config)]
-        for config, estimate in zip(configs, _template_estimates(task, configs), strict=True)
+        [*shared, *_schedule_features(task, config), estimate, *_knob_features(config), cut]
+        for config, estimate, cut in zip(configs, _template_estimates(task, configs), _cut_estimates(task, configs), strict=True)
     ]
     return np.asarray(rows, dtype=np.float64).reshape(len(configs), len(FEATURE_NAMES))
 
@@ -111,6 +114,19 @@ def _template_estimates(task: Task, configs: Sequence[Config]) -> list[float]:
         return [0.0] * len(configs)
     bound = roofline(task).seconds * task.target.frequency
     return [_ratio(estimate, bound) for estimate in estimates]
+
+
+def _cut_estimates(task: Task, configs: Sequence[Config]) -> list[float]:
+    """log2 of the time that cutting attention into blocks is reckoned to take over the roofline's; 0 for anything else."""
+    from ..codegen.templates import template_named
+    from ..codegen.templates.attention import Attention
+
+    template = template_named(configs[0].template) if configs else None
+    cycles = template.cut_cycles(task, configs) if isinstance(template, Attention) else None
+    if cycles is None:
+        return [0.0] * len(configs)
+    bound = roofline(task).seconds * task.target.frequency
+    return [_ratio(each, bound) for each in cycles]
 
 
 def _log(value: float) -> float:

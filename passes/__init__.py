@@ -14,6 +14,7 @@ from .horizontal import Horizontal
 from .instruments import Compare, Dump, Instrument, Time, Verify, Watch, random_inputs, relative_difference
 from .keep_halves import KeepHalves
 from .layout import AssignLayouts
+from .narrow_activations import NarrowActivations
 from .narrow_operands import NarrowOperands
 from .pipeline import Pipeline
 from .raise_composites import RaiseComposites
@@ -43,6 +44,7 @@ __all__ = [
     "Instrument",
     "KeepHalves",
     "LeadSlices",
+    "NarrowActivations",
     "NarrowOperands",
     "Pass",
     "Pipeline",

@@ -93,14 +93,14 @@ def _elements(value: Value) -> int:
 def _join_producers(partition: Partition, share: bool) -> None:
     """Elementwise operations become epilogues of the kernel that computes an operand of the same size.
 
-    Unless ``share``, only where that kernel then stores no more values than before.
+    Unless ``share``, only where that kernel then stores no more values than before, nor wider ones.
     """
     graph = partition.graph
     for node in graph.nodes:
         if not (is_elementwise(node) or node.op == "batch_norm"):
             continue
         own = partition.home(node)
-        if own.anchors:
+        if own.anchors or (not share and _widens_for_one(graph, node)):
             continue
         candidates: dict[Group, list[Group]] = {}
         for value in node.inputs:
@@ -120,6 +120,16 @@ def _join_producers(partition: Partition, share: bool) -> None:
         for group in ranked:
             if partition.merge(group, *candidates[group], own, most_stored=None if share else max(1, partition.stored(group.nodes))):
                 break
+
+
+def _widens_for_one(graph: Graph, node: Node) -> bool:
+    """Whether ``node`` only makes wider numbers for one reader, which had better do so itself: narrow ones are fewer bytes."""
+    return (
+        node.op == "cast"
+        and node.inputs[0].tensor.dtype.bits < node.output.tensor.dtype.bits
+        and use_count(graph, node.output) == 1
+        and node.output not in graph.output_set
+    )
 
 
 def _join_moves(partition: Partition) -> None:

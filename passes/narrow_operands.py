@@ -10,15 +10,18 @@ from typing import ClassVar
 from ..codegen.instruction_sets import multiplies_bf16
 from ..codegen.precision import Compute, Precision
 from ..codegen.target import Kind
+from ..costmodel.workload import is_minimal_filtering
 from ..ir import DType, Graph, Node, Rewriter, Value
 from .base import Context, Pass, register_pass
 from .calibration import Observation, observe
 from .common_subexpressions import without_dead_code
 from .derive import derive
+from .layer_seconds import layer_seconds
 from .quantised_layers import Quantiser, can_quantise
 
 _FEW_ROWS = 16
 """With so few rows a product reads weights more slowly than it multiplies them, so that halves pay even if they must be widened."""
+_IMAGE_CHANNELS = 4
 _HALF = {Compute.BF16: DType.BFLOAT16, Compute.FP16: DType.FLOAT16}
 
 
@@ -30,8 +33,8 @@ class NarrowOperands(Pass):
     ``bf16``: operands are rounded to bfloat16 where the target multiplies that; elsewhere, and in ``fp16``, the weights of layers over few
     rows are stored so and widened, which is all that is gained. ``int8``: weights are rounded to 8 bits with a scale for each output,
     activations to the range that they have in the context's calibration; without one, to the range of each row (of each image), found
-    when the program runs. Layers that are better left alone stay in fp32: images of few channels, depthwise and short sums, and where
-    the target multiplies no bytes, what minimal filtering speeds up more.
+    when the program runs. Layers that are better left alone stay in fp32: images of few channels, depthwise and short sums, and what
+    minimal filtering speeds up more. In ``bf16`` these read activations in bfloat16 all the same, except images.
 
     The mode is that of a node's module, or ``mode`` where that is given.
     """
@@ -81,8 +84,27 @@ def compute_of(node: Node, compute: Compute, ctx: Context) -> Compute:
     if compute is Compute.INT8:
         return compute if can_quantise(node, ctx) else Compute.FP32
     if compute is Compute.BF16 and multiplies_bf16(ctx.target):
-        return compute
+        return Compute.FP32 if _is_image(node) else compute
     return compute if compute in _HALF and node.op == "linear" and has_few_rows(node) else Compute.FP32
+
+
+def _is_image(node: Node) -> bool:
+    """Whether ``node`` is a convolution over an image: few channels do not fill the words of narrow numbers, so that fp32 is as quick."""
+    return node.op == "conv" and not _is_depthwise(node) and node.inputs[1].tensor.static_shape[1] <= _IMAGE_CHANNELS
+
+
+def _is_depthwise(node: Node) -> bool:
+    """Whether every channel of a convolution has filters of its own."""
+    return node.op == "conv" and node.attributes["groups"] != 1 and node.inputs[1].tensor.static_shape[1] == 1
+
+
+def _is_quicker_in_fp32(node: Node, half: DType, ctx: Context) -> bool:
+    """Whether minimal filtering in fp32 is predicted to be quicker than the target's products of halves."""
+    x, weight = (value.tensor for value in node.inputs[:2])
+    if not (ctx.fast and x.is_static and is_minimal_filtering(node)):
+        return False
+    narrow = layer_seconds(node, (x.with_dtype(half), weight.with_dtype(half)), DType.FLOAT32, ctx)
+    return layer_seconds(node, (x, weight), None, ctx) < narrow
 
 
 def has_few_rows(layer: Node) -> bool:
@@ -94,14 +116,18 @@ def has_few_rows(layer: Node) -> bool:
 def _halved(rewriter: Rewriter, node: Node, half: DType, ctx: Context) -> Value:
     """The result of ``node`` with a weight, and where the target multiplies such numbers an operand, of 16-bit floats."""
     builder = rewriter.builder
-    x, weight, *bias = node.inputs
+    weight = node.inputs[1]
     assert weight.constant is not None
-    stored = builder.constant(derive("cast", weight.constant, dtype=half))
-    operands = [rewriter[x], stored, *(rewriter[value] for value in bias)]
     attributes = dict(node.attributes)
+    operands = [rewriter[value] for value in node.inputs]
+    if _is_depthwise(node) or _is_quicker_in_fp32(node, half, ctx):
+        # What is gained is that activations are stored in fewer bytes.
+        operands[0] = builder.call("cast", builder.call("cast", operands[0], dtype=half), dtype=DType.FLOAT32)
+        return builder.add(node.op, *operands, attributes=attributes).output
+    operands[1] = builder.constant(derive("cast", weight.constant, dtype=half))
     if half is DType.BFLOAT16 and multiplies_bf16(ctx.target):
         operands[0] = builder.call("cast", operands[0], dtype=half)
         attributes["dtype"] = DType.FLOAT32
     else:
-        operands[1] = builder.call("cast", stored, dtype=DType.FLOAT32)
+        operands[1] = builder.call("cast", operands[1], dtype=DType.FLOAT32)
     return builder.add(node.op, *operands, attributes=attributes).output

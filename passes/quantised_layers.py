@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from ..codegen.instruction_sets import multiplies_bytes, sums_bytes_in_16_bits
 from ..codegen.target import Target
-from ..codegen.task import Task
-from ..codegen.winograd import WINDOW
 from ..costmodel.workload import is_minimal_filtering
-from ..ir import ArrayConstant, DType, GraphBuilder, Layout, Node, Rewriter, TensorType, Value, canonicalise
+from ..ir import ArrayConstant, DType, Node, Rewriter, Value
 from .base import Context
 from .calibration import STEPS, Observation, Range
 from .derive import derive
+from .layer_seconds import layer_seconds
 from .weight_codes import WeightCodes, encoding_of_codes, lost_by_rounding, weight_codes
 
 _LEAST_DEPTH = 16
@@ -54,29 +51,7 @@ def _is_quicker_in_bytes(node: Node, ctx: Context) -> bool:
     if not sums_bytes_in_16_bits(ctx.target) or not x.is_static:
         return False
     in_bytes = weight.with_dtype(DType.INT8).with_encoding(encoding_of_codes(node, ctx.target))
-    return _seconds(node, (x.with_dtype(DType.UINT8), in_bytes), DType.INT32, ctx) < _seconds(node, (x, weight), None, ctx)
-
-
-def _seconds(node: Node, operands: tuple[TensorType, TensorType], sums: DType | None, ctx: Context) -> float:
-    """What a convolution alone, channels last, is predicted to take: the arithmetic as its template reckons it, and reading the weight as
-    it is stored from memory, of which minimal filtering makes several times as much; infinite without a template."""
-    from ..codegen.templates import template_for
-
-    builder = GraphBuilder()
-    channels_last = Layout((0, *range(2, operands[0].rank), 1))
-    inputs = [builder.input(operands[0].with_layout(channels_last)), builder.input(operands[1])]
-    result = node.output.tensor.with_dtype(sums or DType.FLOAT32).with_layout(channels_last)
-    y = builder.add("conv", *inputs, attributes={**node.attributes, "dtype": sums}, types=[result]).output
-    task = Task(canonicalise(builder.finish([y])), frozenset({1}), ctx.target, ctx.threads, ctx.numerics).representative
-    template = template_for(task.graph, ctx.target.kind)
-    if template is None:
-        return math.inf
-    config = template.space(task).default
-    cycles = template.estimated_cycles(task, [config])
-    filtering = config["winograd"]
-    share = ((filtering + WINDOW - 1) / WINDOW) ** 2 if filtering else 1.0
-    reading = share * operands[1].nbytes / ctx.target.memory_bandwidth
-    return cycles[0] / ctx.target.frequency + reading if cycles is not None else math.inf
+    return layer_seconds(node, (x.with_dtype(DType.UINT8), in_bytes), DType.INT32, ctx) < layer_seconds(node, (x, weight), None, ctx)
 
 
 def _in_steps(bias: np.ndarray, scales: np.ndarray) -> np.ndarray | None:

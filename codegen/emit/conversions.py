@@ -9,7 +9,7 @@ from tvm import tirx
 
 from ...ir import DType
 from . import halves
-from .emitter import Expr, truth_as
+from .emitter import Emitter, Expr, truth_as
 from .kernel import compute_dtype
 from .math import Bind
 
@@ -29,14 +29,14 @@ def differs(x: Expr, y: Expr) -> Expr:
     return tirx.Not(tirx.EQ(x, y)) if str(x.ty.dtype).startswith("float") else tirx.NE(x, y)
 
 
-def cast(bind: Bind, x: Expr, source: DType, target: DType) -> Expr:
+def cast(emitter: Emitter, x: Expr, source: DType, target: DType) -> Expr:
     """``x`` converted between IR dtypes; floats truncate towards zero, out of range ones wrap through a wider integer."""
     if source is target:
         return x
     if target is DType.BOOL:
         return differs(x, constant(0, source))
     if target in halves.HALVES:
-        return halves.rounded(bind, cast(bind, x, source, DType.FLOAT32), target)
+        return halves.rounded(emitter, cast(emitter, x, source, DType.FLOAT32), target)
     source = halves.arithmetic(source)
     if source is target:
         return x
@@ -44,7 +44,7 @@ def cast(bind: Bind, x: Expr, source: DType, target: DType) -> Expr:
     if source is DType.BOOL:
         return truth_as(x, to)
     if source.is_float and target.is_integer and target.bits < 32:
-        return tirx.Cast(to, bind(tirx.Cast("int32", x)))
+        return tirx.Cast(to, emitter.bind(tirx.Cast("int32", x)))
     return tirx.Cast(to, x)
 
 

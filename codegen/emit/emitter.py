@@ -86,6 +86,7 @@ class Emitter:
         self._counter = 0
         self._vector_loop: _VectorLoop | None = None
         self._symbols: dict[str, SymbolRange] = {}
+        self.vector_calls: set[int] = set()
 
     def declare_symbols(self, symbols: Mapping[str, SymbolRange]) -> None:
         """Tells the simplifier the bounds of size parameters."""
@@ -229,6 +230,30 @@ class Emitter:
         self.emit(tirx.Bind(variable, tirx.BufferLoad(result, [position])))
         if loop is not None:
             loop.varying.add(variable)
+        return variable
+
+    def in_vectors(self, value: Expr, call: Callable[[Expr, int], Expr]) -> Expr | None:
+        """What ``call(vector, lanes)`` makes of the vector of ``value`` in all lanes of the vectorised loop around; None outside of one.
+
+        For functions that the code generator can call with vectors only. ``vector_calls`` keeps with how many lanes they were called.
+        """
+        loop = self._vector_loop
+        if loop is None or not loop.varies(value):
+            return None
+        everywhere = ramp(0, loop.lanes)
+        argument, result = (
+            tirx.decl_buffer((loop.lanes,), str(value.ty.dtype), name=self.fresh("vector"), scope="local", data_alignment=64)
+            for _ in range(2)
+        )
+        for buffer in (argument, result):
+            loop.around.append(tirx.AllocBuffer(buffer))
+        self.emit(tirx.BufferStore(argument, value, [loop.lane]))
+        # What does not name the loop's variable is run once for all lanes.
+        self.emit(tirx.BufferStore(result, call(tirx.BufferLoad(argument, [everywhere]), loop.lanes), [everywhere]))
+        self.vector_calls.add(loop.lanes)
+        variable = tirx.Var(self.fresh("t"), value.ty)
+        self.emit(tirx.Bind(variable, tirx.BufferLoad(result, [loop.lane])))
+        loop.varying.add(variable)
         return variable
 
     def _bind_truth(self, value: Expr, name: str) -> Expr:

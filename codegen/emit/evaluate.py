@@ -209,7 +209,7 @@ class Evaluator:
         wide = DType.FLOAT64 if dtype.is_float else DType.INT64
         count = tirx.Cast(wide.numpy.name, indices[0])
         value = count * conversions.constant(step, wide) + conversions.constant(start, wide)
-        return conversions.cast(self.emitter.bind, self.emitter.bind(value), wide, dtype)
+        return conversions.cast(self.emitter, self.emitter.bind(value), wide, dtype)
 
     def _full(self, node: Node, indices: Sequence[Expr]) -> Expr:
         return conversions.constant(node.attributes["value"], node.output.tensor.dtype)

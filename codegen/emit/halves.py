@@ -7,7 +7,8 @@ from collections.abc import Callable
 from tvm import tirx
 
 from ...ir import DType
-from .emitter import Expr
+from . import bfloat16_rounding
+from .emitter import Emitter, Expr
 from .math import is_nan, select
 
 HALVES = (DType.FLOAT16, DType.BFLOAT16)
@@ -19,12 +20,14 @@ def arithmetic(dtype: DType) -> DType:
     return DType.FLOAT32 if dtype in HALVES else dtype
 
 
-def rounded(bind: Callable[[Expr], Expr], value: Expr, dtype: DType) -> Expr:
+def rounded(emitter: Emitter, value: Expr, dtype: DType) -> Expr:
     """An fp32 ``value`` rounded to ``dtype``, still in fp32; unchanged for other dtypes."""
+    bind = emitter.bind
     if dtype is DType.FLOAT16:
         return bind(tirx.Cast("float32", bind(tirx.Cast("float16", value))))
     if dtype is DType.BFLOAT16:
-        return bind(tirx.reinterpret("float32", _bfloat16_bits(bind, bind(value))))
+        vector = emitter.in_vectors(bind(value), bfloat16_rounding.call)
+        return bind(tirx.reinterpret("float32", _bfloat16_bits(bind, bind(value)))) if vector is None else vector
     return value
 
 
@@ -45,10 +48,10 @@ def loaded(value: Expr, dtype: DType) -> Expr:
 
 
 def stored(bind: Callable[[Expr], Expr], value: Expr, dtype: DType) -> Expr:
-    """An fp32 value as a half is stored."""
+    """An fp32 value that a half can hold (see :func:`rounded`) as it is stored."""
     if dtype is DType.FLOAT16:
         return tirx.Cast("float16", value)
-    upper = tirx.bitwise_and(tirx.shift_right(_bfloat16_bits(bind, bind(value)), _i32(16)), _i32(0xFFFF))
+    upper = tirx.bitwise_and(tirx.shift_right(tirx.reinterpret("int32", bind(value)), _i32(16)), _i32(0xFFFF))
     return tirx.Cast("uint16", bind(upper))
 
 

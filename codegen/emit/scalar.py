@@ -350,7 +350,7 @@ def apply(emitter: Emitter, node: Node, operands: Sequence[Expr]) -> Expr:
     """The result element of an elementwise ``node`` for operand elements; LoweringError for an operation without a rule."""
     bind = emitter.bind
     if node.op == "cast":
-        return cast(bind, operands[0], node.inputs[0].tensor.dtype, node.output.tensor.dtype)
+        return cast(emitter, operands[0], node.inputs[0].tensor.dtype, node.output.tensor.dtype)
     if node.op == "bitcast":
         return bitcast(bind, operands[0], node.inputs[0].tensor.dtype, node.output.tensor.dtype)
     rule = RULES.get(node.op)
@@ -360,4 +360,4 @@ def apply(emitter: Emitter, node: Node, operands: Sequence[Expr]) -> Expr:
     result = rule(bind, operands, node.attributes, dtype)
     if node.op in _REDUCED_TURNS and dtype is DType.FLOAT32:
         result = emitter.corrected(result, operands[0], circular.beyond, lambda x: tirx.call_pure_extern("float32", f"{node.op}f", x))
-    return result if node.op in _EXACT else halves.rounded(bind, result, node.output.tensor.dtype)
+    return result if node.op in _EXACT else halves.rounded(emitter, result, node.output.tensor.dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
 from ...ir import DType, Graph, Value
@@ -12,6 +12,7 @@ from ..space import Config, Space
 from ..task import Task
 from ..template import LoweredKernel, Template
 from .attention_blocks import VALUE_VECTORS, BlockedAttention
+from .attention_cost import AttentionCost
 from .attention_problem import AttentionProblem
 from .attention_rows import RowAttention
 from .attention_scores import Tiles
@@ -98,6 +99,14 @@ class Attention(Template):
             return knobs["keys"] * knobs["queries"] + knobs["queries"] + 1 <= target.vector_registers
 
         return Space(self.name, spaces, Config.of(self.name, default), allows)
+
+    def cut_cycles(self, task: Task, configs: Sequence[Config]) -> Sequence[float] | None:
+        """What cutting the work by ``configs`` costs, in cycles that mean nothing beside those of other templates; None for few queries."""
+        if any(name == "rows" for config in configs for name, _ in config.knobs):
+            return None
+        task = task.representative
+        cost = AttentionCost(_problem(task.graph, None), task.target, task.threads, VALUE_VECTORS, _value_rows(task))
+        return [cost.cycles(config) for config in configs]
 
     def lower(self, task: Task, config: Config) -> LoweredKernel:
         kernel = Kernel(task.graph)

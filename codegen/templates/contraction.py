@@ -203,7 +203,7 @@ class _Lowering:
     def _element(self, operand: Value, indices: Sequence[Expr]) -> Expr:
         """An element of an operand, in the dtype of the sums."""
         value = self.epilogue.evaluator.value_at(operand, indices)
-        return self.emitter.bind(cast(self.emitter.bind, value, operand.tensor.dtype, self.dtype))
+        return self.emitter.bind(cast(self.emitter, value, operand.tensor.dtype, self.dtype))
 
     def _at(self, place: Mapping[int, Expr], axis: int) -> Expr:
         return place.get(axis, index(0))

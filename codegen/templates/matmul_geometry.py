@@ -14,6 +14,8 @@ from .tiling import FUSED, EvenSplit, Pace, alias_penalty, busiest_share, round_
 _FLOAT = 4
 _L2_FILLED = 1.25
 """Times the second-level cache up to which reading rows in part from beyond it for each panel costs less than blocks do (measured)."""
+_L2_FILLED_NARROW = 0.6
+"""The same for narrow numbers, which are multiplied in half the time or less (measured on Zen 5 with weights from memory)."""
 _SHALLOWEST = 128
 """Depth of a block below which reading and storing partial sums is no longer negligible."""
 _BLOCK_ROWS = 128
@@ -93,9 +95,9 @@ class Product:
         return Layout((*range(rank - 2), column, step), ((column, panel), *words))
 
 
-def _are_distant(target: Target, elements: int) -> bool:
-    """Whether rows of so many ``elements`` in all come from beyond the second-level cache for each panel."""
-    return elements * _FLOAT > _L2_FILLED * target.l2_bytes
+def _are_distant(product: Product, target: Target, words: int) -> bool:
+    """Whether rows of so many ``words`` in all come from beyond the second-level cache for each panel."""
+    return words * _FLOAT > (_L2_FILLED if product.per_word == 1 else _L2_FILLED_NARROW) * target.l2_bytes
 
 
 def _can_block(product: Product, target: Target) -> bool:
@@ -105,7 +107,7 @@ def _can_block(product: Product, target: Target) -> bool:
 def block_depths(product: Product, target: Target, groups: int) -> tuple[int, ...]:
     """The whole depth, and a smaller one if too few rows of the whole fit the second-level cache (static shapes only)."""
     rows = max(min(int(product.rows) // groups, _BLOCK_ROWS), 1)
-    if not _can_block(product, target) or not _are_distant(target, rows * product.depth):
+    if not _can_block(product, target) or not _are_distant(product, target, rows * product.depth):
         return (product.depth,)
     most = max(int(_BLOCK_SHARE * target.l2_bytes) // (_FLOAT * rows), _SHALLOWEST)
     depth = int(round_up(EvenSplit(product.depth, most).largest, 8))
@@ -120,7 +122,7 @@ def row_blocks(product: Product, target: Target, groups: int, split: EvenSplit, 
     """
     rows = int(product.rows) // groups
     is_large = product.depth * product.columns * _FLOAT > _L3_SHARE * target.l3_bytes
-    if not _can_block(product, target) or not _are_distant(target, rows * depth) or is_large:
+    if not _can_block(product, target) or not _are_distant(product, target, rows * depth) or is_large:
         return 1
     blocks = -(-rows * depth * _FLOAT // int(_BLOCK_SHARE * target.l2_bytes))
     return blocks if split.tiles // groups >= _TILES_OF_A_BLOCK * blocks else 1
@@ -147,7 +149,7 @@ def predicted_cycles(
     tail_cycles = panel_cycles(-(-tail // target.vector_lanes)) if tail else None
     slowest = busiest_share(panel_cycles(vectors), full, tail_cycles, int(product.batch), parallel // groups)
     parts = row_blocks(product, target, groups, split, depth)
-    distant = _can_block(product, target) and _are_distant(target, int(product.rows) // groups // parts * depth)
+    distant = _can_block(product, target) and _are_distant(product, target, int(product.rows) // groups // parts * depth)
     # Every block of rows reads the second operand again, perhaps from memory.
     again = (parts - 1) * product.depth * product.columns * _FLOAT / target.memory_bandwidth
     slowest += _EXPOSED * again * target.frequency

@@ -163,6 +163,26 @@ def test_few_queries_read_keys_and_values_in_fewer_bits(dtype: DType) -> None:
     assert not TEMPLATE.takes(decoded(8, dtype))
 
 
+def test_what_cutting_costs() -> None:
+    """Tiles that queries do not fill cost as much as full ones; where few queries leave nothing to cut, nothing is reckoned."""
+    target = Target.parse("cpu -mcpu=x86-64-v4 -threads=2")
+
+    def cycles(graph: Graph) -> dict[int, float]:
+        task = Task(graph, frozenset(), target, 2)
+        default = TEMPLATE.space(task).default
+        every = [config for config in TEMPLATE.space(task).configs if all(config[k] == v for k, v in default.knobs if k != "queries")]
+        found = TEMPLATE.cut_cycles(task, every)
+        assert found is not None
+        return {config["queries"]: cost for config, cost in zip(every, found, strict=True)}
+
+    square, causal = cycles(plain(1, 12, 512, 512, 64)), cycles(plain(1, 12, 512, 512, 64, causal=True))
+    assert all(causal[queries] < 0.75 * square[queries] for queries in square)
+    wasteful = cycles(plain(8, 12, 49, 49, 32))
+    assert wasteful[3] > 1.2 * wasteful[2], "48 and 1 queries take two tiles of 48"
+    few = Task(plain(1, 8, 1, 100, 32), frozenset(), target, 2)
+    assert TEMPLATE.cut_cycles(few, [TEMPLATE.space(few).default]) is None
+
+
 def test_keys_that_are_computed_are_not_taken() -> None:
     def build(b, q, k, v):
         return b.call("attention", q, b.call("exp", k), v, scale=1.0)

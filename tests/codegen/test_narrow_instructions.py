@@ -11,6 +11,7 @@ from mlc.codegen.build import build_module
 from mlc.codegen.target import Target
 from mlc.codegen.task import Task
 from mlc.codegen.template import Template
+from mlc.codegen.templates import template_for
 from mlc.codegen.templates.conv import NarrowConv
 from mlc.codegen.templates.matmul import NarrowMatmul
 from mlc.costmodel.assembly_facts import innermost_loops
@@ -75,6 +76,22 @@ def test_innermost_loops_that_sum_in_16_bits(template: Template, make: Make, pro
     assert words > 20 and words == 2 * widened == 2 * sum("vpaddw" in line for line in inner), "two words share what widens their sum"
     assert loads(inner) < words
     assert not [line for line in inner if "(%rsp" in line], "nothing is kept on the stack"
+
+
+@pytest.mark.parametrize(("processor", "instructions"), [("znver4", 1), ("skylake-avx512", 0)])
+def test_rounding_to_bfloat16(processor: str, instructions: int) -> None:
+    """An instruction where there is one, once for each vector that is stored."""
+    builder = GraphBuilder()
+    graph = builder.finish([builder.call("cast", builder.input(tensor((64, 256), DType.FLOAT32)), dtype=DType.BFLOAT16)])
+    target = Target.parse(f"cpu -mcpu={processor} -threads=1")
+    task = Task(graph, frozenset(), target, 1)
+    template = template_for(graph)
+    assert template is not None
+    assembly = build_module(template.lower(task, template.space(task).default).function, "kernel", target).inspect_source("asm")
+    (inner,) = innermost_loops(assembly)
+    stores, rounding = (sum(line.startswith(name) for line in inner) for name in ("vmov", "vcvtneps2bf16"))
+    assert rounding <= len(inner) and bool(rounding) is bool(instructions)
+    assert not instructions or len(inner) <= 3 * max(stores, rounding) + 3, "nothing but loads, roundings, stores and the loop"
 
 
 def loads(lines: Sequence[str]) -> int:

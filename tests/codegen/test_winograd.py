@@ -80,6 +80,14 @@ def test_large_convolutions_take_it_by_default() -> None:
     assert CONV.space(task_of(conv((1, 128, 28, 28), 128), {1})).default["winograd"] == 4
 
 
+def test_threads_that_would_wait_for_weights_share_them() -> None:
+    """Of 512 channels on few pixels, groups of threads with all the weights each, and the larger tiles, read more than they multiply."""
+    target = Target.parse("cpu -mcpu=znver5 -threads=2")
+    found = algorithms(task_of(conv((1, 512, 7, 7), 512), {1}, target))
+    assert set(found) == {0, 2} and {config["row_groups"] for config in found[2]} == {1}
+    assert set(algorithms(task_of(conv((1, 64, 56, 56), 64), {1}, target))) == {0, 2, 4}
+
+
 @pytest.mark.parametrize(
     "task",
     [

@@ -151,6 +151,21 @@ def test_an_embedding_is_read_by_the_norm() -> None:
     assert found == [["take", "add", "layer_norm"]]
 
 
+def test_narrow_numbers_are_what_is_stored() -> None:
+    """Widening them is for the kernel that reads them, unless several do."""
+    text = """
+        graph @main(%x: f32[2,3], %w: f32[4,3], %v: f32[5,4]) {{
+          %l = linear(%x, %w) : f32[2,4]
+          %h = cast(%l) {{dtype=bf16}} : bf16[2,4]
+          %s = cast(%h) {{dtype=f32}} : f32[2,4]
+          %y = linear(%s, %v) : f32[2,5]
+          {more}
+        }}"""
+    assert kernels(text.format(more="return %y")) == [["linear", "cast"], ["cast", "linear"]]
+    several = text.format(more="%z = softmax(%s) {axis=-1} : f32[2,4]\n          return %y, %z")
+    assert kernels(several)[0] == ["linear", "cast", "cast"]
+
+
 def test_aliases_stay_outside() -> None:
     check(
         """

@@ -245,3 +245,12 @@ def test_ranges_are_those_of_all_samples() -> None:
     assert (seen[graph.inputs[0]].range.low, seen[graph.inputs[0]].range.high) == (-3, 2)
     assert (seen[y].range.low, seen[y].range.high) == (0, 9)
     np.testing.assert_allclose(seen[graph.inputs[0]].means[0], [0, -1, 1.5, 0.5])
+
+
+def test_bfloat16_leaves_images_and_the_products_of_depthwise_convolutions_alone() -> None:
+    """Few channels do not fill the words of narrow numbers; of what is multiplied lane by lane only the activations are narrower."""
+    assert not is_narrow(conv(3), "bf16", ZEN4) and is_narrow(conv(16), "bf16", ZEN4)
+    depthwise = narrowed(conv(16, 16, groups=16), "bf16", ZEN4)
+    x, weight = (value for value in anchor(depthwise).node.inputs[:2])  # type: ignore[union-attr]
+    assert not is_narrow(conv(16, 16, groups=16), "bf16", ZEN4) and weight.op == "constant"
+    assert x.tensor.dtype is DType.FLOAT32 and x.node is not None and x.node.inputs[0].tensor.dtype is DType.BFLOAT16
