@@ -121,8 +121,10 @@ def _cut_estimates(task: Task, configs: Sequence[Config]) -> list[float]:
     from ..codegen.templates import template_named
     from ..codegen.templates.attention import Attention
 
-    template = template_named(configs[0].template) if configs else None
-    cycles = template.cut_cycles(task, configs) if isinstance(template, Attention) else None
+    cycles: Sequence[float] | None = None
+    with contextlib.suppress(LoweringError):
+        template = template_named(configs[0].template) if configs else None
+        cycles = template.cut_cycles(task, configs) if isinstance(template, Attention) else None
     if cycles is None:
         return [0.0] * len(configs)
     bound = roofline(task).seconds * task.target.frequency
