@@ -70,8 +70,8 @@ GAPS = """## Where the remaining gap is, and why
   takes half of the time.
 - Zen 5 computes 2.7 times as fast as Zen 3 and reads memory up to twice as fast, so that a layer of ResNet-50 with 256 channels took
   365 us by F(4, 3) where each thread read all transformed weights, and takes 260 us where they share them; with 512 channels it was 560 us
-  by F(2, 3), and is 360 us. Kernels that would mostly wait for weights are in no space any more, since with weights in the caches, as a
-  tuner measures, they look best: ResNet-50 went from 15.05 to 14.1 ms.
+  by F(2, 3), and is 360 us. Kernels that would mostly wait for weights are in no space any more, since half of what a tuner measures is
+  with weights in the caches, where they look best: ResNet-50 went from 15.05 to 14.1 ms.
 - Weights come from memory once in a call. A direct convolution fetches its next panel of them while it computes with this one, which took
   1x1 convolutions of 7x7 pixels from 84 to 95% of one core's peak, 3x3 ones with stride 2 from 74 to 91% up to 86 to 95% (least times,
   one core, weights not in the caches), and ResNet-50 to 1.05x. Blocks of the depth gained nothing further there.
