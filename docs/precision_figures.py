@@ -53,9 +53,11 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _models() -> list[str]:
-    rows = []
-    for report in _files("precision"):
-        mode, machine = report["plan"]["precision"], report["machine"]
+    tables: dict[str, list[tuple[str, ...]]] = {}
+    for path in sorted(FOLDER.glob("precision-*.json")):
+        report = json.loads(path.read_text(encoding="utf-8"))
+        rows = tables.setdefault(_machine(path, report), [])
+        mode = report["plan"]["precision"]
         for model in report["models"]:
             ours = model["systems"]["mlc"]
             start = (model["model"], f"`{mode}`", f"{ours['median_s'] * 1e3:.4g}", _of_the_bytes(model), f"{ours['error']:.1e}")
@@ -67,7 +69,13 @@ def _models() -> list[str]:
                 rows.append((*start, name, f"{found['median_s'] * 1e3:.4g}", f"{found['error']:.1e}", f"{ratio:.2f}x", f"{least:.2f}x"))
                 start = ("", "", "", "", "")
     head = ("model", "mode", "mlc, ms", "of the bytes", "error", "beside", "ms", "error", "mlc is faster", "by least times")
-    return [MODELS, f"{machine['processor']}, {machine['threads']} threads.", "", *_table(head, rows)]
+    return [MODELS, *(line for machine, rows in tables.items() for line in (f"{machine}:", "", *_table(head, rows)))]
+
+
+def _machine(path: Path, report: Any) -> str:
+    """The machine of a file: the second word of its name, and what it says of itself."""
+    machine = report["machine"]
+    return f"{machine['processor']} ({path.stem.split('-')[1]}), {machine['threads']} threads"
 
 
 def _of_the_bytes(model: Any) -> str:
@@ -118,7 +126,8 @@ def _chosen() -> list[str]:
 
 def _matvecs() -> list[str]:
     lines = [MATVECS]
-    for document in _files("encoded"):
+    for path in sorted(FOLDER.glob("encoded-*.json")):
+        document = json.loads(path.read_text(encoding="utf-8"))
         machine = document["machine"]
         rows = [
             (
@@ -131,7 +140,7 @@ def _matvecs() -> list[str]:
             )
             for found in document["figures"]
         ]
-        lines += [f"{machine['processor']}, {machine['threads']} of {machine['cores']} cores:", ""]
+        lines += [f"{machine['processor']} ({path.stem.split('-')[1]}), {machine['threads']} of {machine['cores']} cores:", ""]
         lines += _table(("mode", "MiB", "us", "GB/s", "of the bandwidth", "at best"), rows)
     return lines
 
