@@ -110,10 +110,7 @@ def _template_estimates(task: Task, configs: Sequence[Config]) -> list[float]:
     with contextlib.suppress(LoweringError):
         if configs:
             estimates = template_named(configs[0].template).estimated_cycles(task, configs)
-    if estimates is None:
-        return [0.0] * len(configs)
-    bound = roofline(task).seconds * task.target.frequency
-    return [_ratio(estimate, bound) for estimate in estimates]
+    return _over_roofline(task, estimates, len(configs))
 
 
 def _cut_estimates(task: Task, configs: Sequence[Config]) -> list[float]:
@@ -125,8 +122,13 @@ def _cut_estimates(task: Task, configs: Sequence[Config]) -> list[float]:
     with contextlib.suppress(LoweringError):
         template = template_named(configs[0].template) if configs else None
         cycles = template.cut_cycles(task, configs) if isinstance(template, Attention) else None
+    return _over_roofline(task, cycles, len(configs))
+
+
+def _over_roofline(task: Task, cycles: Sequence[float] | None, count: int) -> list[float]:
+    """log2 of each of ``count`` estimates over the roofline's; 0 where there are none."""
     if cycles is None:
-        return [0.0] * len(configs)
+        return [0.0] * count
     bound = roofline(task).seconds * task.target.frequency
     return [_ratio(each, bound) for each in cycles]
 

@@ -54,7 +54,7 @@ class Family(enum.Enum):
 
 
 USUAL = tuple(family for family in Family if family not in (Family.IMAGE, Family.LONG_LINEAR))
-"""What is sampled where no families are named: the others take long, and networks have one layer of the kind or none."""
+"""What is sampled where no families are named, so that a seed goes on standing for the same tasks."""
 
 
 def sample_tasks(count: int, seed: int, target: Target, threads: int, families: Sequence[Family] = USUAL) -> list[Task]:

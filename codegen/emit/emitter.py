@@ -140,8 +140,7 @@ class Emitter:
             return 0
         if not self.analyzer.can_prove_equal(first % loop.lanes, index(0)):
             return 0
-        vector = tirx.decl_buffer((loop.lanes,), str(value.ty.dtype), name=self.fresh("vector"), scope="local", data_alignment=64)
-        loop.around.append(tirx.AllocBuffer(vector))
+        vector = self._of_lanes(loop, str(value.ty.dtype), "vector")
         self.emit(tirx.BufferStore(vector, value, [loop.lane]))
         loop.after.append(store(buffer, self._finished(first), vector, loop.lanes))
         return loop.lanes
@@ -189,8 +188,7 @@ class Emitter:
             return value
         loop = self._vector_loop
         if loop is not None and loop.varies(value):
-            buffer = tirx.decl_buffer((loop.lanes,), dtype, name=self.fresh(name), scope="local", data_alignment=64)
-            loop.around.append(tirx.AllocBuffer(buffer))
+            buffer = self._of_lanes(loop, dtype, name)
             position = loop.lane
         else:
             buffer = tirx.decl_buffer((1,), dtype, name=self.fresh(name), scope="local", data_alignment=64)
@@ -232,6 +230,12 @@ class Emitter:
             loop.varying.add(variable)
         return variable
 
+    def _of_lanes(self, loop: _VectorLoop, dtype: str, name: str) -> Any:
+        """A buffer around a vectorised loop with an element for each lane."""
+        buffer = tirx.decl_buffer((loop.lanes,), dtype, name=self.fresh(name), scope="local", data_alignment=64)
+        loop.around.append(tirx.AllocBuffer(buffer))
+        return buffer
+
     def in_vectors(self, value: Expr, call: Callable[[Expr, int], Expr]) -> Expr | None:
         """What ``call(vector, lanes)`` makes of the vector of ``value`` in all lanes of the vectorised loop around; None outside of one.
 
@@ -241,12 +245,7 @@ class Emitter:
         if loop is None or not loop.varies(value):
             return None
         everywhere = ramp(0, loop.lanes)
-        argument, result = (
-            tirx.decl_buffer((loop.lanes,), str(value.ty.dtype), name=self.fresh("vector"), scope="local", data_alignment=64)
-            for _ in range(2)
-        )
-        for buffer in (argument, result):
-            loop.around.append(tirx.AllocBuffer(buffer))
+        argument, result = (self._of_lanes(loop, str(value.ty.dtype), "vector") for _ in range(2))
         self.emit(tirx.BufferStore(argument, value, [loop.lane]))
         # What does not name the loop's variable is run once for all lanes.
         self.emit(tirx.BufferStore(result, call(tirx.BufferLoad(argument, [everywhere]), loop.lanes), [everywhere]))

@@ -68,7 +68,7 @@ class AttentionCost:
         """The part of the keys that queries look at on average, as far as blocks can leave them out."""
         if not self.problem.causal or queries != keys:
             return 1.0
-        return min(1.0, 0.5 * (1.0 + min(block, keys) / (2 * keys)))
+        return 0.5 * (1.0 + min(block, keys) / (2 * keys))
 
     def _scores(self, config: Config, seen: float) -> float:
         """The products of a part's queries and the keys that it looks at."""
