@@ -1,7 +1,7 @@
 """The boosters of a ranking, and their part of a model's file: xgboost's binary form (UBJSON), compressed, in base 64, with a hash.
 
-Reading them takes xgboost a tenth of a second, and importing it more. Many compilations ask no ranking, so that a file's boosters are
-checked by the hash when it is read, and read themselves when something is to be predicted.
+Many compilations ask no ranking, so that a file's boosters are checked by the hash when it is read, and unpacked when something is to be
+predicted.
 """
 
 from __future__ import annotations
@@ -15,28 +15,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import CostModelError
+from .xgboost_library import TreeEnsemble
+
+
+@dataclass(frozen=True)
+class GrownBoosters:
+    """Boosters that predict."""
+
+    rankers: tuple[TreeEnsemble, ...]
+    speeds: tuple[TreeEnsemble, ...]
+    slowdown: TreeEnsemble
 
 
 @dataclass(frozen=True)
 class Boosters:
-    """A pairwise ranking and a regression of speed for each member of an ensemble, and a regression of time over roofline."""
-
-    rankers: tuple[Any, ...]
-    speeds: tuple[Any, ...]
-    slowdown: Any
-
-
-@dataclass(frozen=True)
-class StoredBoosters:
-    """Boosters as they stand in a file, each as text."""
+    """A pairwise ranking and a regression of speed for each member of an ensemble, and a regression of time over roofline, each as text of a
+    file."""
 
     rankers: tuple[str, ...]
     speeds: tuple[str, ...]
     slowdown: str
-
-    @staticmethod
-    def of(boosters: Boosters) -> StoredBoosters:
-        return StoredBoosters(tuple(map(_text, boosters.rankers)), tuple(map(_text, boosters.speeds)), _text(boosters.slowdown))
 
     def document(self, features: Sequence[str]) -> dict[str, Any]:
         """Their part of a file, with that of the ``features`` which they take."""
@@ -49,9 +47,9 @@ class StoredBoosters:
         }
 
     @staticmethod
-    def from_document(document: Mapping[str, Any]) -> StoredBoosters:
+    def from_document(document: Mapping[str, Any]) -> Boosters:
         """What :meth:`document` wrote; ValueError, TypeError or KeyError for what it did not."""
-        stored = StoredBoosters(tuple(document["rankers"]), tuple(document["speeds"]), document["slowdown"])
+        stored = Boosters(tuple(document["rankers"]), tuple(document["speeds"]), document["slowdown"])
         if not stored.rankers:
             raise ValueError("it holds no ranking")
         if len(stored.rankers) != len(stored.speeds):
@@ -61,24 +59,26 @@ class StoredBoosters:
         return stored
 
     @functools.cached_property
-    def boosters(self) -> Boosters:
+    def grown(self) -> GrownBoosters:
         """CostModelError when this version of xgboost does not read them."""
         try:
-            return Boosters(tuple(map(_booster, self.rankers)), tuple(map(_booster, self.speeds)), _booster(self.slowdown))
-        except Exception as error:
+            return GrownBoosters(
+                tuple(TreeEnsemble(unpacked(text)) for text in self.rankers),
+                tuple(TreeEnsemble(unpacked(text)) for text in self.speeds),
+                TreeEnsemble(unpacked(self.slowdown)),
+            )
+        except (OSError, ValueError, zlib.error) as error:
             raise CostModelError(f"xgboost does not read a cost model's boosters: {error}; train it anew") from error
 
     def _digest(self, features: Sequence[str]) -> str:
         return hashlib.sha256("\n".join((*features, *self.rankers, *self.speeds, self.slowdown)).encode()).hexdigest()
 
 
-def _text(booster: Any) -> str:
-    return base64.b64encode(zlib.compress(booster.save_raw("ubj"), zlib.Z_BEST_COMPRESSION)).decode()
+def packed(booster: bytes) -> str:
+    """A booster in xgboost's binary form as text of a file."""
+    return base64.b64encode(zlib.compress(booster, zlib.Z_BEST_COMPRESSION)).decode()
 
 
-def _booster(text: str) -> Any:
-    import xgboost
-
-    booster = xgboost.Booster({"nthread": 1})
-    booster.load_model(bytearray(zlib.decompress(base64.b64decode(text))))
-    return booster
+def unpacked(text: str) -> bytes:
+    """The booster that :func:`packed` made ``text`` of."""
+    return zlib.decompress(base64.b64decode(text))

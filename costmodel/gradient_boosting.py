@@ -21,7 +21,7 @@ from ..codegen.record import Record
 from ..codegen.space import Config
 from ..codegen.task import Task
 from ..errors import CostModelError
-from .boosters import Boosters, StoredBoosters
+from .boosters import Boosters, packed, unpacked
 from .features import FEATURE_NAMES, feature_matrix
 from .model import CostModel, Floats, Prediction, latest_by_task, read_json
 from .roofline import roofline
@@ -57,7 +57,7 @@ class GradientBoostedModel(CostModel):
         self.trusted: dict[str, int] = {}
         self.notes: dict[str, Any] = {}
         """Where the model comes from: data, evaluation. Saved with it."""
-        self._boosters: Boosters | StoredBoosters | None = None
+        self._boosters: Boosters | None = None
         self._features: Sequence[str] = FEATURE_NAMES
 
     def fit(self, records: Sequence[Record], tasks: Mapping[str, Task]) -> None:
@@ -81,7 +81,8 @@ class GradientBoostedModel(CostModel):
         self._boosters = Boosters(tuple(rankers), tuple(speeds), self._train(features, slowdown, 0, None))
         self._features = FEATURE_NAMES
 
-    def _train(self, features: Floats, labels: Floats, seed: int, groups: Any) -> Any:
+    def _train(self, features: Floats, labels: Floats, seed: int, groups: Any) -> str:
+        """A booster as text of a file."""
         import xgboost
 
         data = xgboost.DMatrix(features, label=labels, qid=groups)
@@ -99,7 +100,7 @@ class GradientBoostedModel(CostModel):
         else:
             # Labels are best time over time: pairs that differ more weigh more.
             options |= {"objective": "rank:pairwise", "lambdarank_pair_method": "mean", "lambdarank_num_pair_per_sample": _PAIRS}
-        return xgboost.train(options, data, self.hyperparameters.rounds)
+        return packed(xgboost.train(options, data, self.hyperparameters.rounds).save_raw("ubj"))
 
     @property
     def fitted(self) -> bool:
@@ -110,24 +111,17 @@ class GradientBoostedModel(CostModel):
 
     def predict(self, task: Task, configs: Sequence[Config]) -> Prediction:
         """See :meth:`CostModel.predict`; CostModelError before :meth:`fit` or :meth:`load`."""
-        boosters = self._grown()
-        import xgboost
-
-        # One thread: starting several takes longer than such a prediction.
+        boosters = self._learned().grown
         columns = [FEATURE_NAMES.index(name) for name in self._features]
-        data = xgboost.DMatrix(feature_matrix(task, configs)[:, columns], nthread=1)
-
-        def predicted(booster: Any) -> Floats:
-            return np.asarray(booster.predict(data), dtype=np.float64)
-
+        data = feature_matrix(task, configs)[:, columns]
         members = zip(boosters.rankers, boosters.speeds, strict=True)
-        scores = np.stack([predicted(ranker) + _REGRESSION_WEIGHT * predicted(speed) for ranker, speed in members])
-        return Prediction(roofline(task).seconds * np.exp(predicted(boosters.slowdown)), scores)
+        scores = np.stack([ranker.predict(data) + _REGRESSION_WEIGHT * speed.predict(data) for ranker, speed in members])
+        return Prediction(roofline(task).seconds * np.exp(boosters.slowdown.predict(data)), scores)
 
-    def _grown(self) -> Boosters:
+    def _learned(self) -> Boosters:
         if self._boosters is None:
             raise CostModelError("this cost model has learned nothing yet; fit it or load one")
-        return self._boosters if isinstance(self._boosters, Boosters) else self._boosters.boosters
+        return self._boosters
 
     def save(self, path: pathlib.Path) -> None:
         """Writes boosters and notes as one JSON document; CostModelError before :meth:`fit` or :meth:`load`."""
@@ -137,7 +131,7 @@ class GradientBoostedModel(CostModel):
             "version": VERSION,
             "trusted": self.trusted,
             "notes": self.notes,
-            **StoredBoosters.of(self._grown()).document(self._features),
+            **self._learned().document(self._features),
         }
         path.write_text(json.dumps(contents, separators=(",", ":")))
 
@@ -152,7 +146,7 @@ class GradientBoostedModel(CostModel):
             raise CostModelError(f"the cost model {path} was trained for other features than this version computes; train it anew")
         model = GradientBoostedModel()
         try:
-            model._boosters = StoredBoosters.from_document(contents)
+            model._boosters = Boosters.from_document(contents)
             model.trusted = {str(name): int(revision) for name, revision in contents["trusted"].items()}
             model.notes = dict(contents["notes"])
             model._features = tuple(features)
@@ -162,8 +156,12 @@ class GradientBoostedModel(CostModel):
 
     def explain(self) -> Mapping[str, float]:
         """Share of the total gain by feature of the boosters with a pairwise objective, averaged over them."""
+        import xgboost
+
         total: dict[str, float] = {}
-        for ranker in self._grown().rankers if self.fitted else ():
+        for text in self._learned().rankers if self.fitted else ():
+            ranker = xgboost.Booster()
+            ranker.load_model(bytearray(unpacked(text)))
             for name, gain in ranker.get_score(importance_type="total_gain").items():
                 feature = self._features[int(name.removeprefix("f"))]
                 total[feature] = total.get(feature, 0.0) + float(gain)
