@@ -18,6 +18,9 @@ from ..errors import BuildError, MeasurementError
 from .building import BuiltKernel
 from .workers import Worker
 
+BUILDER = "mlc.autotune.build_worker:builder"
+"""What workers serve unless told otherwise."""
+
 Built: TypeAlias = "Mapping[Config, BuiltKernel | str]"
 """What building gave for each config: a library on this machine, or why there is none."""
 
@@ -44,7 +47,7 @@ class BuildPool(Builds):
         self,
         folder: pathlib.Path,
         *,
-        factory: str = "mlc.autotune.building:worker_builder",
+        factory: str = BUILDER,
         workers: int | None = None,
         seconds: float = 30.0,
         memory_bytes: int | None = None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import pathlib
-import sys
 import tempfile
 from dataclasses import dataclass
 from typing import Any
@@ -111,12 +110,6 @@ class TemplateBuilder:
             run_tool([c_compiler(), "-O2", "-fPIC", "-fvisibility=hidden", f"-I{ABI_INCLUDE}", "-c", str(source), "-o", str(path)])
             self._frames[key] = path
         return self._frames[key]
-
-
-def worker_builder() -> TemplateBuilder:
-    """The builder of a build worker, for which torch is kept out of the process: tvm_ffi would import it, for seconds, in vain."""
-    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
-    return TemplateBuilder()
 
 
 def timing_library() -> pathlib.Path:

@@ -18,7 +18,7 @@ from ..codegen.space import Config
 from ..codegen.task import Task
 from ..costmodel import lower_bound
 from ..errors import MeasurementError
-from .build_pool import BuildPool, Built
+from .build_pool import BUILDER, BuildPool, Built
 from .building import ENTRY, BuiltKernel, timing_library
 from .cases import Cases
 from .workers import Worker
@@ -106,7 +106,7 @@ class LocalMeasurer(Measurer):
     def __init__(
         self,
         *,
-        builder: str = "mlc.autotune.building:worker_builder",
+        builder: str = BUILDER,
         protocol: Protocol | None = None,
         limits: Limits | None = None,
         build_workers: int | None = None,

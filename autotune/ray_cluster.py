@@ -22,7 +22,7 @@ from ..codegen.space import Config
 from ..codegen.target import Target
 from ..codegen.task import Task
 from ..errors import DeviceUnavailableError, Error, OptionError, TargetError
-from .build_pool import Builds, Built
+from .build_pool import BUILDER, Builds, Built
 from .building import BuiltKernel
 from .fleet import Device, DeviceLost, DeviceSource
 from .measure import Limits, Protocol, run_seconds
@@ -198,7 +198,7 @@ class ClusterNodes(DeviceSource):
         *,
         protocol: Protocol | None = None,
         limits: Limits | None = None,
-        builder: str = "mlc.autotune.building:worker_builder",
+        builder: str = BUILDER,
         seed: int = 0,
     ) -> None:
         self._cluster = cluster

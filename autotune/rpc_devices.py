@@ -15,7 +15,7 @@ from ..codegen.space import Config
 from ..codegen.target import Target
 from ..codegen.task import Task
 from ..errors import DeviceUnavailableError, Error, MeasurementError, TargetError
-from .build_pool import BuildPool, Builds
+from .build_pool import BUILDER, BuildPool, Builds
 from .building import BuiltKernel
 from .fleet import Device, DeviceLost, DeviceSource
 from .measure import Limits, Protocol, failed_record, run_seconds
@@ -85,7 +85,7 @@ class RpcDevices(DeviceSource):
         protocol: Protocol | None = None,
         limits: Limits | None = None,
         build_workers: int | None = None,
-        builder: str = "mlc.autotune.building:worker_builder",
+        builder: str = BUILDER,
         seed: int = 0,
     ) -> None:
         self._tracker = tracker

@@ -29,8 +29,10 @@ class GrownBoosters:
 
 @dataclass(frozen=True)
 class Boosters:
-    """A pairwise ranking and a regression of speed for each member of an ensemble, and a regression of time over roofline, each as text of a
-    file."""
+    """A pairwise ranking and a regression of speed for each member of an ensemble, and a regression of time over roofline.
+
+    Each is text of a file (see :func:`packed`).
+    """
 
     rankers: tuple[str, ...]
     speeds: tuple[str, ...]

@@ -64,9 +64,8 @@ class TreeEnsemble:
 def _library() -> ctypes.CDLL:
     """The library of the installed package, found by the package's own rules without importing the package."""
     package = importlib.util.find_spec("xgboost")
-    assert package is not None, "it is among mlc's requirements"
-    (folder,) = package.submodule_search_locations or ()
-    rules = importlib.util.spec_from_file_location("_xgboost_libpath", pathlib.Path(folder) / "libpath.py")
+    assert package is not None and package.origin is not None, "it is among mlc's requirements"
+    rules = importlib.util.spec_from_file_location("_xgboost_libpath", pathlib.Path(package.origin).with_name("libpath.py"))
     assert rules is not None and rules.loader is not None
     module = importlib.util.module_from_spec(rules)
     rules.loader.exec_module(module)

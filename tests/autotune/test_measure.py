@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import pathlib
 import runpy
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
+from mlc.autotune.build_pool import BUILDER
 from mlc.autotune.inputs import example_inputs
 from mlc.autotune.measure import Caches, Limits, LocalMeasurer, Protocol
 from mlc.autotune.running import difference
@@ -111,6 +114,15 @@ def test_a_worker_survives_errors_and_replaces_itself_after_a_crash() -> None:
             worker.request("build", 20.0, task="", config=f"planted{{kernel={PLANTED['NAMES'].index('kills_builder')}}}", library="")
         worker.request("warm_up", 20.0)
         assert worker.generation == 2
+
+
+def test_a_build_worker_does_not_wait_for_torch() -> None:
+    check = (
+        f"import sys; from mlc.autotune.worker import resolve; resolve('{BUILDER}')().warm_up()\n"
+        "print(sys.modules['torch'], 'tvm' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split() == ["None", "True"]
 
 
 def test_inputs_are_seeded_and_indices_stay_in_range() -> None:
