@@ -15,6 +15,7 @@ from .codegen.task import Numerics
 from .errors import OptionError
 
 if TYPE_CHECKING:
+    from .autotune.choose import Records
     from .codegen.assembly import Progress
     from .passes import Pipeline
     from .passes.instruments import Instrument
@@ -33,7 +34,7 @@ class Options:
     numerics: Numerics = Numerics.FAST
     precision: Precision = FP32_THROUGHOUT
     calibration: Samples = ()
-    database: Path | None = None
+    database: Path | Records | None = None
     strict: bool = False
     pipeline: Pipeline | None = None
     instruments: tuple[Instrument, ...] = ()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -44,8 +46,9 @@ def tune(
     """Measures kernel configs of ``model`` and records them in ``database``, for ``compile(..., database=...)`` to use.
 
     ``trials`` is how many configs are measured per kernel on average, ``seconds`` bounds the whole job. Ctrl-C ends it early; what
-    was measured is kept, and repeating the call goes on from there. ``precision`` and ``calibration`` are those of the compilation to come:
-    they decide what its kernels are.
+    was measured is kept, and repeating the call goes on from there. Where this machine measures, the best configs of each kernel are timed
+    in the model itself at last: one that is faster by itself only is not kept, and none where the whole does not gain.
+    ``precision`` and ``calibration`` are those of the compilation to come: they decide what its kernels are.
 
     Kernels are measured on this machine, or on machines of ``target``: the nodes of a Ray cluster (``cluster="ray"`` or
     ``"ray=ADDRESS"``), or the devices that an RPC tracker knows (``rpc="HOST:PORT"``) under ``rpc_key``. Raises DeviceUnavailableError
@@ -68,6 +71,10 @@ def tune(
         cost_model=cost_model,
     )
     return tune_models([ModelToTune(model, positional(example_inputs), dict(example_kwargs or {}), calibration)], options)
+
+
+_SEARCH_SHARE = 0.85
+"""Of the seconds of a job that the search may take; the rest is for comparing what it found in the networks."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +109,10 @@ class TuningOptions:
 def tune_models(models: Iterable[ModelToTune], options: TuningOptions = TuningOptions()) -> TuningResult:
     """:func:`tune` for several models in one job: a kernel that several of them have is measured once, and weighs as much as it occurs in
     all of them together."""
-    from .autotune import tune_tasks
+    from .autotune import Database, tune_tasks
     from .autotune.places import measurer_at
     from .costmodel import load_cost_model
+    from .tuning_finals import ModelCall, hold_finals
 
     checked = check_options(target=options.target, threads=options.threads, nonfinite=options.nonfinite, precision=options.precision)
     if checked.target.kind is not Kind.CPU:
@@ -113,24 +121,38 @@ def tune_models(models: Iterable[ModelToTune], options: TuningOptions = TuningOp
             "templates choose by the target's facts"
         )
     guide = load_cost_model(Path(options.cost_model)) if options.cost_model is not None else None
-    tasks = [
-        kernel.task
+    calls = [
+        ModelCall(each.model, tuple(each.args), each.kwargs, replace(checked, calibration=samples_of(each.calibration, each.model)))
         for each in models
-        for kernel in model_tasks(
-            each.model, each.args, each.kwargs, replace(checked, calibration=samples_of(each.calibration, each.model))
-        )
     ]
-    with measurer_at(checked.target, cluster=options.cluster, rpc=options.rpc, rpc_key=options.rpc_key, seed=options.seed) as measurer:
-        return tune_tasks(
+    tasks = [kernel.task for call in calls for kernel in model_tasks(call.model, call.args, call.kwargs, call.options)]
+    here = options.cluster is None and options.rpc is None
+    begin = time.monotonic()
+
+    def time_left() -> float:
+        return math.inf if options.seconds is None else options.seconds - (time.monotonic() - begin)
+
+    with (
+        Database(options.database) as database,
+        measurer_at(checked.target, cluster=options.cluster, rpc=options.rpc, rpc_key=options.rpc_key, seed=options.seed) as measurer,
+    ):
+        result = tune_tasks(
             tasks,
             trials=options.trials,
-            seconds=options.seconds,
-            database=options.database,
+            seconds=None if options.seconds is None else options.seconds * (_SEARCH_SHARE if here else 1.0),
+            database=database,
             model=guide,
             seed=options.seed,
             progress=options.progress,
             measurer=measurer,
         )
+        if not here or result.interrupted:
+            return result
+        try:
+            result = hold_finals(calls, result, database, time_left)
+        except KeyboardInterrupt:
+            result = replace(result, interrupted=True)
+        return replace(result, elapsed=time.monotonic() - begin)
 
 
 def model_tasks(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options) -> list[KernelNode]:

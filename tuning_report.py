@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,9 @@ def tuning_table(result: TuningResult) -> RenderableType:
         lines.append(
             f"a call's kernels took {microseconds(before)} us by default, take {microseconds(after)} us now ({before / after:.2f}x)"
         )
+    if result.network is not None:
+        untuned, tuned = result.network.untuned, result.network.tuned
+        lines.append(f"whole calls, by turns: {microseconds(untuned)} us untuned, {microseconds(tuned)} us tuned ({untuned / tuned:.2f}x)")
     if loose := sum(not task.compared for task in result.tasks):
         lines.append(
             f"{loose} kernels were not compared with their defaults side by side before the job ended: other load on this machine may be "
@@ -55,6 +59,7 @@ def tuning_dict(result: TuningResult) -> dict[str, Any]:
         "interrupted": result.interrupted,
         "seconds_before": result.seconds_before,
         "seconds_after": result.seconds_after,
+        "network": dataclasses.asdict(result.network) if result.network is not None else None,
         "tasks": [
             {
                 "task": task.task.key,

@@ -58,14 +58,24 @@ class TaskResult:
 
 
 @dataclass(frozen=True)
+class NetworkTimes:
+    """Seconds of a call of whole models, without tuning and with what it found, which ran by turns."""
+
+    untuned: float
+    tuned: float
+
+
+@dataclass(frozen=True)
 class TuningResult:
-    """What a job did. ``interrupted``: by Ctrl-C; all that was measured is in the database nevertheless."""
+    """What a job did. ``interrupted``: by Ctrl-C; all that was measured is in the database nevertheless. ``network``: where the best
+    configs were compared in the models themselves."""
 
     tasks: tuple[TaskResult, ...]
     trials: int
     failed: int
     elapsed: float
     interrupted: bool
+    network: NetworkTimes | None = None
 
     @property
     def seconds_before(self) -> float:

@@ -1,0 +1,199 @@
+"""The last round of a tuning job: the best configs of every kernel, timed in the network that they are for.
+
+A kernel that is timed by itself finds its operands where its own last call left them. In a network other kernels have used the caches
+since, and its operands come from the core that computed them: a few per cent that the search wins by itself can be lost there. So the
+network is compiled with the runners-up as well, and what decides is the time of the kernels within it, and at last that of the whole.
+"""
+
+from __future__ import annotations
+
+import collections
+import copy
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .autotune import Database, TaskResult, TuningResult
+from .autotune.choose import choice_for
+from .autotune.tuning import NetworkTimes
+from .codegen.record import Record
+from .codegen.space import Config
+from .codegen.task import Task
+from .codegen.templates import template_for
+from .costmodel import pretrained
+from .driver import compile_program
+from .options import Options
+from .runtime.executable import Callee, Executable
+from .runtime.states import States
+
+_CHALLENGERS = 3
+"""Configs of a kernel that are timed beside the one that it has untuned."""
+_NEAR = 1.1
+"""A config whose time by itself is further from the best than this is no challenger."""
+_GAIN = 0.995
+"""A challenger takes the place of the untuned config when its share of that one's time is below: less is within the noise."""
+_ROUNDS = 9
+_ROUND_SECONDS = 0.25
+"""In a round each of two programs runs for about so long."""
+_MOST_CALLS = 20
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A task, the config that it has untuned, and those that may be better, the best by itself first."""
+
+    task: Task
+    untuned: Config
+    challengers: tuple[Config, ...]
+    alone: Mapping[Config, float]
+    """Seconds of each config that was measured by itself."""
+
+
+@dataclass(frozen=True)
+class ModelCall:
+    """A model, the arguments of a call of it, and how it is compiled."""
+
+    model: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    options: Options
+
+
+class _Picked:
+    """Records that tell a compilation which config each task shall have (see :class:`~mlc.autotune.choose.Records`)."""
+
+    def __init__(self, configs: Mapping[str, Config]) -> None:
+        self._configs = configs
+
+    def best(self, task: str, target: str, among: Container[Config] | None = None) -> Record | None:
+        config = self._configs.get(task)
+        return Record(task, target, config, (1.0,), "", 0.0) if config is not None and (among is None or config in among) else None
+
+
+def hold_finals(calls: Sequence[ModelCall], result: TuningResult, database: Database, time_left: Callable[[], float]) -> TuningResult:
+    """``result`` with the configs that are best in the network, which ``database`` gives from now on.
+
+    It is as it was when ``time_left`` ends first, and where PyTorch runs a part of a model: that part might change the model's buffers.
+    What decides enters the database as records of the contestants, with times that have the ratios measured in the network.
+    """
+    contests = {found.task.key: contest for found in result.tasks if (contest := _contest(found, database)) is not None}
+    if not contests:
+        return result
+    untuned = [_compiled(call, {key: contest.untuned for key, contest in contests.items()}) for call in calls]
+    if not all(isinstance(program, Executable) for program in untuned):
+        return result
+    ratios: dict[str, dict[Config, float]] = {key: {contest.untuned: 1.0} for key, contest in contests.items()}
+    for place in range(max(len(contest.challengers) for contest in contests.values())):
+        picked = {key: contest.challengers[place] for key, contest in contests.items() if place < len(contest.challengers)}
+        before: dict[str, float] = collections.defaultdict(float)
+        after: dict[str, float] = collections.defaultdict(float)
+        for call, base in zip(calls, untuned, strict=True):
+            if time_left() <= 0:
+                return result
+            for key, (old, new) in _in_turns(base, _compiled(call, _all(contests, picked)), call, _kernel_seconds).items():
+                before[key] += old
+                after[key] += new
+        for key, config in picked.items():
+            if before[key] > 0:
+                ratios[key][config] = after[key] / before[key]
+    winners = {key: _winner(contests[key].untuned, found) for key, found in ratios.items()}
+    whole = NetworkTimes(0.0, 0.0)
+    for call, base in zip(calls, untuned, strict=True):
+        if time_left() <= 0:
+            return result
+        old, new = _in_turns(base, _compiled(call, winners), call, _whole_seconds)[""]
+        whole = NetworkTimes(whole.untuned + old, whole.tuned + new)
+    if whole.tuned > whole.untuned:  # together they are no better: what they cost there is what is known of them
+        loss = whole.tuned / whole.untuned
+        ratios = {key: {config: 1.0 if config == contests[key].untuned else max(ratio, loss) for config, ratio in found.items()}
+                  for key, found in ratios.items()}  # fmt: skip
+        winners = {key: contest.untuned for key, contest in contests.items()}
+        whole = NetworkTimes(whole.untuned, whole.untuned)
+    database.add(record for key, found in ratios.items() for record in _records(contests[key], found, winners[key]))
+    tasks = tuple(_with_winner(found, contests.get(found.task.key), winners) for found in result.tasks)
+    return dataclasses.replace(result, tasks=tasks, network=whole)
+
+
+def _contest(found: TaskResult, database: Database) -> Contest | None:
+    """None where nothing challenges the untuned config."""
+    task, target = found.task, str(found.task.target)
+    template = template_for(task.graph, task.target.kind)
+    if template is None or found.best is None:
+        return None
+    space = template.space(task)
+    untuned = choice_for(task, template, space, None, pretrained(task.target)).config
+    alone = {record.config: record.median for record in database.records(task.key, target) if record.times and record.config in space}
+    order = sorted(alone, key=lambda config: alone[config])
+    near = [config for config in order if config != untuned and alone[config] <= _NEAR * alone[order[0]]]
+    return Contest(task, untuned, tuple(near[:_CHALLENGERS]), alone) if near else None
+
+
+def _all(contests: Mapping[str, Contest], picked: Mapping[str, Config]) -> dict[str, Config]:
+    return {key: picked.get(key, contest.untuned) for key, contest in contests.items()}
+
+
+def _compiled(call: ModelCall, configs: Mapping[str, Config]) -> Callee:
+    return compile_program(call.model, call.args, call.kwargs, dataclasses.replace(call.options, database=_Picked(configs)))
+
+
+def _in_turns(
+    base: Callee, other: Callee, call: ModelCall, measure: Callable[[Callee, Sequence[Any], int], Mapping[str, float]]
+) -> dict[str, tuple[float, float]]:
+    """Of two programs that run by turns: median seconds of what ``measure`` tells of each, by its keys."""
+    programs = (base, other)
+    # Copies: a model may change its inputs.
+    leaves = [program.bind(*copy.deepcopy((call.args, dict(call.kwargs)))) for program in programs]
+    seconds = sum(_whole_seconds(program, given, 1)[""] for program, given in zip(programs, leaves, strict=True))
+    calls = max(1, min(_MOST_CALLS, int(2 * _ROUND_SECONDS / seconds)))
+    samples: list[list[Mapping[str, float]]] = [[], []]
+    for number in range(_ROUNDS):
+        for place in (0, 1) if number % 2 else (1, 0):
+            samples[place].append(measure(programs[place], leaves[place], calls))
+    return {
+        key: (statistics.median(one[key] for one in samples[0]), statistics.median(one[key] for one in samples[1])) for key in samples[0][0]
+    }
+
+
+def _kernel_seconds(program: Callee, leaves: Sequence[Any], calls: int) -> Mapping[str, float]:
+    """Seconds of all occurrences of each task."""
+    seconds: dict[str, float] = collections.defaultdict(float)
+    for kernel in program.profile(leaves, calls=calls, warmup=1).kernels:
+        seconds[kernel.task] += kernel.seconds or 0.0
+    return seconds
+
+
+def _whole_seconds(program: Callee, leaves: Sequence[Any], calls: int) -> Mapping[str, float]:
+    """Median seconds of a call, under no name."""
+    states, times = States(), []
+    for _ in range(calls + 1):
+        states.reset()  # else a cache is full at some time
+        begin = time.perf_counter()
+        program.run(leaves, states)
+        times.append(time.perf_counter() - begin)
+    return {"": statistics.median(times[1:])}
+
+
+def _winner(untuned: Config, ratios: Mapping[Config, float]) -> Config:
+    best = min(ratios, key=lambda config: ratios[config])
+    return best if ratios[best] < _GAIN else untuned
+
+
+def _records(contest: Contest, ratios: Mapping[Config, float], winner: Config) -> list[Record]:
+    """One for each contestant: the winner has the best time of all configs by themselves, so that none that stayed out is before it, and
+    the others have times in proportion."""
+    scale = min(contest.alone.values()) / ratios[winner]
+    now = time.time()
+    return [
+        Record(contest.task.key, str(contest.task.target), config, (scale * max(ratio, ratios[winner]),), "", now)
+        for config, ratio in ratios.items()
+    ]
+
+
+def _with_winner(found: TaskResult, contest: Contest | None, winners: Mapping[str, Config]) -> TaskResult:
+    if contest is None:
+        return found
+    winner = winners[found.task.key]
+    return dataclasses.replace(found, best=winner, best_seconds=contest.alone.get(winner, found.best_seconds))
