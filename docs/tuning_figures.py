@@ -46,9 +46,9 @@ found over that of the best of the space, as a mean over tasks and three seeds.
 
 METASCHEDULE = """## MetaSchedule
 
-`python -m mlc.benchmarks.tuner` tunes each workload by mlc (32 trials) and by TVM's MetaSchedule, whose weights may take any layout, and
+`python -m mlc.benchmarks.tuner` tunes each workload by mlc and by TVM's MetaSchedule, whose weights may take any layout, and
 times what they found in turns, beside PyTorch and the best of the whole space of configs. *Of the best* is the best known time over that of
-mlc's 32 trials. Wall times count from an idle start; MetaSchedule's leave out the import of TVM's intrinsics, about a minute. *Slower* and
+what mlc found. Wall times count from an idle start; MetaSchedule's leave out the import of TVM's intrinsics, about a minute. *Slower* and
 *longer* are MetaSchedule's kernels and search over mlc's.
 """
 
@@ -145,19 +145,38 @@ def _searchers() -> list[str]:
 
 def _peers() -> list[str]:
     lines = [METASCHEDULE]
-    head = ("workload", "mlc: us", "s", "of the best", "untuned: us", "PyTorch: us", "MetaSchedule: trials", "us", "s", "slower", "longer")
+    head = (
+        "workload",
+        "mlc: trials",
+        "us",
+        "s",
+        "of the best",
+        "untuned: us",
+        "PyTorch: us",
+        "MetaSchedule: trials",
+        "us",
+        "s",
+        "slower",
+        "longer",
+    )
     for path, rows in _files("tuner"):
         shown = []
         for row in rows:
             ours, others = row["ours"], row["metaschedule"]
             best = min(row["space"], row["vendor"], ours["seconds"], row["untuned"], *(other["seconds"] for other in others))
-            start = (row["name"], f"{ours['seconds'] * 1e6:.0f}", f"{ours['elapsed']:.1f}", _percent(best / ours["seconds"]))
+            start = (
+                row["name"],
+                f"{ours['trials']}",
+                f"{ours['seconds'] * 1e6:.0f}",
+                f"{ours['elapsed']:.1f}",
+                _percent(best / ours["seconds"]),
+            )
             start = (*start, f"{row['untuned'] * 1e6:.0f}", f"{row['vendor'] * 1e6:.0f}")
             for other in others:
                 times = (f"{other['trials']}", f"{other['seconds'] * 1e6:.0f}", f"{other['elapsed']:.0f}")
                 ratios = (f"{other['seconds'] / ours['seconds']:.2f}x", f"{other['elapsed'] / ours['elapsed']:.1f}x")
                 shown.append((*start, *times, *ratios))
-                start = ("", "", "", "", "", "")
+                start = ("",) * len(start)
             if not others:
                 shown.append((*start, "-", "-", "-", "-", "-"))
         lines += [f"{_machine(path)} (`docs/results/{path.name}`):", "", *_table(head, shown)]
