@@ -14,11 +14,12 @@ import statistics
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from .autotune import Database, TaskResult, TuningResult
 from .autotune.choose import choice_for
 from .autotune.tuning import NetworkTimes
+from .codegen.build import versions
 from .codegen.record import Record
 from .codegen.space import Config
 from .codegen.task import Task
@@ -39,6 +40,9 @@ _ROUNDS = 9
 _ROUND_SECONDS = 0.25
 """In a round each of two programs runs for about so long."""
 _MOST_CALLS = 20
+
+Measure: TypeAlias = "Callable[[Callee, Sequence[Any], int], Mapping[str, float]]"
+"""Median seconds of so many calls of a program on flat inputs, by what they are spent on."""
 
 
 @dataclass(frozen=True)
@@ -80,41 +84,64 @@ def hold_finals(calls: Sequence[ModelCall], result: TuningResult, database: Data
     What decides enters the database as records of the contestants, with times that have the ratios measured in the network.
     """
     contests = {found.task.key: contest for found in result.tasks if (contest := _contest(found, database)) is not None}
-    if not contests:
+    untuned = {key: contest.untuned for key, contest in contests.items()}
+    bases = [_compiled(call, untuned) for call in calls] if contests else []
+    if not contests or not all(isinstance(base, Executable) for base in bases):
         return result
-    untuned = [_compiled(call, {key: contest.untuned for key, contest in contests.items()}) for call in calls]
-    if not all(isinstance(program, Executable) for program in untuned):
+    networks = _Networks(calls, bases, time_left)
+    try:
+        ratios = _ratios(contests, networks)
+        winners = {key: _winner(contests[key].untuned, found) for key, found in ratios.items()}
+        whole = NetworkTimes(*networks.seconds(winners, _whole_seconds)[""])
+    except _OutOfTime:
         return result
-    ratios: dict[str, dict[Config, float]] = {key: {contest.untuned: 1.0} for key, contest in contests.items()}
-    for place in range(max(len(contest.challengers) for contest in contests.values())):
-        picked = {key: contest.challengers[place] for key, contest in contests.items() if place < len(contest.challengers)}
-        before: dict[str, float] = collections.defaultdict(float)
-        after: dict[str, float] = collections.defaultdict(float)
-        for call, base in zip(calls, untuned, strict=True):
-            if time_left() <= 0:
-                return result
-            for key, (old, new) in _in_turns(base, _compiled(call, _all(contests, picked)), call, _kernel_seconds).items():
-                before[key] += old
-                after[key] += new
-        for key, config in picked.items():
-            if before[key] > 0:
-                ratios[key][config] = after[key] / before[key]
-    winners = {key: _winner(contests[key].untuned, found) for key, found in ratios.items()}
-    whole = NetworkTimes(0.0, 0.0)
-    for call, base in zip(calls, untuned, strict=True):
-        if time_left() <= 0:
-            return result
-        old, new = _in_turns(base, _compiled(call, winners), call, _whole_seconds)[""]
-        whole = NetworkTimes(whole.untuned + old, whole.tuned + new)
-    if whole.tuned > whole.untuned:  # together they are no better: what they cost there is what is known of them
+    if whole.tuned > whole.untuned:
+        # What the challengers cost together is what is known of them.
         loss = whole.tuned / whole.untuned
-        ratios = {key: {config: 1.0 if config == contests[key].untuned else max(ratio, loss) for config, ratio in found.items()}
-                  for key, found in ratios.items()}  # fmt: skip
-        winners = {key: contest.untuned for key, contest in contests.items()}
-        whole = NetworkTimes(whole.untuned, whole.untuned)
+        ratios = {
+            key: {config: _at_least(loss, config, ratio, untuned[key]) for config, ratio in found.items()} for key, found in ratios.items()
+        }
+        winners, whole = untuned, NetworkTimes(whole.untuned, whole.untuned)
     database.add(record for key, found in ratios.items() for record in _records(contests[key], found, winners[key]))
     tasks = tuple(_with_winner(found, contests.get(found.task.key), winners) for found in result.tasks)
     return dataclasses.replace(result, tasks=tasks, network=whole)
+
+
+class _OutOfTime(Exception):
+    """The job's time ended."""
+
+
+@dataclass(frozen=True)
+class _Networks:
+    """The models of a job, each with its program as it is untuned."""
+
+    calls: Sequence[ModelCall]
+    bases: Sequence[Callee]
+    time_left: Callable[[], float]
+
+    def seconds(self, configs: Mapping[str, Config], measure: Measure) -> Mapping[str, tuple[float, float]]:
+        """What ``measure`` tells of the untuned programs and of those with ``configs``, by its keys, summed over all models."""
+        total: dict[str, tuple[float, float]] = {}
+        for call, base in zip(self.calls, self.bases, strict=True):
+            if self.time_left() <= 0:
+                raise _OutOfTime
+            for key, (old, new) in _in_turns(base, _compiled(call, configs), call, measure).items():
+                before, after = total.get(key, (0.0, 0.0))
+                total[key] = before + old, after + new
+        return total
+
+
+def _ratios(contests: Mapping[str, Contest], networks: _Networks) -> dict[str, dict[Config, float]]:
+    """For each task, the time of its contestants in the networks over that of the untuned one."""
+    ratios: dict[str, dict[Config, float]] = {key: {contest.untuned: 1.0} for key, contest in contests.items()}
+    for place in range(max(len(contest.challengers) for contest in contests.values())):
+        picked = {key: contest.challengers[place] for key, contest in contests.items() if place < len(contest.challengers)}
+        seconds = networks.seconds({key: picked.get(key, contest.untuned) for key, contest in contests.items()}, _kernel_seconds)
+        for key, config in picked.items():
+            before, after = seconds.get(key, (0.0, 0.0))
+            if before > 0:
+                ratios[key][config] = after / before
+    return ratios
 
 
 def _contest(found: TaskResult, database: Database) -> Contest | None:
@@ -131,17 +158,11 @@ def _contest(found: TaskResult, database: Database) -> Contest | None:
     return Contest(task, untuned, tuple(near[:_CHALLENGERS]), alone) if near else None
 
 
-def _all(contests: Mapping[str, Contest], picked: Mapping[str, Config]) -> dict[str, Config]:
-    return {key: picked.get(key, contest.untuned) for key, contest in contests.items()}
-
-
 def _compiled(call: ModelCall, configs: Mapping[str, Config]) -> Callee:
     return compile_program(call.model, call.args, call.kwargs, dataclasses.replace(call.options, database=_Picked(configs)))
 
 
-def _in_turns(
-    base: Callee, other: Callee, call: ModelCall, measure: Callable[[Callee, Sequence[Any], int], Mapping[str, float]]
-) -> dict[str, tuple[float, float]]:
+def _in_turns(base: Callee, other: Callee, call: ModelCall, measure: Measure) -> dict[str, tuple[float, float]]:
     """Of two programs that run by turns: median seconds of what ``measure`` tells of each, by its keys."""
     programs = (base, other)
     # Copies: a model may change its inputs.
@@ -176,6 +197,10 @@ def _whole_seconds(program: Callee, leaves: Sequence[Any], calls: int) -> Mappin
     return {"": statistics.median(times[1:])}
 
 
+def _at_least(loss: float, config: Config, ratio: float, untuned: Config) -> float:
+    return 1.0 if config == untuned else max(ratio, loss)
+
+
 def _winner(untuned: Config, ratios: Mapping[Config, float]) -> Config:
     best = min(ratios, key=lambda config: ratios[config])
     return best if ratios[best] < _GAIN else untuned
@@ -187,7 +212,7 @@ def _records(contest: Contest, ratios: Mapping[Config, float], winner: Config) -
     scale = min(contest.alone.values()) / ratios[winner]
     now = time.time()
     return [
-        Record(contest.task.key, str(contest.task.target), config, (scale * max(ratio, ratios[winner]),), "", now)
+        Record(contest.task.key, str(contest.task.target), config, (scale * max(ratio, ratios[winner]),), versions(), now)
         for config, ratio in ratios.items()
     ]
 
@@ -196,4 +221,4 @@ def _with_winner(found: TaskResult, contest: Contest | None, winners: Mapping[st
     if contest is None:
         return found
     winner = winners[found.task.key]
-    return dataclasses.replace(found, best=winner, best_seconds=contest.alone.get(winner, found.best_seconds))
+    return dataclasses.replace(found, best=winner, best_seconds=contest.alone.get(winner, found.best_seconds), compared=True)

@@ -9,15 +9,16 @@ do, and K as well if too few rows would fit: the tiles are then added up in the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ...errors import LoweringError
 from ...ir import Graph
 from ..space import Config, Space
+from ..target import Target
 from ..task import Task
 from ..template import LoweredKernel, Template
 from .arithmetic import Arithmetic, Fp32
-from .matmul_geometry import Product, block_depths, predicted_cycles
+from .matmul_geometry import Product, block_depths, finer_depths, predicted_cycles
 from .matmul_lowering import MatmulLowering
 from .narrow import has_short_weight, narrow_arithmetic, narrow_region
 from .region import AnchoredRegion
@@ -26,6 +27,8 @@ from .tiling import distinct_splits, divisors, fits_registers, panel_candidates,
 _OPS = ("matmul", "linear")
 _KNOBS = ("block_depth", "row_groups", "rows", "vectors")
 """Those that a schedule is reckoned by."""
+_FINER = 2
+"""Of those with smaller blocks than usual."""
 _CHOSEN = 8
 """Register tiles kept for each way of sharing the rows, so that spaces have a few dozen points."""
 
@@ -77,16 +80,19 @@ class MatmulTemplate(Template):
         def cost(knobs: Mapping[str, int]) -> float:
             return predicted_cycles(product, target, parallel, knobs, arithmetic.b_bytes, arithmetic.pace)
 
-        points = [
-            {"block_depth": depth, "row_groups": group, "rows": row, "unroll": 4, "vectors": vectors}
-            for group in groups
-            for row in rows
-            for vectors in panels
-            for depth in block_depths(product, target, group)
-            if fits_registers(target, row, vectors, arithmetic.temporaries(vectors))
-        ]
-        ranked = sorted(points, key=cost)
-        best = [ranked[0], *(p for group in groups for p in [q for q in ranked if q["row_groups"] == group][:_CHOSEN])]
+        def ranked(depths: Callable[[Product, Target, int], Sequence[int]], group: int) -> list[dict[str, int]]:
+            points = [
+                {"block_depth": depth, "row_groups": group, "rows": row, "unroll": 4, "vectors": vectors}
+                for row in rows
+                for vectors in panels
+                for depth in depths(product, target, group)
+                if fits_registers(target, row, vectors, arithmetic.temporaries(vectors))
+            ]
+            return sorted(points, key=cost)
+
+        usual = {group: ranked(block_depths, group) for group in groups}
+        first = min((points[0] for points in usual.values()), key=cost)
+        best = [first, *(p for group in groups for p in (*usual[group][:_CHOSEN], *ranked(finer_depths, group)[:_FINER]))]
         chosen = {tuple(sorted(point.items())) for point in best}
 
         def allows(knobs: Mapping[str, int]) -> bool:
