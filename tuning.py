@@ -128,6 +128,13 @@ def tune_models(models: Iterable[ModelToTune], options: TuningOptions = TuningOp
     tasks = [kernel.task for call in calls for kernel in model_tasks(call.model, call.args, call.kwargs, call.options)]
     here = options.cluster is None and options.rpc is None
     begin = time.monotonic()
+    latest: Progress | None = None
+
+    def tell(progress: Progress) -> None:
+        nonlocal latest
+        latest = progress
+        if options.progress is not None:
+            options.progress(progress)
 
     def time_left() -> float:
         return math.inf if options.seconds is None else options.seconds - (time.monotonic() - begin)
@@ -143,11 +150,13 @@ def tune_models(models: Iterable[ModelToTune], options: TuningOptions = TuningOp
             database=database,
             model=guide,
             seed=options.seed,
-            progress=options.progress,
+            progress=tell,
             measurer=measurer,
         )
         if not here or result.interrupted:
             return result
+        if latest is not None:
+            tell(replace(latest, in_finals=True, elapsed=time.monotonic() - begin, seconds_budget=options.seconds))
         try:
             result = hold_finals(calls, result, database, time_left)
         except KeyboardInterrupt:

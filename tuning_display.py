@@ -83,6 +83,8 @@ def summary(progress: Progress, since: float = 0.0) -> str:
         parts.append(f"end to end {microseconds(before)} -> {microseconds(progress.end_to_end)} us")
     parts.append(f"{progress.trials} of {progress.trials_budget} trials, {progress.failed} failed")
     elapsed = progress.elapsed + since
+    if progress.in_finals:
+        parts.append("comparing the best configs in the models")
     left = f", {max(0.0, progress.seconds_budget - elapsed):.0f} s left" if progress.seconds_budget is not None else ""
     parts.append(f"{elapsed:.0f} s{left}")
     return "; ".join(parts)
@@ -90,6 +92,8 @@ def summary(progress: Progress, since: float = 0.0) -> str:
 
 def batch_line(progress: Progress) -> str:
     """What came of a batch, and the whole job, in one plain line."""
+    if progress.in_finals:
+        return summary(progress)
     task = next(result for result in progress.tasks if result.task == progress.task)
     times = f"{microseconds(task.default_seconds)} -> {microseconds(task.best_seconds)} us"
     return f"{label(task.task)}: {times}, {task.share_of_bound:.0%} of the bound; {summary(progress)}"

@@ -107,6 +107,8 @@ class Progress:
     failed: int
     tasks: tuple[TaskResult, ...]
     """Every task of the job as it stands."""
+    in_finals: bool = False
+    """Whether the search is over, and what is left is to compare what it found in the models themselves."""
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,8 @@ def test_models_of_one_job_share_their_tasks(mlc: CommandLine, tmp_path: pathlib
     assert len(tasks) <= done.json["trials"] == sum(task["trials"] for task in tasks) <= 3 * len(tasks)
     with Database(path) as database:
         assert {record.task for record in database} == {"of another model"} | {task["task"] for task in tasks}
-    batches = [line for line in done.err.splitlines() if " trials, " in line]
-    assert len(batches) >= len(tasks)
+    *batches, compared = [line for line in done.err.splitlines() if " trials, " in line]
+    assert len(batches) >= len(tasks) and "comparing the best configs in the models" in compared
     assert batches[-1].startswith(("linear", "relu")) and f"{done.json['trials']} of {3 * len(tasks)} trials, 0 failed" in batches[-1]
     # The file with the winners of this job is as good as the database.
     shipped = {fields["task"]: fields["config"] for fields in map(json.loads, best.read_text().splitlines())}
