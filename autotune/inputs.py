@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from ..codegen.task import Task
@@ -16,6 +17,8 @@ from ..ir import DType, Graph, Node, TensorType, Trait, Value, constant_of, inte
 
 SETS = 2
 """Different sets of inputs on which a candidate must be right."""
+
+_SINGLE = DType.FLOAT32.nbytes
 
 _INDEX_OPS = ("take", "take_along", "take_nd", "scatter_along", "scatter_nd")
 _POSITIVE = {"log": (0,), "sqrt": (0,), "rsqrt": (0,), "reciprocal": (0,), "batch_norm": (2,)}
@@ -133,6 +136,7 @@ def write_case(task: Task, folder: pathlib.Path, seed: int = 0) -> pathlib.Path:
     results = [interpret(task.graph, arrays, wide=True) for arrays in inputs]
     manifest: dict[str, Any] = {
         "threads": task.threads,
+        "rounding": _rounding(task.graph),
         "inputs": [
             _write_constant(task, position, seed, folder)
             if position in task.constant_inputs
@@ -151,6 +155,13 @@ def write_case(task: Task, folder: pathlib.Path, seed: int = 0) -> pathlib.Path:
     path = folder / "case.json"
     path.write_text(json.dumps(manifest))
     return path
+
+
+def _rounding(graph: Graph) -> float:
+    """The relative step between the narrowest floats that values of ``graph`` are rounded to; 0 where all are in fp32 or wider."""
+    values = (*graph.inputs, *(value for node in graph.walk() for value in node.outputs))
+    dtypes = {value.type.dtype for value in values if isinstance(value.type, TensorType)}
+    return max((float(ml_dtypes.finfo(dtype.numpy).eps) for dtype in dtypes if dtype.is_float and dtype.nbytes < _SINGLE), default=0.0)
 
 
 def _write_constant(task: Task, position: int, seed: int, folder: pathlib.Path) -> dict[str, object]:

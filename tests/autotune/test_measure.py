@@ -138,6 +138,31 @@ def test_inputs_are_seeded_and_indices_stay_in_range() -> None:
     assert first[1].max() == 6
 
 
+def test_numbers_rounded_to_bf16_may_take_their_neighbours_place_rarely() -> None:
+    step, wanted = 2.0**-7, np.ones(10000)
+    other, many, far = wanted.copy(), wanted.copy(), wanted.copy()
+    other[:50] += step
+    many[::2] += step
+    far[0] += 2 * step + 5e-3
+    assert difference(other.astype(np.float32), wanted, rounding=step) == ""
+    assert difference(other.astype(np.float32), wanted) != ""
+    assert difference(many.astype(np.float32), wanted, rounding=step) != ""
+    assert difference(far.astype(np.float32), wanted, rounding=step) != ""
+
+
+def test_kernels_in_bf16_pass_and_are_timed() -> None:
+    builder = GraphBuilder()
+    x, weight = (builder.input(TensorType(DType.FLOAT32, shape)) for shape in ((512, 256), (384, 256)))
+    narrow = [builder.call("cast", value, dtype=DType.BFLOAT16) for value in (x, weight)]
+    result = builder.call("cast", builder.call("relu", builder.call("linear", *narrow, dtype=DType.FLOAT32)), dtype=DType.BFLOAT16)
+    task = Task(canonicalise(builder.finish([result])), frozenset({1}), Target.parse("cpu"), 1)
+    template = template_for(task.graph)
+    assert template is not None
+    with LocalMeasurer(protocol=Protocol(rounds=1, seconds=0.001)) as measurer:
+        records = measurer.measure(task, template.space(task).configs[:6])
+    assert [record.error for record in records] == [""] * len(records) and all(record.times for record in records)
+
+
 def test_difference_compares_infinities_and_integers_exactly() -> None:
     wanted = np.array([1.0, np.inf, np.nan])
     assert difference(np.array([1, np.inf, np.nan], np.float32), wanted) == ""
