@@ -136,9 +136,13 @@ class _Networks:
 
 
 def _ratios(contests: Mapping[str, Contest], networks: _Networks) -> dict[str, dict[Config, float]]:
-    """For each task, the time of its contestants in the networks over that of the untuned one."""
+    """For each task, the time of its contestants in the networks over that of the untuned one; of fewer contestants where time is short."""
     ratios: dict[str, dict[Config, float]] = {key: {contest.untuned: 1.0} for key, contest in contests.items()}
+    begin = time.monotonic()
     for place in range(max(len(contest.challengers) for contest in contests.values())):
+        # The comparison of the whole takes about as long for each of its places.
+        if place and networks.time_left() < (1 + _PLACES) * (time.monotonic() - begin) / place:
+            break
         picked = {key: contest.challengers[place] for key, contest in contests.items() if place < len(contest.challengers)}
         seconds = networks.seconds({key: picked.get(key, contest.untuned) for key, contest in contests.items()}, _kernel_seconds)
         for key, config in picked.items():
@@ -149,9 +153,11 @@ def _ratios(contests: Mapping[str, Contest], networks: _Networks) -> dict[str, d
 
 
 def _whole(networks: _Networks, untuned: Mapping[str, Config], winners: Mapping[str, Config]) -> NetworkTimes:
-    """Means over the places where programs come to lie."""
+    """Means over the places where programs come to lie; over fewer where time is short."""
     pairs = []
-    for _ in range(_PLACES):
+    for number in range(_PLACES):
+        if number and networks.time_left() <= 0:
+            break
         bases = [_compiled(call, untuned) for call in networks.calls]
         pairs.append(dataclasses.replace(networks, bases=bases).seconds(winners, _whole_seconds)[""])
     return NetworkTimes(*map(statistics.fmean, zip(*pairs, strict=True)))

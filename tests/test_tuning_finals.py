@@ -107,6 +107,12 @@ def test_without_time_the_search_has_the_last_word(setting: Setting, monkeypatch
     assert len(setting.database) == len(ALONE)
 
 
+def test_with_little_time_fewer_are_compared(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = {"untuned": 3.0e-6, "first": 2.9e-6, "second": 2.0e-6, "outsider": 2.1e-6}
+    result = setting.hold(monkeypatch, times, times, left=1e-9)
+    assert result.network is not None and setting.best == setting.configs["first"]
+
+
 def test_a_job_ends_in_the_network(tmp_path: pathlib.Path) -> None:
     """A model that changes its buffer and its input: both stay the caller's."""
 
