@@ -57,10 +57,11 @@ def _models() -> list[str]:
     for path in sorted(FOLDER.glob("precision-*.json")):
         report = json.loads(path.read_text(encoding="utf-8"))
         rows = tables.setdefault(_machine(path, report), [])
-        mode = report["plan"]["precision"]
+        tolerance = report["plan"]["tolerance"]
+        mode = f"`{report['plan']['precision']}`" + (f", {tolerance:g}" if tolerance is not None else "")
         for model in report["models"]:
             ours = model["systems"]["mlc"]
-            start = (model["model"], f"`{mode}`", f"{ours['median_s'] * 1e3:.4g}", _of_the_bytes(model), f"{ours['error']:.1e}")
+            start = (model["model"], mode, f"{ours['median_s'] * 1e3:.4g}", _of_the_bytes(model), f"{ours['error']:.1e}")
             for name, found in model["systems"].items():
                 if name == "mlc" or found.get("failed"):
                     continue

@@ -41,6 +41,7 @@ class SparseMatvec(Template):
     """
 
     name = "sparse_matvec"
+    revision = 2
 
     def takes(self, graph: Graph) -> bool:
         product = SparseProduct.find(graph, _ENCODINGS)
