@@ -29,8 +29,8 @@ class TreeEnsemble:
     """
 
     def __init__(self, stored: bytes) -> None:
-        self._library = _library()
         self._handle = ctypes.c_void_p()
+        self._library = _library()
         self._call("XGBoosterCreate", None, ctypes.c_uint64(0), ctypes.byref(self._handle))
         self._call("XGBoosterSetParam", self._handle, b"nthread", b"1")
         self._call("XGBoosterLoadModelFromBuffer", self._handle, stored, ctypes.c_uint64(len(stored)))

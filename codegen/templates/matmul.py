@@ -27,10 +27,10 @@ from .tiling import distinct_splits, divisors, fits_registers, panel_candidates,
 _OPS = ("matmul", "linear")
 _KNOBS = ("block_depth", "row_groups", "rows", "vectors")
 """Those that a schedule is reckoned by."""
-_FINER = 2
-"""Of those with smaller blocks than usual."""
 _CHOSEN = 8
 """Register tiles kept for each way of sharing the rows, so that spaces have a few dozen points."""
+_FINER = 2
+"""The same with smaller blocks than usual."""
 
 
 class MatmulTemplate(Template):

@@ -18,12 +18,12 @@ _L2_FILLED_NARROW = 0.6
 """The same for narrow numbers, which are multiplied in half the time or less (measured on Zen 5 with weights from memory)."""
 _SHALLOWEST = 128
 """Depth of a block below which reading and storing partial sums is no longer negligible."""
-_FINER_SHARE = 0.375
-"""The same for a second depth to try: by 2% quicker on Zen 5 for 128 rows of 3072 with weights from memory (measured)."""
 _BLOCK_ROWS = 128
 """With so many rows of a block, reading the second operand again for each block is negligible."""
 _BLOCK_SHARE = 0.5
 """Of the second-level cache, for the rows of a block; panels and partial sums pass through the rest."""
+_FINER_SHARE = 0.375
+"""The same for a second depth to try: by 2% quicker on Zen 5 for 128 rows of 3072 with weights from memory (measured)."""
 _L3_SHARE = 1 / 8
 """Of the last-level cache, for a second operand that is read again for each block of rows (measured)."""
 _EXPOSED = 0.3
