@@ -9,6 +9,7 @@ import ctypes
 import json
 import mmap
 import pathlib
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -35,6 +36,8 @@ _POISON_BYTE = 0xFF
 """All bits set: a NaN in every float type, and no valid boolean."""
 
 _HUGE = 2 << 20
+_MOST_GAP = 16 * _GUARD
+"""Bytes between two arrays, at most: what a way of the second-level cache has."""
 _REGION = 8 * _HUGE
 """Bytes mapped at once, at least."""
 _SAMPLE_SECONDS = 2e-4
@@ -44,17 +47,21 @@ class Memory:
     """An aligned array with guard bytes before and behind.
 
     Arrays lie one behind the other in huge pages, as they do in a program's arena: what they have of the caches does not depend on where
-    the system finds pages. They start at different places within a page: else loads and stores would seem to meet.
+    the system finds pages. They start at different places within a page, else loads and stores would seem to meet, and some pages apart.
     """
 
-    _count = 0
+    _gaps: ClassVar = random.Random(0)
     _region: ClassVar[np.ndarray] = np.empty(0, np.uint8)
     """What is left of the last mapping; arrays keep theirs alive."""
 
+    @classmethod
+    def arrange(cls, arrangement: int) -> None:
+        """Has the arrays to come lie apart as this arrangement says: how a kernel's operands meet in the caches differs by it."""
+        cls._gaps = random.Random(arrangement)
+
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        self._start = _GUARD + ALIGNMENT * (Memory._count * 11 % 64)
-        Memory._count += 1
+        self._start = _GUARD + ALIGNMENT * Memory._gaps.randrange(_MOST_GAP // ALIGNMENT)
         size = -(-(self._start + self.nbytes + _GUARD) // _GUARD) * _GUARD
         if len(Memory._region) < size:
             Memory._region = _mapped(max(size, _REGION))
@@ -141,7 +148,15 @@ class KernelRunner:
         self._timing.mlc_measure_call.argtypes = [*[ctypes.c_void_p] * 3, ctypes.c_int32]
         self._case = json.loads(pathlib.Path(case).read_text())
         self._folder = pathlib.Path(case).parent
-        self._loaded, self._packed = {}, {}
+        self._packed = {}
+        self.arrange(0)
+
+    def arrange(self, arrangement: int) -> None:
+        """Places inputs and outputs anew; candidates are to be loaded again. Large constants stay: what comes from memory in any case is
+        equally far everywhere."""
+        Memory.arrange(arrangement)
+        self._loaded = {}
+        self._packed = {wanted: memory for wanted, memory in self._packed.items() if memory.nbytes >= _REGION}
         self._inputs = [[] if item["constant"] else [_copy(self._map(name)) for name in item["files"]] for item in self._case["inputs"]]
         self._outputs = [Memory(tuple(item["shape"]), DType.parse(item["dtype"]).numpy) for item in self._case["outputs"]]
 

@@ -7,6 +7,7 @@ import pathlib
 import runpy
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from mlc.autotune.build_pool import BUILDER
 from mlc.autotune.inputs import example_inputs
 from mlc.autotune.measure import Caches, Limits, LocalMeasurer, Protocol
-from mlc.autotune.running import difference
+from mlc.autotune.running import Memory, difference
 from mlc.autotune.workers import Worker, WorkerLost
 from mlc.codegen.record import Record
 from mlc.codegen.space import Config
@@ -84,7 +85,7 @@ def test_kernels_far_behind_are_given_up_early(planted: dict[str, Record]) -> No
     assert (len(best.times), len(planted["slow"].times)) == (QUICK.rounds, 2)
 
 
-def test_a_measured_kernel_does_not_beat_the_bound_and_is_compared_thoroughly() -> None:
+def test_a_measured_kernel_does_not_beat_the_bound_and_is_compared_thoroughly(monkeypatch: pytest.MonkeyPatch) -> None:
     builder = GraphBuilder()
     x, weight = builder.input(TensorType(DType.FLOAT32, (48, 80))), builder.input(TensorType(DType.FLOAT32, (72, 80)))
     graph = canonicalise(builder.finish([builder.call("relu", builder.call("linear", x, weight))]))
@@ -93,6 +94,13 @@ def test_a_measured_kernel_does_not_beat_the_bound_and_is_compared_thoroughly() 
     assert template is not None
     configs = template.space(task).configs[:3]
     protocol = Protocol(rounds=3, seconds=0.002, caches=Caches.WARM)
+    arrangements, ask = [], Worker.request
+
+    def noted(worker: Worker, method: str, timeout: float, **arguments: Any) -> Any:
+        arrangements.extend([arguments["arrangement"]] if method == "arrange" else [])
+        return ask(worker, method, timeout, **arguments)
+
+    monkeypatch.setattr(Worker, "request", noted)
     with LocalMeasurer(protocol=protocol, build_workers=1) as measurer:
         first, second = measurer.measure(task, configs), measurer.measure(task, configs)
     for records, rounds in ((first, protocol.rounds), (second, protocol.rounds * protocol.thorough)):
@@ -101,6 +109,18 @@ def test_a_measured_kernel_does_not_beat_the_bound_and_is_compared_thoroughly() 
         assert not record.error
         assert len(record.times) >= 2  # two where it is far behind the best
         assert record.median >= lower_bound(task).seconds
+    assert arrangements == [1, 2, 3]
+
+
+def test_arrays_lie_elsewhere_in_each_arrangement() -> None:
+    def places(arrangement: int) -> list[int]:
+        Memory.arrange(arrangement)
+        return [Memory((100, 1000), np.dtype(np.float32)).address % (1 << 16) for _ in range(3)]
+
+    first = places(1)
+    assert len(set(first)) == 3
+    assert not set(first) & set(places(2))
+    assert all(place % 64 == 0 for place in first)
 
 
 def test_a_worker_survives_errors_and_replaces_itself_after_a_crash() -> None:
