@@ -1,7 +1,6 @@
 """Kernels of encoded weights as schedules: which there are to choose from, and what each costs.
 
-The costs of instructions are cycles for a vector, fitted to measurements of single kernels on one core of a Zen 3 whose weights lie in a
-cache; ``benchmarks/encoded.py`` repeats the comparison of the ways to compute a product.
+``benchmarks/encoded.py`` repeats the comparison of the ways to compute a product.
 """
 
 from __future__ import annotations
@@ -10,12 +9,15 @@ import enum
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
+from ..instruction_sets import multiplies_bytes
 from ..target import Target
 from ..task import Numerics, Task
 from ..weight_format import CHUNK, CodeKind
 from ..weight_packing import digits_per_word
 from .encoded_codes import lookup_width
+from .encoded_costs import Costs, costs_of
 from .encoded_fixed import BYTES, can_multiply_bytes
 from .encoded_product import EncodedProduct
 from .tiling import EvenSplit, distinct_splits, fits_registers, panel_candidates, tile_cycles, useful_threads
@@ -37,39 +39,12 @@ _MOST_ROWS = 8
 _PANEL_SHARE = 0.5
 """Of the second-level cache, for a block of decoded numbers."""
 
-_DECODE = {CodeKind.INTEGER: 0.75, CodeKind.FLOAT: 1.9, CodeKind.INDEX: 1.9}
-"""A vector of numbers from codes: integers as digits."""
-_DECODE_PLAINLY = 0.65
-"""What is added where numbers are the reference's, scaled and stored."""
-_MULTIPLY_ADD = 0.15
-_BROADCAST = 0.4
-_SHIFT = 0.27
-_LOOK_UP = 0.93
-"""A permutation and an addition."""
-_UNPACK = 0.13
-"""A vector's share of taking 32 bytes of codes apart."""
-_BYTE_PRODUCTS = 0.55
-"""A vector's share of multiplying by three bytes and adding."""
-_FOUR_BYTES = 0.1
-"""Four activations in every lane."""
-_JOIN = 4.0
-"""The sums of three bytes and the scale of a group, for each row."""
-_FINISH = 1.5
-"""The scale of a group, for each row."""
-_SPILL = 0.05
-"""By how much each register beyond those there are slows a kernel down."""
-_SPILL_DIGITS = 0.15
-"""The same where codes are read as digits."""
+_BUSY = 4
+"""Sums of each byte that keep the multipliers busy."""
+_SHORT_SPAN = 2
+"""Chunks of a span that is summed up so often that the tile's sums had better stay in registers."""
 _HELD_MASKS = 3
 """Of digits, at most; more are read from memory in passing."""
-_STAGE = 0.5
-"""An activation as a digit."""
-_SPLIT = 0.6
-"""An activation as three bytes."""
-_TABULATE = 0.6
-"""An activation's share of the tables."""
-_HIDDEN = 0.6
-"""Of arithmetic, what memory does not hide, measured for codes of 4 bits that lie in the last-level cache and beyond."""
 
 
 @dataclass(frozen=True)
@@ -137,11 +112,15 @@ class Geometry:
 
     def _registers(self, algorithm: Algorithm, rows: int, vectors: int) -> int:
         """Vector registers that the sums and the words of a tile take, and what is between them."""
+        bits = self.problem.format.bits
         if algorithm is Algorithm.LOOKUP:
-            return self.problem.format.bits * vectors * (rows + 1) + 2
+            return bits * vectors * (rows + 1) + 2
         if algorithm is Algorithm.FIXED:
-            return BYTES * rows * vectors + vectors * (8 // self.problem.format.bits - 2) + 2
-        masks = min(digits_per_word(self.problem.format.bits) - 1, _HELD_MASKS) if self._reads_digits else 1
+            between = vectors * (8 // bits - 2) if not multiplies_bytes(self.target) else vectors * (1 if bits == 8 else 2)
+            # In short groups the tile's own sums are held as well.
+            short = self.problem.block(self.target.vector_lanes).span <= _SHORT_SPAN
+            return (BYTES + short * multiplies_bytes(self.target)) * rows * vectors + between + 2
+        masks = min(digits_per_word(bits) - 1, _HELD_MASKS) if self._reads_digits else 1
         return rows * vectors * max(-(-8 // (rows * vectors)), 1) + vectors + masks + 2
 
     @property
@@ -157,13 +136,19 @@ class Geometry:
         busiest = -(-panels // self.parallel)
         split = EvenSplit(self.problem.rows, knobs["rows"])
         if algorithm is Algorithm.PANELS:
-            arithmetic = self._decode_cycles(vectors) + sum(run.count * self._tile_cycles(run.size, knobs, split) for run in split.runs)
+            tiles = sum(run.count * self._tile_cycles(run.size, knobs, split) for run in split.runs)
+            arithmetic = self._decode_cycles(vectors) + self._costs.tiles * tiles
         else:
             arithmetic = sum(run.count * self._row_cycles(algorithm, run.size, vectors) for run in split.runs)
+            arithmetic += (split.tiles - 1) * self._steps() * vectors * self._costs.reread * self.problem.format.bits / 8
         arithmetic *= busiest
         bandwidth = self.target.memory_bandwidth / self.parallel / self.target.frequency
         memory = busiest * block.words * 4 / bandwidth
-        return max(arithmetic, memory) + _HIDDEN * arithmetic + self._stage_cycles(algorithm)
+        return max(arithmetic, memory) + self._costs.overlap * min(arithmetic, memory) + self._stage_cycles(algorithm)
+
+    @cached_property
+    def _costs(self) -> Costs:
+        return costs_of(self.target)
 
     def _steps(self) -> int:
         """Vectors of weights in a column of vectors."""
@@ -171,23 +156,24 @@ class Geometry:
 
     def _row_cycles(self, algorithm: Algorithm, rows: int, vectors: int) -> float:
         """A tile of few rows against a panel."""
-        form, depth = self.problem.format, self._steps()
+        form, depth, costs = self.problem.format, self._steps(), self._costs
         if algorithm is Algorithm.LOOKUP:
             lookups = math.ceil(CHUNK / (lookup_width(self.target).bit_length() - 1)) / CHUNK
-            step = vectors * form.bits * lookups * (_SHIFT + _LOOK_UP * rows)
+            step = vectors * form.bits * lookups * (costs.shift + costs.look_up * rows)
         elif algorithm is Algorithm.FIXED:
-            step = vectors * (_UNPACK + _BYTE_PRODUCTS * rows) + _FOUR_BYTES * BYTES / 4 * rows
+            step = vectors * (costs.unpack + costs.byte_products * rows) + costs.four_bytes * BYTES / 4 * rows
+            step += costs.latency * max(1 - rows * vectors / _BUSY, 0)
         else:
-            step = vectors * (_DECODE[form.kind] + _MULTIPLY_ADD * rows) + _BROADCAST * rows
+            step = vectors * (costs.decode[form.kind] + costs.multiply_add * rows) + costs.broadcast * rows
         digits = algorithm is Algorithm.REGISTERS and self._reads_digits
-        spill, spare = (_SPILL_DIGITS, 1) if digits else (_SPILL, 2)
+        spill, spare = (costs.spill_digits, 1) if digits else (costs.spill, 2)
         beyond = max(self._registers(algorithm, rows, vectors) - (self._available - spare), 0)
-        each = _JOIN if algorithm is Algorithm.FIXED else _FINISH
+        each = costs.join if algorithm is Algorithm.FIXED else costs.finish
         finish = each * rows * vectors * self.problem.block(vectors * self.target.vector_lanes).spans
         return depth * step * (1 + spill * beyond) + finish
 
     def _decode_cycles(self, vectors: int) -> float:
-        return self._steps() * vectors * (_DECODE[self.problem.format.kind] + _DECODE_PLAINLY)
+        return self._steps() * vectors * (self._costs.decode[self.problem.format.kind] + self._costs.store_decoded)
 
     def _tile_cycles(self, rows: int, knobs: Mapping[str, int], split: EvenSplit) -> float:
         depth = self._steps()
@@ -198,8 +184,6 @@ class Geometry:
         """Of the activations, which every thread waits for."""
         if algorithm is Algorithm.PANELS:
             return 0.0
-        size = self.problem.rows * self._steps()
-        share = self.parallel if self.problem.rows > 1 else 1
-        tables = _TABULATE * self.target.vector_lanes / 8 if algorithm is Algorithm.LOOKUP else 0.0
-        fixed = _SPLIT if algorithm is Algorithm.FIXED else 0.0
-        return size * (_STAGE + tables + fixed) / share
+        costs = self._costs
+        each = {Algorithm.LOOKUP: costs.stage_table, Algorithm.FIXED: costs.stage_bytes}.get(algorithm, costs.stage_digits)
+        return self.problem.rows * self._steps() * each / (self.parallel if self.problem.rows > 1 else 1)

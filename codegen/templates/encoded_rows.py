@@ -33,7 +33,7 @@ _LEAST_MAGNITUDE = 1e-30
 @dataclass(frozen=True)
 class RowPlan:
     """What is staged of ``rows`` rows: padded copies, digits, sums of spans, tables of the sums of ``subset`` activations; with ``fixed``
-    numbers of 24 bits, and the unit of each span.
+    numbers of 24 bits, the unit of each span, and what the sums of its bytes start from.
 
     ``starts`` are the weights, one for each code of a chunk, of the sum that a span's products start from; none if all are 0. Places count
     fp32 numbers of the workspace.
@@ -48,10 +48,17 @@ class RowPlan:
     @cached_property
     def starts(self) -> np.ndarray | None:
         form = self.block.format
+        if self.fixed:
+            return None
         constant = np.float32(0 if form.zero is None else form.zero)
         offsets = digit_offsets(form.bits) if self.digits else np.full(CHUNK, -form.least if self.subset else 0, np.float32)
         weights: np.ndarray = offsets - constant
         return weights if weights.any() else None
+
+    @property
+    def zero(self) -> int:
+        """What is taken off each code by what the sums of bytes start from."""
+        return self.block.format.zero or 0 if self.fixed else 0
 
     @property
     def sums(self) -> bool:
@@ -91,7 +98,8 @@ class RowPlan:
 
     @property
     def sums_at(self) -> int:
-        return self.starts_at + (self.rows * self.span_stride if self.starts is not None else 0)
+        each = 4 if self.zero else 1 if self.starts is not None else 0
+        return self.starts_at + each * self.rows * self.span_stride
 
     @property
     def tables_at(self) -> int:
@@ -170,6 +178,7 @@ class StagedRows:
         first bytes, one of the second and one of the third. The copies become what the multiples stand for."""
         emitter, vectors, plan = self._emitter, self._vectors, self.plan
         extent = plan.block.span * CHUNK
+        totals = emitter.allocate(self._lanes, "int32", "totals")
         largest = emitter.allocate(self._lanes, "int32", "largest")
         with emitter.loop(plan.block.spans, name="span") as span:
             first = emitter.bind(emitter.simplify(start + span * extent), "first")
@@ -183,14 +192,21 @@ class StagedRows:
             unit = emitter.bind(safe / tirx.const(float(_MOST), "float32"), "unit")
             emitter.store(self._buffer, unit, plan.units_at + row * plan.span_stride + span)
             inverse = emitter.bind(tirx.const(float(_MOST), "float32") / safe, "inverse")
+            vectors.store(totals, 0, spread(tirx.const(0, "int32"), self._lanes))
             with emitter.loop(extent // self._lanes) as block:
                 place = first + block * self._lanes
                 number = vectors.rounded(vectors.times(vectors.load(self._buffer, place), spread(inverse, self._lanes)))
                 vectors.store(self._buffer, place, vectors.times(vectors.converted(number), spread(unit, self._lanes)))
                 # A carry for each byte that will be negative.
                 digits = vectors.flipped(vectors.offset(number, _EVERY_SIGN), _EVERY_SIGN)
-                words = vectors.reinterpreted(vectors.quads_transposed(digits), "float32")
-                vectors.store(self._buffer, self._digit_place(row, span * extent + block * self._lanes), words)
+                words = vectors.quads_transposed(digits)
+                place = self._digit_place(row, span * extent + block * self._lanes)
+                vectors.store(self._buffer, place, vectors.reinterpreted(words, "float32"))
+                if plan.zero:
+                    vectors.store(totals, 0, vectors.add(vectors.load(totals, 0), vectors.quads_added(words)))
+            if plan.zero:
+                starts = vectors.reinterpreted(vectors.scaled(vectors.lanes_of_quads_added(vectors.load(totals, 0)), -plan.zero), "float32")
+                vectors.store(self._buffer, plan.starts_at + 4 * (row * plan.span_stride + span), starts)
 
     def _stage_tables(self, row: Expr, start: Expr) -> None:
         """The tables of a row: entry e of a subset is the sum of those of its activations whose bits are set in e."""
@@ -222,8 +238,13 @@ class StagedRows:
         return self._vectors.everywhere(self._buffer, place + position)
 
     def four(self, row: Expr | int, k: Expr, byte: int) -> Expr:
-        """Byte ``byte`` of the numbers of 24 bits from ``k`` on, four of them in every lane: int8."""
-        return self._vectors.reinterpreted(self._vectors.everywhere(self._buffer, self._digit_place(row, k) + byte), "int8")
+        """Byte ``byte`` of the numbers of 24 bits from ``k`` on, four of them as a word in every lane."""
+        return self._vectors.reinterpreted(self._vectors.everywhere(self._buffer, self._digit_place(row, k) + byte), "int32")
+
+    def byte_start(self, row: Expr | int, span: Expr, byte: int) -> Expr:
+        """What the sum of the products of a span and its bytes ``byte`` starts from, in every lane: int32."""
+        place = self.plan.starts_at + 4 * (row * self.plan.span_stride + span) + byte
+        return self._vectors.reinterpreted(self._vectors.everywhere(self._buffer, place), "int32")
 
     def unit(self, row: Expr | int, span: Expr) -> Expr:
         """What the numbers of 24 bits of a span are multiples of, in every lane."""

@@ -9,7 +9,7 @@ from tvm import tirx
 
 from ..emit import Emitter, Expr, ramp, spread
 from ..target import Target
-from .wide_instructions import pair_products
+from .wide_instructions import DOT_BYTES, pair_products
 
 
 class Vectors:
@@ -25,7 +25,7 @@ class Vectors:
         return self._bound(tirx.BufferLoad(buffer, [ramp(offset, lanes or self.lanes)]))
 
     def store(self, buffer: Any, offset: Expr | int, value: Expr) -> None:
-        self._emitter.emit(tirx.BufferStore(buffer, value, [ramp(offset, self.lanes)]))
+        self._emitter.emit(tirx.BufferStore(buffer, value, [ramp(offset, _lanes(value))]))
 
     def constant(self, number: float) -> Expr:
         return spread(tirx.const(number, "float32"), self.lanes)
@@ -111,8 +111,15 @@ class Vectors:
         return self._bound(tirx.call_llvm_pure_intrin("int8x32", "llvm.x86.avx2.pshuf.b", table, indices))
 
     def byte_products(self, unsigned: Expr, signed: Expr) -> Expr:
-        """Of 32 unsigned bytes and 32 signed ones the products, each two neighbours added to an integer of 16 bits, which saturates."""
-        return self._bound(tirx.call_llvm_pure_intrin("int16x16", "llvm.x86.avx2.pmadd.ub.sw", unsigned, signed))
+        """Of unsigned bytes and signed ones the products, each two neighbours added to an integer of 16 bits, which saturates; by one
+        instruction of AVX2 or AVX-512."""
+        function = {8: "llvm.x86.avx2.pmadd.ub.sw", 16: "llvm.x86.avx512.pmaddubs.w.512"}[self.lanes]
+        return self._bound(tirx.call_llvm_pure_intrin(f"int16x{2 * self.lanes}", function, unsigned, signed))
+
+    def quad_products_added(self, sums: Expr, unsigned: Expr, signed: Expr) -> Expr:
+        """To int32 ``sums`` the products of four unsigned bytes and four signed ones in each lane; the kernel declares
+        :data:`.wide_instructions.DOT_BYTES`."""
+        return self._bound(tirx.call_pure_extern(f"int32x{self.lanes}", DOT_BYTES.name(self.lanes), sums, unsigned, signed))
 
     def neighbours_added(self, shorts: Expr) -> Expr:
         """Of integers of 16 bits the sums of each two, as int32."""
@@ -139,6 +146,23 @@ class Vectors:
         order = [16 * quad + 4 * number + byte for quad in range(self.lanes // 4) for byte in range(4) for number in range(4)]
         mixed = self._bound(tirx.Shuffle([bytes_], [tirx.IntImm("int32", place) for place in order]))
         return self.reinterpreted(mixed, "int32")
+
+    def quads_added(self, words: Expr) -> Expr:
+        """The sum of the four signed bytes of each word."""
+        pairs = self.byte_products(self.reinterpreted(_everywhere(0x01010101, words), "int8"), self.reinterpreted(words, "int8"))
+        return self.neighbours_added(pairs)
+
+    def lanes_of_quads_added(self, integers: Expr) -> Expr:
+        """The sum of the first lanes of all quads of lanes, of their second ones, and so on: 4 lanes."""
+        quads = range(0, self.lanes, 4)
+        total, *others = (tirx.Shuffle([integers], [tirx.IntImm("int32", quad + lane) for lane in range(4)]) for quad in quads)
+        for other in others:
+            total = total + other
+        return self._bound(total)
+
+    def scaled(self, integers: Expr, factor: int) -> Expr:
+        """Integers times a constant."""
+        return self._bound(integers * _everywhere(factor, integers))
 
     def interleaved(self, low: Expr, high: Expr, *, upper: bool) -> Expr:
         """Of two vectors of integers in 32 bytes those of twice the width, whose low and high parts they are: from the lower halves of each
