@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -38,6 +38,8 @@ _EXPOSED = 0.6
 """Share of the time for reading a sparse weight from memory that its arithmetic, which is no less, does not hide (measured)."""
 _CORE_BANDWIDTH = 20e9
 """Bytes a second that one core can read from memory."""
+_CACHED_BYTES_PER_CYCLE = 20
+"""Bytes that one core reads from the last-level cache."""
 _GRID = 128
 """Sizes are rounded up to this fraction of the weight, so that layers of nearly the same density share their kernels."""
 _PATTERNS = ((1, 4), (2, 4), (4, 8))
@@ -173,7 +175,8 @@ def _predicted(node: Node, weight: TensorType, ctx: Context, streamed: bool) -> 
     from ..codegen.templates import template_for
 
     constants = frozenset(position for position, value in enumerate(node.inputs) if value.constant is not None)
-    task = Task(canonicalise(_alone(node, weight)), constants, ctx.target, ctx.threads, ctx.numerics)
+    target = ctx.target if streamed else _cached(ctx.target)
+    task = Task(canonicalise(_alone(node, weight)), constants, target, ctx.threads, ctx.numerics)
     template = template_for(task.graph, ctx.target.kind)
     if template is None:
         return float("inf")
@@ -187,6 +190,11 @@ def _predicted(node: Node, weight: TensorType, ctx: Context, streamed: bool) -> 
         return seconds
     reading = stored_bytes(weight) / min(ctx.target.memory_bandwidth, ctx.threads * _CORE_BANDWIDTH)
     return max(seconds, reading) if not weight.encoding.is_sparse else max(seconds + _EXPOSED * reading, reading)
+
+
+def _cached(target: Target) -> Target:
+    """The target as kernels see it whose weights stay in the last-level cache."""
+    return replace(target, memory_bandwidth=max(target.memory_bandwidth, target.threads * _CACHED_BYTES_PER_CYCLE * target.frequency))
 
 
 def _alone(node: Node, weight: TensorType) -> Graph:

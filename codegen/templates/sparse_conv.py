@@ -116,8 +116,9 @@ class _SparseConvolution:
     def _tiles_cycles(self, pixels: int) -> float:
         """One image against all panels."""
         tiles, panels = self.tiles(pixels), -(-self.problem.conv.outputs // self.width)
+        passes = tiles.rows.tiles * tiles.columns.tiles
         return sum(
-            down.count * across.count * panel_cycles(self.target, down.size * across.size, self.width, self.entries, panels)
+            down.count * across.count * panel_cycles(self.target, down.size * across.size, self.width, self.entries, panels, passes)
             for down in tiles.rows.runs
             for across in tiles.columns.runs
         )

@@ -51,7 +51,7 @@ class SparseGather(Template):
 
     def estimated_cycles(self, task: Task, configs: Sequence[Config]) -> Sequence[float]:
         product = SparseProduct.of(task, _ENCODINGS)
-        cycles = gather_cycles(product.rows, product.columns, product.parameter("entries"))
+        cycles = gather_cycles(task.target, product.rows, product.columns, product.parameter("entries"))
         return [cycles / _parallel(task, product) for _ in configs]
 
     def lower(self, task: Task, config: Config) -> LoweredKernel:
@@ -61,7 +61,7 @@ class SparseGather(Template):
 
 
 def _parallel(task: Task, product: SparseProduct) -> int:
-    cycles = gather_cycles(product.rows, product.columns, product.parameter("entries"))
+    cycles = gather_cycles(task.target, product.rows, product.columns, product.parameter("entries"))
     return threads_worth(task.target, task.threads, cycles, _bytes(product))
 
 

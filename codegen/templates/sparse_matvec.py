@@ -84,7 +84,7 @@ def _elements(product: SparseProduct) -> int:
 def _cycles(task: Task, product: SparseProduct) -> float:
     """Estimated cycles on one thread."""
     steps = -(-product.depth // max(expansion_lanes(task.target), 1))
-    return bitmap_cycles(product.rows, product.columns, steps, product.encoding.name == "nm_sparse")
+    return bitmap_cycles(task.target, product.rows, product.columns, steps, product.encoding.name == "nm_sparse")
 
 
 def _parallel(task: Task, product: SparseProduct) -> int:

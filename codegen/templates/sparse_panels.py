@@ -98,9 +98,8 @@ def _cycles(product: SparseProduct, target: Target, parallel: int, knobs: Mappin
     tiles = -(-split.tiles // knobs["row_groups"]) / split.tiles
     parts = parallel // knobs["row_groups"]
     share = -(-panels // parts) / panels
-    return sum(run.count * panel_cycles(target, run.size, width, product.parameter("entries"), panels) for run in split.runs) * (
-        tiles * share
-    )
+    every = (product.parameter("entries"), panels, split.tiles, product.values.nbytes, WORD * product.depth)
+    return sum(run.count * panel_cycles(target, run.size, width, *every) for run in split.runs) * (tiles * share)
 
 
 class _Lowering:

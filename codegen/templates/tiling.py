@@ -224,6 +224,12 @@ def alias_penalty(row_bytes: int, rows: int) -> float:
     return 1.1 if competing > _WAYS else 1.02 if competing > _WAYS / 2 else 1.0
 
 
+def crowding(target: Target, row_bytes: int, rows: int) -> float:
+    """How many of ``rows`` that lie ``row_bytes`` apart, and are read at the same places, have no way left in their set of the first-level
+    cache."""
+    return max(_competing(row_bytes, rows) - target.l1_bytes / _PAGE, 0.0)
+
+
 def _competing(row_bytes: int, rows: int) -> float:
     """How many of ``rows`` that lie ``row_bytes`` apart map to the same set of the first-level cache, whose ways span a page."""
     return rows * math.gcd(row_bytes, _PAGE) / _PAGE
@@ -239,10 +245,15 @@ def tile_cycles(target: Target, rows: int, vectors: int, depth: float, passes: i
     step_bytes = vectors * target.vector_lanes * b_bytes
     cached = passes > 1 and depth * step_bytes <= _L2_SHARE * target.l2_bytes
     loads = pace.loads * (rows + vectors) / _LOADS_PER_CYCLE
-    stream = step_bytes / (_L2_BYTES_PER_CYCLE if cached else _L3_BYTES_PER_CYCLE)
+    stream = stream_cycles(step_bytes, cached=cached)
     step = max(multiply_adds * pace.multiplications / target.fma_units, loads, pace.latency, stream)
     # What hides behind the arithmetic still hurts a little: among equals, the tile that moves least is best.
     return depth * (step + pace.exposed * (loads + stream + pace.latency)) + 2.0 * multiply_adds + 20.0
+
+
+def stream_cycles(nbytes: float, *, cached: bool) -> float:
+    """In which so many bytes come from the second-level cache, or from the one behind it."""
+    return nbytes / (_L2_BYTES_PER_CYCLE if cached else _L3_BYTES_PER_CYCLE)
 
 
 def group_penalty(groups: int) -> float:
