@@ -100,6 +100,23 @@ def test_codes_of_n_of_m(mode: str, n: int, expected: str) -> None:
     assert encodings(graph) == [expected]
 
 
+@pytest.mark.parametrize("density", [0.6, 0.5, 0.3])
+@pytest.mark.parametrize("rows", [1, 4])
+def test_panels_of_all_inputs_are_no_gain_where_caches_set_the_pace(rows: int, density: float) -> None:
+    wide = replace(CONTEXT, target=Target.parse("cpu -mcpu=znver5 -threads=2"))
+    assert encodings(linear(rows, weight(1024, 1024, density)), wide) == ["dense"]
+
+
+def test_codes_of_n_of_m_stay_dense_where_they_multiply_as_bytes() -> None:
+    data = weight(1024, 1024, 1.0).reshape(1024, 256, 4)
+    np.put_along_axis(data, np.argsort(GENERATOR.random(data.shape), axis=-1)[..., :2], 0, axis=-1)
+    ctx = replace(CONTEXT, target=Target.parse("cpu -mcpu=znver5 -threads=2"))
+    coded = EncodeWeights(mode="w8").apply(linear(1, data.reshape(1024, 1024)), ctx)
+    assert encodings(coded, ctx) == ["affine"]
+    streamed = replace(ctx, target=Target.parse("cpu -mcpu=znver5 -threads=2 -l3=256"))
+    assert encodings(coded, streamed) == ["nm_sparse"]
+
+
 def test_convolutions() -> None:
     def convolution(window: int, block: int = 1) -> Graph:
         builder = GraphBuilder()
