@@ -1,4 +1,4 @@
-"""What convolutions in bfloat16 hand to each other is stored in bfloat16."""
+"""What convolutions in bfloat16 hand to each other is stored in bfloat16, and what those in bytes do in bytes."""
 
 from __future__ import annotations
 
@@ -8,36 +8,50 @@ from typing import ClassVar
 
 from ..ir import DType, Graph, Node, Rewriter, TensorType, Value
 from .base import Context, Pass, register_pass
+from .common_subexpressions import without_dead_code
 from .facts import use_count
 
 
 @register_pass
 @dataclass(frozen=True)
 class NarrowActivations(Pass):
-    """Sums of activations read them in bfloat16 where convolutions multiply them so, or where they are sums of two such convolutions.
+    """Sums of activations read them in bfloat16 where convolutions multiply them so, or where they are sums of two such convolutions. Where
+    convolutions multiply their codes, sums read these, and maxima over windows are those of codes.
 
-    The branch around the layers of a residual block otherwise keeps its activations in fp32 beside those that are multiplied: three times
-    the bytes, and images are larger than caches. Sums are computed in fp32, and rounded where they are stored.
+    The branch around the layers of a residual block otherwise keeps its activations in fp32 beside those that are multiplied: three to five
+    times the bytes, and images are larger than caches. Sums are computed in fp32, and rounded where they are stored.
     """
 
     name: ClassVar[str] = "narrow-activations"
     rounds: ClassVar[bool] = True
 
     def apply(self, graph: Graph, ctx: Context) -> Graph:
-        def rule(rewriter: Rewriter, node: Node) -> Sequence[Value] | None:
-            narrow = [value for value in dict.fromkeys(node.inputs) if _is_multiplied(graph, value)] or _parallel_branch(graph, node)
-            if node.output.tensor.dtype is not DType.FLOAT32 or not narrow or not ctx.budget.spend():
+        def add(rewriter: Rewriter, node: Node) -> Sequence[Value] | None:
+            if node.output.tensor.dtype is not DType.FLOAT32:
                 return None
-            builder = rewriter.builder
-            operands = [
-                builder.call("cast", builder.call("cast", rewriter[value], dtype=DType.BFLOAT16), dtype=DType.FLOAT32)
-                if value in narrow
-                else rewriter[value]
-                for value in node.inputs
-            ]
-            return builder.add("add", *operands).outputs
+            codes = {value: made for value in node.inputs if (made := _codes(graph, value)) is not None}
+            narrow = [value for value in dict.fromkeys(node.inputs) if _is_multiplied(graph, value)] or _parallel_branch(graph, node)
+            if not (codes or narrow) or not ctx.budget.spend():
+                return None
+            operands = []
+            for value in node.inputs:
+                if value in codes:
+                    operands.append(_decoded(rewriter, codes[value]))
+                else:
+                    operands.append(_rounded(rewriter, value) if value in narrow else rewriter[value])
+            return rewriter.builder.add("add", *operands).outputs
 
-        return Rewriter(graph).run({"add": rule})
+        def quantise(rewriter: Rewriter, node: Node) -> Sequence[Value] | None:
+            pool = node.inputs[0].node
+            # The code of NaN is the lowest, the maximum of numbers with NaN is NaN.
+            if pool is None or not ctx.fast or pool.op != "window_reduce" or pool.attributes["kind"] != "max" or _rate(node) is None:
+                return None
+            if len(graph.users[pool.output]) != 1 or not ctx.budget.spend():
+                return None
+            codes = rewriter.builder.call("quantise", rewriter[pool.inputs[0]], rewriter[node.inputs[1]], **node.attributes)
+            return rewriter.builder.add("window_reduce", codes, attributes=pool.attributes).outputs
+
+        return without_dead_code(Rewriter(graph).run({"add": add, "quantise": quantise}))
 
 
 def _is_multiplied(graph: Graph, value: Value) -> bool:
@@ -49,6 +63,40 @@ def _is_multiplied(graph: Graph, value: Value) -> bool:
     # Those that multiply in fp32 all the same widen it first.
     widened = [reader for cast in readers if cast.op == "cast" for reader in _readers(graph, cast.output)]
     return any(reader.op == "conv" for reader in (*readers, *widened))
+
+
+def _codes(graph: Graph, value: Value) -> Node | None:
+    """What quantises ``value``, an fp32 activation, for convolutions at a constant rate."""
+    if not _is_activation(value):
+        return None
+    for user in _readers(graph, value):
+        if user.op == "quantise" and _rate(user) is not None and any(reader.op == "conv" for reader in _readers(graph, user.output)):
+            return user
+    return None
+
+
+def _rate(quantise: Node) -> float | None:
+    """The constant steps per unit of all elements, if they are positive."""
+    made = quantise.inputs[1].node
+    rate = float(made.attributes["value"]) if made is not None and made.op == "full" else 0.0
+    return rate if rate > 0 else None
+
+
+def _decoded(rewriter: Rewriter, quantise: Node) -> Value:
+    """The numbers that the codes stand for."""
+    builder, rate, zero_point = rewriter.builder, _rate(quantise), quantise.attributes["zero_point"]
+    assert rate is not None
+    codes = builder.call("quantise", rewriter[quantise.inputs[0]], rewriter[quantise.inputs[1]], **quantise.attributes)
+    steps = builder.call("cast", codes, dtype=DType.FLOAT32)
+    if zero_point:
+        steps = builder.call("sub", steps, builder.call("full", shape=(), value=float(zero_point), dtype=DType.FLOAT32))
+    return builder.call("mul", steps, builder.call("full", shape=(), value=1 / rate, dtype=DType.FLOAT32))
+
+
+def _rounded(rewriter: Rewriter, value: Value) -> Value:
+    """``value`` as a number of bfloat16."""
+    half = rewriter.builder.call("cast", rewriter[value], dtype=DType.BFLOAT16)
+    return rewriter.builder.call("cast", half, dtype=DType.FLOAT32)
 
 
 def _readers(graph: Graph, value: Value) -> Sequence[Node]:

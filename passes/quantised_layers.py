@@ -18,6 +18,8 @@ _LEAST_DEPTH = 16
 """Products that a result must sum: with fewer, quantising takes longer than it saves."""
 _LEAST_CHANNELS = 8
 """Input channels of a convolution: images have fewer, and are best read as they come."""
+_LEAST_COLOURS = 3
+"""The same with instructions that multiply four bytes at once, of which three are enough."""
 _CENTRE = 128
 """The code of zero where the range of an activation is found at run time."""
 _LARGEST_BIAS = 2.0**29
@@ -37,10 +39,14 @@ def can_quantise(node: Node, ctx: Context) -> bool:
         return False
     if node.op == "conv":
         groups = node.attributes["groups"]
-        few = shape[1] < _LEAST_CHANNELS or (groups != 1 and shape[1] % _LEAST_CHANNELS != 0)
+        few = shape[1] < _least_channels(ctx.target) or (groups != 1 and shape[1] % _LEAST_CHANNELS != 0)
         if few or len(shape) > 4 or (ctx.fast and is_minimal_filtering(node) and not _is_quicker_in_bytes(node, ctx)):
             return False
     return bool(np.isfinite(weight.array()).all())
+
+
+def _least_channels(target: Target) -> int:
+    return _LEAST_COLOURS if multiplies_bytes(target) else _LEAST_CHANNELS
 
 
 def _is_quicker_in_bytes(node: Node, ctx: Context) -> bool:

@@ -89,7 +89,7 @@ class ConvTemplate(Template):
             for tiles, most in tilings.items()
             for group in divisors(parallel)
             for vectors in panel_candidates(target, conv.outputs, tiles.largest)
-            if fits_registers(target, tiles.largest, vectors, problem.arithmetic.temporaries(vectors)) and group <= tiles.shared.tiles
+            if fits_registers(target, tiles.largest, vectors, problem.temporaries(vectors)) and group <= tiles.shared.tiles
         ]
         costs = [(predicted_cycles(problem, target, parallel, point), point) for point in points]
         if self.filters(task, problem):

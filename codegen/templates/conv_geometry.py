@@ -173,6 +173,10 @@ class Pixels:
             pixel += target.vector_lanes
         return Pixels(height * width * pixel, 1, width * pixel, pixel, True, False)
 
+    def is_down_first(self, conv: Convolution) -> bool:
+        """Whether the innermost loop walks down the window: where channels lie apart, or all are one word."""
+        return self.planar or (conv.words == 1 and conv.per_word > 1)
+
     def nest(self, conv: Convolution, panel: int) -> tuple[ReductionLoop, ...]:
         """The reduction over window and channels, in the order of the packed weight."""
         (height, width), (down, right) = conv.window, conv.dilation
@@ -182,7 +186,7 @@ class Pixels:
             (conv.words, self.channel),
         )
         # Steps of the innermost loop, which is unrolled, must not read each other's pixels: LLVM would keep them all in registers.
-        order = (columns, channels, rows) if self.planar else (rows, columns, channels)
+        order = (columns, channels, rows) if self.is_down_first(conv) else (rows, columns, channels)
         loops = []
         step = panel * conv.depth
         for extent, stride in order:
@@ -193,7 +197,7 @@ class Pixels:
     def weight_layout(self, conv: Convolution, panel: int) -> Layout:
         axes = tuple(range(2, 2 + conv.spatial))
         words = ((1, conv.per_word),) if conv.per_word > 1 else ()
-        return Layout((0, axes[-1], 1, *axes[:-1]) if self.planar else (0, *axes, 1), ((0, panel), *words))
+        return Layout((0, axes[-1], 1, *axes[:-1]) if self.is_down_first(conv) else (0, *axes, 1), ((0, panel), *words))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
-"""What sparse kernels cost: cycles of their arithmetic, measured with AVX2 on Zen 3 and scaled by the facts of the target; what shuffles and
-expands, with AVX-512 on Zen 5 too.
+"""What sparse kernels cost: cycles of their arithmetic, measured with AVX2 on Zen 3 and scaled by the facts of the target.
+What transposes and expands was measured with AVX-512 on Zen 5 too.
 
 The figures are rather high: a sparse kernel that is slower than the dense one is worse than one that is not used.
 """

@@ -141,6 +141,22 @@ def test_convolutions_of_bytes_are_exact(graph: Graph, constants: frozenset[int]
     check(NarrowConv(), graph, inputs=inputs_of(graph), constants=constants, threads=2)
 
 
+@pytest.mark.parametrize("layout", [NHWC, None])
+@pytest.mark.parametrize(("channels", "window", "stride"), [(3, 7, 2), (4, 3, 1), (1, 2, 1)])
+def test_images_whose_pixels_are_words(channels: int, window: int, stride: int, layout: tuple[int, ...] | None) -> None:
+    builder = GraphBuilder()
+    x = builder.input(tensor((2, channels, 9, 45), U8, *([layout] if layout else [])))
+    weight = builder.input(tensor((40, channels, window, window), I8))
+    pad = window // 2
+    attributes = {"stride": (stride, stride), "padding": ((pad, pad), (pad, pad)), "dilation": (1, 1), "groups": 1, "filling": 5}
+    y = builder.add("conv", x, weight, attributes={**attributes, "dtype": I32}).output
+    y.type = y.tensor.with_layout(Layout(NHWC))
+    graph = builder.finish([requantised(builder, y, (40, 1, 1))])
+    assert isinstance(template_for(graph), NarrowConv)
+    for constants in (CONSTANT, frozenset[int]()):
+        check(NarrowConv(), graph, inputs=inputs_of(graph), constants=constants, threads=2, all_configs=channels == 3)
+
+
 def test_convolutions_of_halves() -> None:
     check(NarrowConv(), conv(6, 24, 3, 1, 1, BF16, weight=BF16), constants=CONSTANT)
 

@@ -9,8 +9,9 @@ from golden import CONTEXT, check_same
 
 from mlc.codegen.precision import Precision
 from mlc.codegen.target import Target
-from mlc.ir import ArrayConstant, DType, Graph, GraphBuilder, TensorType, Value, verify
-from mlc.passes import Pipeline
+from mlc.codegen.task import Numerics
+from mlc.ir import ArrayConstant, DType, Graph, GraphBuilder, TensorType, Value, interpret, verify
+from mlc.passes import Context, Pipeline
 
 ZEN4 = replace(CONTEXT, target=Target.parse("cpu -mcpu=znver4 -threads=1"), precision=Precision.of("bf16"))
 CONV = {"stride": (1, 1), "padding": ((1, 1), (1, 1)), "dilation": (1, 1), "groups": 1}
@@ -35,9 +36,9 @@ class Network:
         return self.builder.call("add", x, y)
 
 
-def narrowed(network: Network, *results: Value, ctx: object = ZEN4) -> Graph:
+def narrowed(network: Network, *results: Value, ctx: Context = ZEN4) -> Graph:
     before = network.builder.finish(list(results))
-    after = Pipeline.parse("narrow-operands,narrow-activations,common-subexpressions").run(before, ctx)  # type: ignore[arg-type]
+    after = Pipeline.parse("narrow-operands,narrow-activations,common-subexpressions").run(before, ctx)
     verify(after)
     check_same(before, after, tolerance=2e-2)
     return after
@@ -80,3 +81,32 @@ def test_nothing_changes_in_single_precision() -> None:
     x = network.relu(network.conv(network.x))
     graph = narrowed(network, network.add(network.conv(x), x), ctx=replace(ZEN4, precision=Precision.of("fp32")))
     assert widened(graph) == [[False, False]]
+
+
+def in_bytes(network: Network, *results: Value, ctx: Context = ZEN4) -> Graph:
+    """After both passes in ``int8``, with the range of activations known from the calibration."""
+    samples = [[np.random.default_rng(3).standard_normal((1, 16, 6, 5)).astype(np.float32)]]
+    return narrowed(network, *results, ctx=replace(ctx, precision=Precision.of("int8"), calibration=samples, evaluator=interpret))
+
+
+def test_sums_read_the_codes_that_convolutions_multiply() -> None:
+    network = Network()
+    x = network.relu(network.conv(network.x))
+    y = network.relu(network.add(network.conv(network.relu(network.conv(x))), x))
+    graph = in_bytes(network, network.conv(y))
+    (total,) = [node for node in graph.nodes if node.op == "add"]
+    assert total.inputs[1].op == "mul"
+    shared = [node for node in graph.nodes if node.op == "quantise" and len(graph.users[node.output]) == 2]
+    assert [sorted(user.op for user in graph.users[node.output]) for node in shared] == [["cast", "conv"]]
+
+
+def test_maxima_over_windows_are_those_of_codes() -> None:
+    network = Network()
+    window = {"window": (3, 3), "stride": (2, 2), "padding": ((1, 1), (1, 1)), "dilation": (1, 1), "kind": "max"}
+    pooled = network.builder.call("window_reduce", network.relu(network.conv(network.x)), **window)
+    graph = in_bytes(network, network.conv(pooled))
+    (pool,) = [node for node in graph.nodes if node.op == "window_reduce"]
+    assert pool.output.tensor.dtype is DType.UINT8
+    strict = in_bytes(network, network.conv(pooled), ctx=replace(ZEN4, numerics=Numerics.STRICT))
+    (pool,) = [node for node in strict.nodes if node.op == "window_reduce"]
+    assert pool.output.tensor.dtype is DType.FLOAT32, "the maximum of numbers with NaN is NaN"
