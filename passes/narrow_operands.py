@@ -33,8 +33,8 @@ class NarrowOperands(Pass):
     ``bf16``: operands are rounded to bfloat16 where the target multiplies that; elsewhere, and in ``fp16``, the weights of layers over few
     rows are stored so and widened, which is all that is gained. ``int8``: weights are rounded to 8 bits with a scale for each output,
     activations to the range that they have in the context's calibration; without one, to the range of each row (of each image), found
-    when the program runs. Layers that are better left alone stay in fp32: images of few channels, depthwise and short sums, and what
-    minimal filtering speeds up more. In ``bf16`` these read activations in bfloat16 all the same, except images.
+    when the program runs. Layers that are better left alone stay in fp32: images (where four bytes of a pixel are no word), depthwise and
+    short sums, and what minimal filtering speeds up more. In ``bf16`` these read activations in bfloat16 all the same, except images.
 
     The mode is that of a node's module, or ``mode`` where that is given.
     """
