@@ -115,11 +115,12 @@ class Geometry:
         bits = self.problem.format.bits
         if algorithm is Algorithm.LOOKUP:
             return bits * vectors * (rows + 1) + 2
-        if algorithm is Algorithm.FIXED:
-            between = vectors * (8 // bits - 2) if not multiplies_bytes(self.target) else vectors * (1 if bits == 8 else 2)
+        if algorithm is Algorithm.FIXED and multiplies_bytes(self.target):
             # In short groups the tile's own sums are held as well.
-            short = self.problem.block(self.target.vector_lanes).span <= _SHORT_SPAN
-            return (BYTES + short * multiplies_bytes(self.target)) * rows * vectors + between + 2
+            sums = BYTES + 1 if self.problem.block(self.target.vector_lanes).span <= _SHORT_SPAN else BYTES
+            return vectors * (sums * rows + (1 if bits == 8 else 2)) + 2
+        if algorithm is Algorithm.FIXED:
+            return vectors * (BYTES * rows + 8 // bits - 2) + 2
         masks = min(digits_per_word(bits) - 1, _HELD_MASKS) if self._reads_digits else 1
         return rows * vectors * max(-(-8 // (rows * vectors)), 1) + vectors + masks + 2
 
