@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..autotune.running import Memory
 from ..codegen.build import PACKAGE, compile_candidate, link_library
 from ..codegen.constant_layout import stored
 from ..codegen.space import Config
@@ -85,14 +86,14 @@ class Bench:
         inputs = [case.known.get(position) or _random(value.tensor, generator) for position, value in enumerate(case.graph.inputs)]
         self.inputs = [constant.array() for constant in inputs]
         layouts = [kernel.constant_layouts.get(position, value.tensor.layout) for position, value in enumerate(case.graph.inputs)]
-        placed = [_aligned(stored(constant, layout)) for constant, layout in zip(inputs, layouts, strict=True)]
-        self._outputs = [_aligned(_poisoned(value.tensor)) for value in case.graph.outputs]
-        workspace = [_aligned(np.empty(kernel.workspace_bytes // 4, np.float32))] if kernel.workspace_bytes else []
+        placed = [_placed(stored(constant, layout)) for constant, layout in zip(inputs, layouts, strict=True)]
+        self._outputs = [_placed(_poisoned(value.tensor)) for value in case.graph.outputs]
+        workspace = [_placed(np.empty(kernel.workspace_bytes // 4, np.float32))] if kernel.workspace_bytes else []
         self.weights = sum(placed[position].nbytes for position in case.constants)
         copies = 1 + math.ceil(stream * cache / self.weights) if case.streamed else 1
         self._sets = [[*placed, *self._outputs, *workspace]]
         for _ in range(copies - 1):
-            others = [_aligned(array) if position in case.constants else array for position, array in enumerate(placed)]
+            others = [_placed(array) if position in case.constants else array for position, array in enumerate(placed)]
             self._sets.append([*others, *self._outputs, *workspace])
 
     def _load(self, symbol: str, content: bytes, workspace_bytes: int) -> Callable[..., int]:
@@ -132,10 +133,9 @@ class Bench:
         return max(float(np.linalg.norm(got - want) / np.linalg.norm(want)) for got, want in zip(self.results(), expected, strict=True))
 
 
-def _aligned(array: np.ndarray) -> np.ndarray:
-    raw = np.empty(array.nbytes + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    copy = raw[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+def _placed(array: np.ndarray) -> np.ndarray:
+    """A copy that lies as in a program: aligned, in huge pages where the system has them."""
+    copy = Memory(array.shape, array.dtype).array
     copy[...] = array
     return copy
 
