@@ -31,8 +31,8 @@ from .tiling import round_up, threads
 _ENCODINGS = ("bitmap", "nm_sparse")
 MOST_ROWS = 4
 _AHEAD = 2048
-"""Elements by which memory is asked in advance: with 20% of the elements a quarter faster than what the hardware foresees, with 50% an eighth
-(measured; 128 are slower than none, 8192 as good)."""
+"""Elements by which memory is asked in advance: with 20% of them stored a quarter faster than what the hardware foresees, with 50% an
+eighth (measured; 128 are slower than none, 8192 as good)."""
 _OUTPUTS = (2, 4, 8)
 """Outputs that are computed together."""
 
