@@ -48,7 +48,8 @@ class NarrowActivations(Pass):
                 return None
             if len(graph.users[pool.output]) != 1 or not ctx.budget.spend():
                 return None
-            codes = rewriter.builder.call("quantise", rewriter[pool.inputs[0]], rewriter[node.inputs[1]], **node.attributes)
+            operands = rewriter[pool.inputs[0]], rewriter[node.inputs[1]]
+            codes = rewriter.builder.add("quantise", *operands, attributes=node.attributes).output
             return rewriter.builder.add("window_reduce", codes, attributes=pool.attributes).outputs
 
         return without_dead_code(Rewriter(graph).run({"add": add, "quantise": quantise}))
@@ -78,15 +79,16 @@ def _codes(graph: Graph, value: Value) -> Node | None:
 def _rate(quantise: Node) -> float | None:
     """The constant steps per unit of all elements, if they are positive."""
     made = quantise.inputs[1].node
-    rate = float(made.attributes["value"]) if made is not None and made.op == "full" else 0.0
-    return rate if rate > 0 else None
+    rate = made.attributes["value"] if made is not None and made.op == "full" else None
+    return rate if isinstance(rate, float) and rate > 0 else None
 
 
 def _decoded(rewriter: Rewriter, quantise: Node) -> Value:
     """The numbers that the codes stand for."""
     builder, rate, zero_point = rewriter.builder, _rate(quantise), quantise.attributes["zero_point"]
     assert rate is not None
-    codes = builder.call("quantise", rewriter[quantise.inputs[0]], rewriter[quantise.inputs[1]], **quantise.attributes)
+    assert isinstance(zero_point, int)
+    codes = builder.add("quantise", *(rewriter[value] for value in quantise.inputs), attributes=quantise.attributes).output
     steps = builder.call("cast", codes, dtype=DType.FLOAT32)
     if zero_point:
         steps = builder.call("sub", steps, builder.call("full", shape=(), value=float(zero_point), dtype=DType.FLOAT32))
