@@ -29,7 +29,8 @@ class NarrowActivations(Pass):
         def add(rewriter: Rewriter, node: Node) -> Sequence[Value] | None:
             if node.output.tensor.dtype is not DType.FLOAT32:
                 return None
-            codes = {value: made for value in node.inputs if (made := _codes(graph, value)) is not None}
+            # Codes know neither NaN nor infinity.
+            codes = {value: made for value in node.inputs if ctx.fast and (made := _codes(graph, value)) is not None}
             narrow = [value for value in dict.fromkeys(node.inputs) if _is_multiplied(graph, value)] or _parallel_branch(graph, node)
             if not (codes or narrow) or not ctx.budget.spend():
                 return None

@@ -155,6 +155,7 @@ def test_images_whose_pixels_are_words(channels: int, window: int, stride: int, 
     assert isinstance(template_for(graph), NarrowConv)
     for constants in (CONSTANT, frozenset[int]()):
         check(NarrowConv(), graph, inputs=inputs_of(graph), constants=constants, threads=2, all_configs=channels == 3)
+    check(NarrowConv(), graph, inputs=inputs_of(graph), constants=CONSTANT, target=Target.parse("cpu -mcpu=x86-64-v3"))
 
 
 def test_convolutions_of_halves() -> None:

@@ -98,6 +98,9 @@ def test_sums_read_the_codes_that_convolutions_multiply() -> None:
     assert total.inputs[1].op == "mul"
     shared = [node for node in graph.nodes if node.op == "quantise" and len(graph.users[node.output]) == 2]
     assert [sorted(user.op for user in graph.users[node.output]) for node in shared] == [["cast", "conv"]]
+    strict = in_bytes(network, network.conv(y), ctx=replace(ZEN4, numerics=Numerics.STRICT))
+    (total,) = [node for node in strict.nodes if node.op == "add"]
+    assert total.inputs[1].op == "relu", "codes know neither NaN nor infinity"
 
 
 def test_maxima_over_windows_are_those_of_codes() -> None:
