@@ -87,7 +87,9 @@ class Memory:
 
 def _mapped(size: int) -> np.ndarray:
     """Fresh memory from the start of a huge page on, in huge pages where the system has them."""
-    mapping = mmap.mmap(-1, size + _HUGE)
+    # Private: of shared memory most systems have small pages only.
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    mapping = mmap.mmap(-1, size + _HUGE, **private)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         mapping.madvise(mmap.MADV_HUGEPAGE)
     whole = np.frombuffer(mapping, np.uint8)

@@ -1,7 +1,8 @@
 """Encoded weights of matrix products as kernels read them: panels of columns, each one block of memory that is read from start to end.
 
-A block holds the codes of a panel along its depth, :data:`CHUNK` at a time, then the scales of its groups, then their zero points. The
-codes of a chunk are ``bits`` words of 32 bits for each column, in one of these arrangements:
+A block holds the codes of a panel along its depth, :data:`CHUNK` at a time. Behind those of each group stand its scales, then its zero
+points, so that a block is one stream; where columns have one scale each, these stand behind all codes. The codes of a chunk are ``bits``
+words of 32 bits for each column, in one of these arrangements:
 
 - digits: a word holds as many whole codes as fit, the first one lowest; what is left of the words of a chunk holds the rest of its codes.
   Where codes fill the words, the highest bit is inverted: words are signed to a processor that converts them.
@@ -125,10 +126,10 @@ class _Packing:
         unsigned = np.zeros((self.panels * self.form.panel, block.chunks * CHUNK), np.uint8)
         unsigned[: self.columns, : block.depth] = self._unsigned(codes)
         chunks = unsigned.reshape(self.panels, self.form.panel, block.chunks, CHUNK).transpose(0, 2, 3, 1)
-        stored = np.zeros((self.panels, block.words), np.uint32)
+        stored = np.zeros((self.panels, block.groups, block.part_words), np.uint32)
         for number in range(self.panels):
-            words = arranged(chunks[number], form, self.form.arrangement).reshape(-1)
-            stored[number, : len(words)] = words
+            words = arranged(chunks[number], form, self.form.arrangement).reshape(block.groups, -1)
+            stored[number, :, : words.shape[1]] = words
         self._store(stored, block.scales_at, self._scales())
         if form.zero is None:
             zeros = self.constant.zero_points
@@ -150,13 +151,13 @@ class _Packing:
         return np.array(dict(self.constant.type.encoding.parameters)["scale"], np.float32)
 
     def _store(self, stored: np.ndarray, at: int, values: np.ndarray) -> None:
-        """Puts values of each group, of each column, or of all into the blocks, from word ``at`` on: [groups, panel] each."""
+        """Puts values of each group, of each column, or of all into the blocks, from word ``at`` of a part on."""
         columns = self.columns
         each = np.moveaxis(values, self.form.columns_axis, 0) if values.ndim == 2 else np.broadcast_to(values.reshape(-1, 1), (columns, 1))
         padded = np.zeros((self.panels * self.form.panel, each.shape[1]), each.dtype)
         padded[:columns] = each
-        panels = np.ascontiguousarray(padded.reshape(self.panels, self.form.panel, -1).transpose(0, 2, 1)).reshape(self.panels, -1)
-        stored.view(np.uint8)[:, 4 * at : 4 * at + panels.shape[1] * panels.itemsize] = panels.view(np.uint8)
+        panels = np.ascontiguousarray(padded.reshape(self.panels, self.form.panel, -1).transpose(0, 2, 1))
+        stored.view(np.uint8)[:, :, 4 * at : 4 * at + panels.shape[2] * panels.itemsize] = panels.view(np.uint8)
 
     def _table(self) -> np.ndarray:
         entries = self.format.tabulated
@@ -210,16 +211,26 @@ class PanelBlock:
 
     @property
     def scales_at(self) -> int:
-        return _lines(4 * self.chunks * self.chunk_words)
+        """In a part: all that belongs to a group."""
+        return _lines(4 * self.chunks // self.groups * self.chunk_words)
 
     @property
     def zeros_at(self) -> int:
-        return self.scales_at + _lines(self.groups * self.panel * _SCALE_BYTES[self.format.scale])
+        return self.scales_at + _lines(self.panel * _SCALE_BYTES[self.format.scale])
+
+    @property
+    def part_words(self) -> int:
+        zeros = self.panel * _ZERO_BYTES[self.format.zero_storage] if self.format.zero is None else 0
+        return self.zeros_at + _lines(zeros)
+
+    @property
+    def span_words(self) -> int:
+        """From the codes of a span to those of the next."""
+        return self.part_words if self.groups > 1 else self.span * self.chunk_words
 
     @property
     def words(self) -> int:
-        zeros = self.groups * self.panel * _ZERO_BYTES[self.format.zero_storage] if self.format.zero is None else 0
-        return self.zeros_at + _lines(zeros)
+        return self.groups * self.part_words
 
 
 def _lines(nbytes: int) -> int:

@@ -22,8 +22,9 @@ _LARGEST = 2**31 - 1
 
 _LINE = 16
 """Elements of 4 bytes in a cache line."""
-_FOR_READING = [tirx.IntImm("int32", number) for number in (0, 2, 1)]
-"""Of llvm.prefetch: read, into the second-level cache, data."""
+_READ, _DATA = tirx.IntImm("int32", 0), tirx.IntImm("int32", 1)
+_SECOND_LEVEL = 2
+"""Of the localities of llvm.prefetch; above it is the first level."""
 
 INDEX = "int32"
 """The dtype of loop variables and offsets; tensors of 2**31 elements or more are refused (see :mod:`.kernel`)."""
@@ -149,11 +150,12 @@ class Emitter:
         """``buffer[offset]``; the offset is simplified."""
         return tirx.BufferLoad(buffer, [self.place(offset)])
 
-    def prefetch(self, buffer: Any, offset: Expr, count: int = 1) -> None:
-        """Brings ``count`` 4-byte elements of ``buffer`` from ``offset`` on into the second-level cache; the place need not exist."""
+    def prefetch(self, buffer: Any, offset: Expr, count: int = 1, level: int = 2) -> None:
+        """Brings ``count`` 4-byte elements of ``buffer`` from ``offset`` on into the cache of ``level`` 1 or 2; the place need not exist."""
+        locality = tirx.IntImm("int32", _SECOND_LEVEL + 2 - level)
         for start in range(0, count, _LINE):
             place = tirx.address_of(tirx.BufferLoad(buffer, [self.simplify(offset + start)]))
-            self.emit(tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", place, *_FOR_READING)))
+            self.emit(tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", place, _READ, locality, _DATA)))
 
     def allocate(self, count: int, dtype: str, name: str = "local") -> Any:
         """A flat buffer of ``count`` elements on the stack, alive in the current scope. Keep it under some 100 KB.

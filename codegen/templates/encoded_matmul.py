@@ -36,7 +36,7 @@ class EncodedMatmul(Template):
     """
 
     name: ClassVar[str] = "encoded_matmul"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
 
     def takes(self, graph: Graph) -> bool:
         return EncodedProduct.find(graph) is not None

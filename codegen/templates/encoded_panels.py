@@ -95,12 +95,15 @@ class PanelLowering:
         if block.format.group is None:
             numbers = self._scales(start, index(0))
             with emitter.loop(chunks, name="chunk") as chunk:
-                self._decode_chunk(start, first, chunk, numbers)
+                self._decode_chunk(start + (first + chunk) * block.chunk_words, chunk, numbers)
             return
         with emitter.loop(chunks // block.span, name="span") as span:
-            numbers = self._scales(start, emitter.bind(emitter.simplify(tirx.floordiv(first, index(block.span)) + span), "group"))
+            group = emitter.bind(emitter.simplify(tirx.floordiv(first, index(block.span)) + span), "group")
+            numbers = self._scales(start, group)
+            codes = emitter.bind(emitter.simplify(start + group * block.span_words), "codes")
             with emitter.loop(block.span, name="chunk") as chunk:
-                self._decode_chunk(start, first, emitter.bind(emitter.simplify(span * block.span + chunk), "chunk"), numbers)
+                number = emitter.bind(emitter.simplify(span * block.span + chunk), "chunk")
+                self._decode_chunk(codes + chunk * block.chunk_words, number, numbers)
 
     def _scales(self, start: Expr, group: Expr) -> list[tuple[Expr, Expr | None]]:
         """For each vector of columns the scale of a group, the format's factor included, and what is subtracted from codes before."""
@@ -114,9 +117,10 @@ class PanelLowering:
             found.append((scale, self.groups.zero(start, group, vector) if form.zero is None else zero))
         return found
 
-    def _decode_chunk(self, start: Expr, first: Expr, chunk: Expr, numbers: list[tuple[Expr, Expr | None]]) -> None:
+    def _decode_chunk(self, words: Expr, chunk: Expr, numbers: list[tuple[Expr, Expr | None]]) -> None:
+        """The chunk whose words begin with ``words``, as number ``chunk`` of those decoded."""
         emitter, vectors, lanes = self.emitter, self.vectors, self.frame.lanes
-        self.codes.open(emitter.bind(start + (first + chunk) * self.frame.block.chunk_words, "words"))
+        self.codes.open(emitter.bind(emitter.simplify(words), "words"))
         place = emitter.bind(emitter.simplify(self.decoded_at + chunk * (CHUNK * self.panel)), "place")
         for position in range(CHUNK):
             for vector, (code, (scale, zero)) in enumerate(zip(self.codes.numbers(position), numbers, strict=True)):

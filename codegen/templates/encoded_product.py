@@ -157,7 +157,7 @@ class GroupNumbers:
     def scale(self, start: Expr, group: Expr | int, vector: int) -> Expr:
         """Of a group and the columns of a vector, in the block that begins with word ``start``."""
         vectors, frame = self._vectors, self._frame
-        place = (start + frame.block.scales_at) * (4 // self._scale_bytes) + (group * frame.count + vector) * frame.lanes
+        place = (self._part(start, group) + frame.block.scales_at) * (4 // self._scale_bytes) + vector * frame.lanes
         held = vectors.load(self._scales, frame.emitter.simplify(place))
         match self._scale:
             case "f16":
@@ -169,8 +169,11 @@ class GroupNumbers:
                 return vectors.reinterpreted(vectors.shifted(vectors.widened(held), -23), "float32")
         return held
 
+    def _part(self, start: Expr, group: Expr | int) -> Expr:
+        return start + group * self._frame.block.part_words
+
     def zero(self, start: Expr, group: Expr | int, vector: int) -> Expr:
         vectors, frame = self._vectors, self._frame
-        place = (start + frame.block.zeros_at) * (4 // self._zero_bytes) + (group * frame.count + vector) * frame.lanes
+        place = (self._part(start, group) + frame.block.zeros_at) * (4 // self._zero_bytes) + vector * frame.lanes
         held = vectors.load(self._zeros, frame.emitter.simplify(place))
         return held if self._zero_bytes == 4 else vectors.converted(vectors.widened(held))
