@@ -49,6 +49,7 @@ _GRID_MODES = ("w2", "ternary", "w3", "w4")
 _GRID_SHAPES = ((4096, 4096), (1024, 2816))
 _GRID_ROWS = (1, 2, 4, 8)
 _ROUNDS = 7
+_CHOICE_ROUNDS = 21
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ class Matvec:
 
 @dataclass(frozen=True)
 class Choice:
-    """Least seconds of the best config of each algorithm, which other work on the machine disturbs least; ``loss``: the default's time
-    over that of the quickest, less 1."""
+    """Median seconds of the best config of each algorithm. ``loss``: the default's time over that of the quickest, less 1; the medians
+    over rounds of their ratios within a round, since the speed of memory changes from one round to another."""
 
     mode: str
     rows: int
@@ -110,14 +111,12 @@ def choice(mode: str, rows: int, constant: EncodedConstant, target: Target, cach
     product = case(mode, rows, constant)
     default, others = _first_of_each(product, target)
     benches = {Algorithm(config["algorithm"]).name.lower(): Bench(product, target, config, cache, STREAM) for config in others}
-    times: dict[str, list[float]] = {name: [] for name in benches}
-    for _ in range(_ROUNDS):
-        for name, bench in benches.items():
-            times[name] += bench.run(8, warmup=1)
-    least = {name: min(found) for name, found in times.items()}
+    rounds = [{name: statistics.median(bench.run(8, warmup=1)) for name, bench in benches.items()} for _ in range(_CHOICE_ROUNDS)]
     chosen = Algorithm(default["algorithm"]).name.lower()
+    ratios = {name: statistics.median(times[chosen] / times[name] for times in rounds) for name in benches}
+    medians = {name: statistics.median(times[name] for times in rounds) for name in benches}
     columns, depth = constant.type.static_shape
-    return Choice(mode, rows, columns, depth, least, chosen, least[chosen] / min(least.values()) - 1)
+    return Choice(mode, rows, columns, depth, medians, chosen, max(ratios.values()) - 1)
 
 
 def _first_of_each(product: Case, target: Target) -> tuple[Config, list[Config]]:

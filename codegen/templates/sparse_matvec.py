@@ -173,7 +173,7 @@ class _Lowering:
             vectors = [emitter.bind(tirx.BufferLoad(self.a, [ramp(step * lanes + row * self.stride, lanes)]), "a") for row in range(rows)]
             start = emitter.bind(emitter.load(next_value, 0), "start")
             if self.prefetched:
-                emitter.prefetch(self.values.buffer, start + _AHEAD, self.prefetched)
+                emitter.prefetch(self.values.buffer, start + _AHEAD, self.prefetched, level=1)
             for output in range(together):
                 bits = emitter.bind(tirx.Cast("int32", emitter.load(self.bits, first_bits + step * together + output)), "bits")
                 weight = emitter.bind(self.expansion.expanded(self.values.buffer, start, bits), "weight")
