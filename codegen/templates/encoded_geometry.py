@@ -116,9 +116,9 @@ class Geometry:
         if algorithm is Algorithm.LOOKUP:
             return bits * vectors * (rows + 1) + 2
         if algorithm is Algorithm.FIXED and multiplies_bytes(self.target):
-            # In short groups the tile's own sums are held as well.
-            sums = BYTES + 1 if self.problem.block(self.target.vector_lanes).span <= _SHORT_SPAN else BYTES
-            return vectors * (sums * rows + (1 if bits == 8 else 2)) + 2
+            # In short groups the tile's own sums are held as well, and scales.
+            held = int(self.problem.block(self.target.vector_lanes).span <= _SHORT_SPAN)
+            return vectors * ((BYTES + held) * rows + (1 if bits == 8 else 2) + held) + 2
         if algorithm is Algorithm.FIXED:
             return vectors * (BYTES * rows + 8 // bits - 2) + 2
         masks = min(digits_per_word(bits) - 1, _HELD_MASKS) if self._reads_digits else 1
