@@ -113,10 +113,14 @@ def choice(mode: str, rows: int, constant: EncodedConstant, target: Target, cach
     benches = {Algorithm(config["algorithm"]).name.lower(): Bench(product, target, config, cache, STREAM) for config in others}
     rounds = [{name: statistics.median(bench.run(8, warmup=1)) for name, bench in benches.items()} for _ in range(_CHOICE_ROUNDS)]
     chosen = Algorithm(default["algorithm"]).name.lower()
-    ratios = {name: statistics.median(times[chosen] / times[name] for times in rounds) for name in benches}
     medians = {name: statistics.median(times[name] for times in rounds) for name in benches}
     columns, depth = constant.type.static_shape
-    return Choice(mode, rows, columns, depth, medians, chosen, max(ratios.values()) - 1)
+    return Choice(mode, rows, columns, depth, medians, chosen, loss(rounds, chosen))
+
+
+def loss(rounds: Sequence[Mapping[str, float]], chosen: str) -> float:
+    """By how much ``chosen`` is slower than the quickest: the median over ``rounds`` of their ratios, less 1; 0 if it is the quickest."""
+    return max(statistics.median(times[chosen] / times[name] for times in rounds) for name in rounds[0]) - 1
 
 
 def _first_of_each(product: Case, target: Target) -> tuple[Config, list[Config]]:
