@@ -151,7 +151,7 @@ class Emitter:
         return tirx.BufferLoad(buffer, [self.place(offset)])
 
     def prefetch(self, buffer: Any, offset: Expr, count: int = 1, level: int = 2) -> None:
-        """Brings ``count`` 4-byte elements of ``buffer`` from ``offset`` on into the cache of ``level`` 1 or 2; the place need not exist."""
+        """Brings ``count`` 4-byte elements of ``buffer`` from ``offset`` on into cache level 1 or 2; the place need not exist."""
         locality = tirx.IntImm("int32", _SECOND_LEVEL + 2 - level)
         for start in range(0, count, _LINE):
             place = tirx.address_of(tirx.BufferLoad(buffer, [self.simplify(offset + start)]))
