@@ -9,6 +9,7 @@ from .default import default_pipeline
 from .encode_weights import EncodeWeights
 from .fold_batch_norm import FoldBatchNorm
 from .fold_constants import FoldConstants
+from .fold_rates import FoldRates
 from .fuse import Fuse, kernel_count
 from .horizontal import Horizontal
 from .instruments import Compare, Dump, Instrument, Time, Verify, Watch, random_inputs, relative_difference
@@ -39,6 +40,7 @@ __all__ = [
     "Evaluator",
     "FoldBatchNorm",
     "FoldConstants",
+    "FoldRates",
     "Fuse",
     "Horizontal",
     "Instrument",

@@ -11,7 +11,7 @@ _PREPARE = (
 )
 _MERGE = (
     "control-flow,widen-halves,batch-layers,horizontal,decompose,simplify,common-subexpressions,encode-weights,narrow-operands,keep-halves,"
-    "narrow-activations,common-subexpressions,lead-slices"
+    "narrow-activations,common-subexpressions,fold-rates,lead-slices"
 )
 _LOWER = "layout,fuse,dead-code"
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
 import tvm
 from tvm import sym, tirx
 from tvm.tirx import analysis
@@ -20,8 +21,8 @@ Expr: TypeAlias = Any
 
 _LARGEST = 2**31 - 1
 
-_LINE = 16
-"""Elements of 4 bytes in a cache line."""
+_LINE = 64
+"""Bytes of a cache line."""
 _READ, _DATA = tirx.IntImm("int32", 0), tirx.IntImm("int32", 1)
 _SECOND_LEVEL = 2
 """Of the localities of llvm.prefetch; above it is the first level."""
@@ -151,9 +152,9 @@ class Emitter:
         return tirx.BufferLoad(buffer, [self.place(offset)])
 
     def prefetch(self, buffer: Any, offset: Expr, count: int = 1, level: int = 2) -> None:
-        """Brings ``count`` 4-byte elements of ``buffer`` from ``offset`` on into cache level 1 or 2; the place need not exist."""
+        """Brings ``count`` elements of ``buffer`` from ``offset`` on into cache level 1 or 2; the place need not exist."""
         locality = tirx.IntImm("int32", _SECOND_LEVEL + 2 - level)
-        for start in range(0, count, _LINE):
+        for start in range(0, count, _LINE // np.dtype(str(buffer.dtype)).itemsize):
             place = tirx.address_of(tirx.BufferLoad(buffer, [self.simplify(offset + start)]))
             self.emit(tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", place, _READ, locality, _DATA)))
 

@@ -55,7 +55,7 @@ class Arithmetic(ABC):
         """The word of ``a`` at ``offset`` (in words), as a scalar of 32 bits."""
         if self.per_word == 1:
             return tirx.BufferLoad(a, [offset])
-        return tirx.reinterpret("int32", tirx.BufferLoad(a, [ramp(offset * self.per_word, self.per_word)]))
+        return tirx.reinterpret("int32", tirx.BufferLoad(a, [ramp(_elements(offset, self.per_word), self.per_word)]))
 
     @abstractmethod
     def column(self, b: Any, offset: Expr) -> Expr:
@@ -158,7 +158,7 @@ class PairsOfBf16(Arithmetic):
         return {DOT_BF16.name(self.lanes): DOT_BF16.text(self.lanes)}
 
     def column(self, b: Any, offset: Expr) -> Expr:
-        return tirx.reinterpret(self._vector("int32"), tirx.BufferLoad(b, [ramp(offset * 2, 2 * self.lanes)]))
+        return tirx.reinterpret(self._vector("int32"), tirx.BufferLoad(b, [ramp(_elements(offset, 2), 2 * self.lanes)]))
 
     def multiply_add(self, word: Expr, column: Expr, total: Expr) -> Expr:
         return _call(DOT_BF16, self.lanes, self._vector("float32"), total, spread(word, self.lanes), column)
@@ -177,7 +177,7 @@ class QuadsOfBytes(Arithmetic):
         return {DOT_BYTES.name(self.lanes): DOT_BYTES.text(self.lanes)}
 
     def column(self, b: Any, offset: Expr) -> Expr:
-        return tirx.reinterpret(self._vector("int32"), tirx.BufferLoad(b, [ramp(offset * 4, 4 * self.lanes)]))
+        return tirx.reinterpret(self._vector("int32"), tirx.BufferLoad(b, [ramp(_elements(offset, 4), 4 * self.lanes)]))
 
     def multiply_add(self, word: Expr, column: Expr, total: Expr) -> Expr:
         return _call(DOT_BYTES, self.lanes, self._vector("int32"), total, spread(word, self.lanes), column)
@@ -237,11 +237,11 @@ class PairsOfInt16(Arithmetic):
     def column(self, b: Any, offset: Expr) -> Expr:
         pairs = self._vector("int16", 2)
         if self.narrow:
-            return tirx.Cast(pairs, tirx.BufferLoad(b, [ramp(offset * 2, 2 * self.lanes)]))
+            return tirx.Cast(pairs, tirx.BufferLoad(b, [ramp(_elements(offset, 2), 2 * self.lanes)]))
         if str(b.dtype) == "int16":
-            return tirx.BufferLoad(b, [ramp(offset * 2, 2 * self.lanes)])
+            return tirx.BufferLoad(b, [ramp(_elements(offset, 2), 2 * self.lanes)])
         # A constant: 16-bit numbers in a buffer of bytes.
-        return tirx.reinterpret(pairs, tirx.BufferLoad(b, [ramp(offset * 4, 4 * self.lanes)]))
+        return tirx.reinterpret(pairs, tirx.BufferLoad(b, [ramp(_elements(offset, 4), 4 * self.lanes)]))
 
     def multiply_add(self, word: Expr, column: Expr, total: Expr) -> Expr:
         factor = tirx.reinterpret(self._vector("int16", 2), spread(word, self.lanes))
@@ -271,6 +271,16 @@ class WidenedBytes(Arithmetic):
 
     def multiply_add(self, word: Expr, column: Expr, total: Expr) -> Expr:
         return total + spread(word, self.lanes) * column
+
+
+def _elements(words: Expr, per_word: int) -> Expr:
+    """Where the element of word ``words`` is, with a constant distance apart: LLVM would lose what it knows of the sum while it multiplies
+    that out itself, and compute an address for each word in place of distances from one."""
+    apart = 0
+    while isinstance(words, tirx.Add) and isinstance(words.b, tirx.IntImm):
+        apart += int(words.b.value)
+        words = words.a
+    return words * per_word + apart * per_word
 
 
 def _call(function: LlvmFunction, lanes: int, dtype: str, *operands: Expr) -> Expr:

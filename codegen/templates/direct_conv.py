@@ -12,9 +12,10 @@ from tvm import tirx
 from ...ir import Dim, Value
 from ..constant_layout import ConstantLayout
 from ..emit import VECTORIZED, Emitter, Expr, Kernel, bytes_of, index, ramp, unflatten
+from ..emit.access import physical_offset
 from ..emit.math import select
 from ..space import Config
-from ..target import Target
+from ..target import Kind, Target
 from ..task import Task
 from ..template import LoweredKernel
 from .arithmetic import Arithmetic
@@ -93,6 +94,9 @@ class DirectLowering:
         self.emitter: Emitter = self.kernel.emitter
         self.epilogue = Epilogue(self.kernel, self.region)
         self.stages_weight = not self.layouts
+        result = self.region.anchor.output.tensor
+        others = [value for value in self.region.graph.inputs if value not in self.region.anchor.inputs]
+        self.beside = [value for value in others if value.tensor.shape == result.shape and self.target.kind is Kind.CPU]
         if self.pixels.staged:
             self.a: Any = self.kernel.workspace(x_bytes // bytes_of(form.a_dtype), form.a_dtype, 0, "pixels")
         else:
@@ -157,18 +161,27 @@ class DirectLowering:
         origin = batch * pixels.batch + group * (conv.words * pixels.channel) + start[0] * down + start[1] * across
         a_offset = emitter.bind(emitter.simplify(origin), "a_at")
         row_offsets = [y * down + x * across for y in range(size[0]) for x in range(size[1])]
+        first = group * conv.outputs + number * self.panel
+
+        def place(step: Expr | int) -> tuple[Expr, Expr]:
+            if self.tiles.flat:
+                y, x = unflatten(emitter, conv.results, start[1] + step)
+                return y, x
+            return start[0] + step // size[1], start[1] + step % size[1]
+
+        for value in self.beside:
+            for step in range(size[0] * size[1]):
+                offset = physical_offset(value.tensor, conv.result_indices(batch, first, *place(step)))
+                emitter.prefetch(self.kernel.inputs[value], offset, columns, level=1)
         self.accumulate(tile, a_offset, row_offsets, group, number, start[0] * self.tiles.columns.extent + start[1])
         bias = self.region.anchor.inputs[2] if len(self.region.anchor.inputs) > 2 else None
 
         def store(step: Expr | int, lane: Expr, element: Expr) -> None:
-            y, x = start[0] + step // size[1], start[1] + step % size[1]
-            if self.tiles.flat:
-                y, x = unflatten(emitter, conv.results, start[1] + step)
-            channel = group * conv.outputs + number * self.panel + lane
+            channel = first + lane
             element = self.finished(element, channel)
             if bias is not None:
                 element = element + self.epilogue.evaluator.value_at(bias, [channel])
-            self.epilogue.store(conv.result_indices(batch, channel, y, x), element)
+            self.epilogue.store(conv.result_indices(batch, channel, *place(step)), element)
 
         tile.for_each(columns, self.epilogue.is_long, store)
 

@@ -124,7 +124,7 @@ class NarrowMatmul(MatmulTemplate):
     """Regions around one ``matmul`` or ``linear`` over 8-bit integers or 16-bit floats, summed in 32 bits: blocked as those of fp32 are."""
 
     name = "narrow_matmul"
-    revision = 1
+    revision = 2
 
     def find(self, graph: Graph) -> AnchoredRegion | None:
         return narrow_region(graph, _OPS)
