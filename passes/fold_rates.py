@@ -58,16 +58,38 @@ def rate_of_sum(rewriter: LocalRewriter, node: Node) -> Replacement:
     total = x.node
     if number is None or number == 1 or total is None or total.op != "add" or not _is_passing(rewriter, x):
         return None
-    terms = []
-    for value in total.inputs:
-        if (constant := _constant(value)) is not None:
-            terms.append(_times(rewriter, constant, number))
-        elif made := _product(rewriter, value):
-            terms.append(rewriter.emit("mul", made[0], _times(rewriter, made[1], number)))
-        else:
-            return None
+    if not all(_scales(rewriter, value) for value in total.inputs):
+        return None
     one = rewriter.scalar(1.0, DType.FLOAT32)
+    terms = [_scaled(rewriter, value, number) for value in total.inputs]
     return rewriter.emit("quantise", rewriter.emit("add", *terms), one, **node.attributes)
+
+
+def _scales(rewriter: LocalRewriter, value: Value) -> bool:
+    """Whether ``value`` can be multiplied with a number by other constants alone."""
+    if (source := _source_of_rounded(rewriter, value)) is not None:
+        return _product(rewriter, source) is not None
+    return _constant(value) is not None or _product(rewriter, value) is not None
+
+
+def _scaled(rewriter: LocalRewriter, value: Value, number: float) -> Value:
+    """A ``value`` that :func:`_scales` times ``number``."""
+    if (source := _source_of_rounded(rewriter, value)) is not None:
+        half = rewriter.emit("cast", _scaled(rewriter, source, number), dtype=DType.BFLOAT16)
+        return rewriter.emit("cast", half, dtype=DType.FLOAT32)
+    if (constant := _constant(value)) is not None:
+        return _times(rewriter, constant, number)
+    made = _product(rewriter, value)
+    assert made is not None
+    return rewriter.emit("mul", made[0], _times(rewriter, made[1], number))
+
+
+def _source_of_rounded(rewriter: LocalRewriter, value: Value) -> Value | None:
+    """The fp32 number that ``value`` is, rounded to bfloat16 (which has the same exponents), if nothing else reads either."""
+    half = value.node.inputs[0] if value.node is not None and value.node.op == "cast" else None
+    if half is None or half.node is None or half.node.op != "cast" or half.tensor.dtype is not DType.BFLOAT16:
+        return None
+    return half.node.inputs[0] if _is_passing(rewriter, value) and rewriter.is_single_use(half) else None
 
 
 def _product(rewriter: LocalRewriter, value: Value) -> tuple[Value, Constant] | None:

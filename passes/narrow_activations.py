@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..codegen.instruction_sets import rounds_bf16
 from ..ir import DType, Graph, Node, Rewriter, TensorType, Value
 from .base import Context, Pass, register_pass
 from .common_subexpressions import without_dead_code
@@ -15,8 +16,8 @@ from .facts import use_count
 @register_pass
 @dataclass(frozen=True)
 class NarrowActivations(Pass):
-    """Sums of activations read them in bfloat16 where convolutions multiply them so, or where they are sums of two such convolutions. Where
-    convolutions multiply their codes, sums read these, and maxima over windows are those of codes.
+    """Sums of activations read them in bfloat16 where convolutions multiply them so, or where they are sums of two such convolutions, or of
+    two in bytes. Where convolutions multiply their codes, sums read these, and maxima over windows are those of codes.
 
     The branch around the layers of a residual block otherwise keeps its activations in fp32 beside those that are multiplied: three to five
     times the bytes, and images are larger than caches. Sums are computed in fp32, and rounded where they are stored.
@@ -31,7 +32,7 @@ class NarrowActivations(Pass):
                 return None
             # Codes know neither NaN nor infinity.
             codes = {value: made for value in node.inputs if ctx.fast and (made := _codes(graph, value)) is not None}
-            narrow = [value for value in dict.fromkeys(node.inputs) if _is_multiplied(graph, value)] or _parallel_branch(graph, node)
+            narrow = [value for value in dict.fromkeys(node.inputs) if _is_multiplied(graph, value)] or _parallel_branch(graph, node, ctx)
             if not (codes or narrow) or not ctx.budget.spend():
                 return None
             operands = []
@@ -106,15 +107,22 @@ def _readers(graph: Graph, value: Value) -> Sequence[Node]:
     return graph.users.get(value, ())
 
 
-def _parallel_branch(graph: Graph, total: Node) -> list[Value]:
-    """Of a sum of two convolutions in bfloat16 that nothing else reads, the result of the first: the second one's kernel adds it."""
-    branches = [value for value in total.inputs if value.node is not None and _is_narrow(value.node) and use_count(graph, value) == 1]
+def _parallel_branch(graph: Graph, total: Node, ctx: Context) -> list[Value]:
+    """Of a sum of two convolutions of narrow operands that nothing else reads, the result of the first: the second one's kernel adds it."""
+    branches = [value for value in total.inputs if _is_narrow(value, ctx) and use_count(graph, value) == 1]
     return branches[:1] if len(branches) == 2 else []
 
 
-def _is_narrow(node: Node) -> bool:
-    """Whether ``node`` is a convolution over bfloat16 that sums in fp32."""
-    return node.op == "conv" and node.inputs[0].tensor.dtype is DType.BFLOAT16 and node.attributes["dtype"] is DType.FLOAT32
+def _is_narrow(value: Value, ctx: Context) -> bool:
+    """Whether ``value`` is a convolution over bfloat16 that sums in fp32, or one over bytes whose sums become numbers that an instruction
+    rounds."""
+    node = value.node
+    if node is not None and node.op == "mul" and rounds_bf16(ctx.target):
+        source = node.inputs[0].node
+        node = source.inputs[0].node if source is not None and source.op == "cast" else None
+        return node is not None and node.op == "conv" and node.attributes["dtype"] is DType.INT32
+    bf16 = node is not None and node.op == "conv" and node.inputs[0].tensor.dtype is DType.BFLOAT16
+    return bf16 and node is not None and node.attributes["dtype"] is DType.FLOAT32
 
 
 def _is_activation(value: Value) -> bool:

@@ -27,6 +27,8 @@ _L2_SHARE = 0.8
 _SHARED = 0.5
 """Of the time for reading an operand that arithmetic does not hide. Convolutional networks on two cores of Zen 3 gain 1 to 4% by the
 threads' shares that this prefers, with 0.25 and 1 a little less."""
+_WARM = 1 / 16
+"""Of the second-level cache: weights of more bytes have been displaced by those of other kernels when a model calls this one again."""
 _TILES_TO_PREFETCH = 4
 """Tiles that a panel must serve: with fewer, memory is busy all the time and the hardware reads ahead by itself."""
 _WAYS = 8
@@ -199,7 +201,7 @@ def threads(emitter: Emitter, count: int) -> Iterator[Expr]:
 
 def streams(target: Target, nbytes: int, tiles: int) -> bool:
     """Whether panels of ``nbytes`` in all come from beyond the second-level cache, while ``tiles`` for each have time to fetch the next."""
-    return target.kind is Kind.CPU and nbytes > target.l2_bytes // 2 and tiles >= _TILES_TO_PREFETCH
+    return target.kind is Kind.CPU and nbytes > _WARM * target.l2_bytes and tiles >= _TILES_TO_PREFETCH
 
 
 def useful_threads(target: Target, available: int, flops: float, bytes_moved: float) -> int:

@@ -103,6 +103,15 @@ def test_sums_read_the_codes_that_convolutions_multiply() -> None:
     assert total.inputs[1].op == "relu", "codes know neither NaN nor infinity"
 
 
+def test_of_two_branches_in_bytes_one_is_stored_in_bfloat16() -> None:
+    network = Network()
+    x = network.relu(network.conv(network.x))
+    total = network.add(network.conv(x), network.conv(x))
+    assert widened(in_bytes(network, total)) == [[True, False]]
+    without = replace(ZEN4, target=Target.parse("cpu -mcpu=x86-64-v3 -threads=1"))
+    assert widened(in_bytes(network, total, ctx=without)) == [[False, False]], "rounding takes an instruction"
+
+
 def test_maxima_over_windows_are_those_of_codes() -> None:
     network = Network()
     window = {"window": (3, 3), "stride": (2, 2), "padding": ((1, 1), (1, 1)), "dilation": (1, 1), "kind": "max"}
