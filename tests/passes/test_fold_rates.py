@@ -87,9 +87,9 @@ def test_terms_may_be_rounded_to_bfloat16() -> None:
     product = builder.call("mul", builder.input(F32), channels(builder, 1))
     rounded = builder.call("cast", builder.call("cast", product, dtype=DType.BFLOAT16), dtype=DType.FLOAT32)
     total = builder.call("add", rounded, builder.call("mul", builder.input(F32), channels(builder, 2)))
-    assert folded(builder.finish([codes(builder, total)]), difference=2, differing=0.1) == ["mul", "cast", "cast", "mul", "add", "quantise"]
-    after = FoldRates().apply(builder.finish([codes(builder, total)]), CONTEXT)
-    (last,) = (node for node in after.nodes if node.op == "quantise")
+    graph = builder.finish([codes(builder, total)])
+    assert folded(graph, difference=2, differing=0.1) == ["mul", "cast", "cast", "mul", "add", "quantise"]
+    (last,) = (node for node in FoldRates().apply(graph, CONTEXT).nodes if node.op == "quantise")
     assert last.inputs[1].node is not None
     assert last.inputs[1].node.attributes["value"] == 1
 
