@@ -165,8 +165,8 @@ def cases() -> list[Case]:
 
 
 def time_case(case: Case, threads: int | None, rounds: int, seconds: float) -> Timing:
-    """Compiles and times both programs of a case, as a later process finds them in the cache: weights that are the same then lie in the same
-    pages of memory. Where those of each program are makes up to 5% between programs that are equal."""
+    """Compiles and times both programs of a case, as a later process finds them in the cache: equal weights are then the same pages of
+    memory. Where each program has its own, their places make up to 5% between programs that are equal."""
     model, inputs = case.model()
 
     def compiled(sparsity: str) -> mlc.CompiledModel:
