@@ -42,7 +42,7 @@ class MatmulTemplate(Template):
     """
 
     name = "matmul"
-    revision = 3
+    revision = 4
 
     def takes(self, graph: Graph) -> bool:
         region = self.find(graph)
@@ -124,7 +124,7 @@ class NarrowMatmul(MatmulTemplate):
     """Regions around one ``matmul`` or ``linear`` over 8-bit integers or 16-bit floats, summed in 32 bits: blocked as those of fp32 are."""
 
     name = "narrow_matmul"
-    revision = 2
+    revision = 3
 
     def find(self, graph: Graph) -> AnchoredRegion | None:
         return narrow_region(graph, _OPS)

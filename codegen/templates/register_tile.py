@@ -131,9 +131,9 @@ class RegisterTile:
         with self._emitter.loop(trips, name="k") as k:
             a_next = self._emitter.bind(a_offset + k * (loop.a_stride * times), "a_at")
             b_next = self._emitter.bind(b_offset + k * (loop.b_stride * times), "b_at")
+            self._steps(range(times), loop, a, a_next, row_offsets, b, b_next)
             if ahead is not None:
                 self._prefetch(ahead, k, trips)
-            self._steps(range(times), loop, a, a_next, row_offsets, b, b_next)
         self._steps(range(trips * times, loop.extent), loop, a, a_offset, row_offsets, b, b_offset)
 
     def step(self, a: Any, a_offset: Expr, row_offsets: Sequence[int], b: Any, b_offset: Expr, factor: Expr | None = None) -> None:
