@@ -21,7 +21,10 @@ from .quantised_layers import Quantiser, can_quantise
 
 _FEW_ROWS = 16
 """With so few rows a product reads weights more slowly than it multiplies them, so that halves pay even if they must be widened."""
-_IMAGE_CHANNELS = 4
+_LEAST_CHANNELS = 2
+"""Input channels of a convolution in bfloat16: one is a word by itself, so that fp32 is as quick."""
+_LEAST_IN_GROUPS = 5
+"""The same where there are groups, whose channels would share words."""
 _HALF = {Compute.BF16: DType.BFLOAT16, Compute.FP16: DType.FLOAT16}
 
 
@@ -33,8 +36,9 @@ class NarrowOperands(Pass):
     ``bf16``: operands are rounded to bfloat16 where the target multiplies that; elsewhere, and in ``fp16``, the weights of layers over few
     rows are stored so and widened, which is all that is gained. ``int8``: weights are rounded to 8 bits with a scale for each output,
     activations to the range that they have in the context's calibration; without one, to the range of each row (of each image), found
-    when the program runs. Layers that are better left alone stay in fp32: images (where four bytes of a pixel are no word), depthwise and
-    short sums, and what minimal filtering speeds up more. In ``bf16`` these read activations in bfloat16 all the same, except images.
+    when the program runs. Layers that are better left alone stay in fp32: few channels (images, where four bytes of a pixel are no word),
+    depthwise and short sums, and what minimal filtering speeds up more. In ``bf16`` these read activations in bfloat16 all the same, except
+    single channels.
 
     The mode is that of a node's module, or ``mode`` where that is given.
     """
@@ -84,13 +88,15 @@ def compute_of(node: Node, compute: Compute, ctx: Context) -> Compute:
     if compute is Compute.INT8:
         return compute if can_quantise(node, ctx) else Compute.FP32
     if compute is Compute.BF16 and multiplies_bf16(ctx.target):
-        return Compute.FP32 if _is_image(node) else compute
+        return Compute.FP32 if _has_few_channels(node) else compute
     return compute if compute in _HALF and node.op == "linear" and has_few_rows(node) else Compute.FP32
 
 
-def _is_image(node: Node) -> bool:
-    """Whether ``node`` is a convolution over an image: few channels do not fill the words of narrow numbers, so that fp32 is as quick."""
-    return node.op == "conv" and not _is_depthwise(node) and node.inputs[1].tensor.static_shape[1] <= _IMAGE_CHANNELS
+def _has_few_channels(node: Node) -> bool:
+    """Whether ``node`` is a convolution over so few channels that words of pairs are no fewer than they."""
+    if node.op != "conv" or _is_depthwise(node):
+        return False
+    return node.inputs[1].tensor.static_shape[1] < (_LEAST_CHANNELS if node.attributes["groups"] == 1 else _LEAST_IN_GROUPS)
 
 
 def _is_depthwise(node: Node) -> bool:

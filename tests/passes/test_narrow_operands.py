@@ -249,9 +249,10 @@ def test_ranges_are_those_of_all_samples() -> None:
     np.testing.assert_allclose(seen[graph.inputs[0]].means[0], [0, -1, 1.5, 0.5])
 
 
-def test_bfloat16_leaves_images_and_the_products_of_depthwise_convolutions_alone() -> None:
-    """Few channels do not fill the words of narrow numbers; of what is multiplied lane by lane only the activations are narrower."""
-    assert not is_narrow(conv(3), "bf16", ZEN4) and is_narrow(conv(16), "bf16", ZEN4)
+def test_bfloat16_leaves_single_channels_and_the_products_of_depthwise_convolutions_alone() -> None:
+    """One channel does not fill the words of narrow numbers; of what is multiplied lane by lane only the activations are narrower."""
+    assert not is_narrow(conv(1), "bf16", ZEN4) and is_narrow(conv(3), "bf16", ZEN4) and is_narrow(conv(16), "bf16", ZEN4)
+    assert not is_narrow(conv(8, 8, groups=2), "bf16", ZEN4) and is_narrow(conv(16, 16, groups=2), "bf16", ZEN4)
     depthwise = narrowed(conv(16, 16, groups=16), "bf16", ZEN4)
     x, weight = (value for value in anchor(depthwise).node.inputs[:2])  # type: ignore[union-attr]
     assert not is_narrow(conv(16, 16, groups=16), "bf16", ZEN4) and weight.op == "constant"
