@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
@@ -50,6 +51,9 @@ _GRID_SHAPES = ((4096, 4096), (1024, 2816))
 _GRID_ROWS = (1, 2, 4, 8)
 _ROUNDS = 7
 _CHOICE_ROUNDS = 21
+_WAKING = 2e-3
+"""Seconds of calls after which the worker threads are awake. A launch does not wait for those that sleep, as they do while others are
+timed: the first calls run on one thread."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ def matvec(mode: str, size: int, target: Target, cache: int) -> Matvec:
     times, measured = [], []
     for _ in range(_ROUNDS):
         measured.append(repeated_peaks(target.threads))
-        times.append(bench.run(count, warmup=1))
+        times.append(bench.run(count, warmup=_warmup(bench)))
     shares = [bench.weights / statistics.median(each) / peak.median.bandwidth for each, peak in zip(times, measured, strict=True)]
     every = [time for each in times for time in each]
     best = bench.weights / min(every) / max(peak.best.bandwidth for peak in measured)
@@ -111,11 +115,19 @@ def choice(mode: str, rows: int, constant: EncodedConstant, target: Target, cach
     product = case(mode, rows, constant)
     default, others = _first_of_each(product, target)
     benches = {Algorithm(config["algorithm"]).name.lower(): Bench(product, target, config, cache, STREAM) for config in others}
-    rounds = [{name: statistics.median(bench.run(8, warmup=1)) for name, bench in benches.items()} for _ in range(_CHOICE_ROUNDS)]
+    warmup = {name: _warmup(bench) for name, bench in benches.items()}
+    rounds = [
+        {name: statistics.median(bench.run(8, warmup=warmup[name])) for name, bench in benches.items()} for _ in range(_CHOICE_ROUNDS)
+    ]
     chosen = Algorithm(default["algorithm"]).name.lower()
     medians = {name: statistics.median(times[name] for times in rounds) for name in benches}
     columns, depth = constant.type.static_shape
     return Choice(mode, rows, columns, depth, medians, chosen, loss(rounds, chosen))
+
+
+def _warmup(bench: Bench) -> int:
+    """Calls before those that are timed."""
+    return math.ceil(_WAKING / min(bench.run(3, warmup=1)))
 
 
 def loss(rounds: Sequence[Mapping[str, float]], chosen: str) -> float:
