@@ -50,7 +50,7 @@ _GRID_MODES = ("w2", "ternary", "w3", "w4")
 _GRID_SHAPES = ((4096, 4096), (1024, 2816))
 _GRID_ROWS = (1, 2, 4, 8)
 _ROUNDS = 7
-_CHOICE_ROUNDS = 21
+_CHOICE_ROUNDS = 31
 _WAKING = 2e-3
 """Seconds of calls after which the worker threads are awake. A launch does not wait for those that sleep, as they do while others are
 timed: the first calls run on one thread."""
@@ -116,8 +116,11 @@ def choice(mode: str, rows: int, constant: EncodedConstant, target: Target, cach
     default, others = _first_of_each(product, target)
     benches = {Algorithm(config["algorithm"]).name.lower(): Bench(product, target, config, cache, STREAM) for config in others}
     warmup = {name: _warmup(bench) for name, bench in benches.items()}
+    # Forwards and backwards, so that none always follows the same other one.
+    orders = [list(benches), list(benches)[::-1]]
     rounds = [
-        {name: statistics.median(bench.run(8, warmup=warmup[name])) for name, bench in benches.items()} for _ in range(_CHOICE_ROUNDS)
+        {name: statistics.median(benches[name].run(8, warmup=warmup[name])) for name in orders[number % 2]}
+        for number in range(_CHOICE_ROUNDS)
     ]
     chosen = Algorithm(default["algorithm"]).name.lower()
     medians = {name: statistics.median(times[name] for times in rounds) for name in benches}
