@@ -116,13 +116,12 @@ def _parallel_branch(graph: Graph, total: Node, ctx: Context) -> list[Value]:
 def _is_narrow(value: Value, ctx: Context) -> bool:
     """Whether ``value`` is a convolution over bfloat16 that sums in fp32, or one over bytes whose sums become numbers that an instruction
     rounds."""
-    node = value.node
-    if node is not None and node.op == "mul" and rounds_bf16(ctx.target):
-        source = node.inputs[0].node
-        node = source.inputs[0].node if source is not None and source.op == "cast" else None
-        return node is not None and node.op == "conv" and node.attributes["dtype"] is DType.INT32
-    bf16 = node is not None and node.op == "conv" and node.inputs[0].tensor.dtype is DType.BFLOAT16
-    return bf16 and node is not None and node.attributes["dtype"] is DType.FLOAT32
+    if rounds_bf16(ctx.target) and value.op == "mul" and value.node is not None and value.node.inputs[0].op == "cast":
+        scaled = value.node.inputs[0].node
+        source = scaled.inputs[0].node if scaled is not None else None
+        return source is not None and source.op == "conv" and source.attributes["dtype"] is DType.INT32
+    conv = value.node if value.op == "conv" else None
+    return conv is not None and conv.inputs[0].tensor.dtype is DType.BFLOAT16 and conv.attributes["dtype"] is DType.FLOAT32
 
 
 def _is_activation(value: Value) -> bool:

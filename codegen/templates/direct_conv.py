@@ -96,7 +96,9 @@ class DirectLowering:
         self.stages_weight = not self.layouts
         result = self.region.anchor.output.tensor
         others = [value for value in self.region.graph.inputs if value not in self.region.anchor.inputs]
-        self.beside = [value for value in others if value.tensor.shape == result.shape and self.target.kind is Kind.CPU]
+        lie_alike = [value for value in others if (value.tensor.shape, value.tensor.layout) == (result.shape, result.layout)]
+        self.beside = lie_alike if self.target.kind is Kind.CPU else []
+        """What the epilogue reads beside the sums, element by element: residual branches. Each tile prefetches its part."""
         if self.pixels.staged:
             self.a: Any = self.kernel.workspace(x_bytes // bytes_of(form.a_dtype), form.a_dtype, 0, "pixels")
         else:

@@ -78,6 +78,18 @@ def test_innermost_loops_that_sum_in_16_bits(template: Template, make: Make, pro
     assert not [line for line in inner if "(%rsp" in line], "nothing is kept on the stack"
 
 
+def test_addresses_of_strided_pixels_are_distances_from_one() -> None:
+    """LLVM otherwise computes them in vectors: 155 us in place of 112 for a shortcut of ResNet-50."""
+    builder = GraphBuilder()
+    operands = [builder.input(tensor((1, 256, 56, 56), DType.UINT8, (0, 2, 3, 1))), builder.input(tensor((512, 256, 1, 1), DType.INT8))]
+    attributes = {"stride": (2, 2), "padding": ((0, 0), (0, 0)), "dilation": (1, 1), "dtype": DType.INT32}
+    result = tensor((1, 512, 28, 28), DType.INT32, (0, 2, 3, 1))
+    graph = builder.finish(builder.add("conv", *operands, attributes=attributes, types=[result]).outputs)
+    inner = innermost_loop(NarrowConv(), graph, "znver5", "vpdpbusd", threads=2)
+    assert sum("vpdpbusd" in line for line in inner) > 40
+    assert not [line for line in inner if line.startswith(("vpextr", "vextract", "vpsra"))]
+
+
 @pytest.mark.parametrize(("processor", "has_instruction"), [("znver4", True), ("skylake-avx512", False)])
 def test_rounding_to_bfloat16(processor: str, has_instruction: bool) -> None:
     """An instruction where there is one, and nothing else but loads, stores and the loop."""
@@ -98,10 +110,10 @@ def loads(lines: Sequence[str]) -> int:
     return sum(line.startswith(("vmovdqu", "vmovups", "vpbroadcast", "vbroadcast")) for line in lines)
 
 
-def innermost_loop(template: Template, graph: Graph, processor: str, instruction: str) -> Sequence[str]:
+def innermost_loop(template: Template, graph: Graph, processor: str, instruction: str, threads: int = 1) -> Sequence[str]:
     """The innermost loop of the kernel for ``graph`` that has most of ``instruction``."""
-    target = Target.parse(f"cpu -mcpu={processor} -threads=1")
-    task = Task(graph, frozenset({1, 2}), target, 1)
+    target = Target.parse(f"cpu -mcpu={processor} -threads={threads}")
+    task = Task(graph, frozenset({1, 2}), target, threads)
     kernel = template.lower(task, template.space(task).default)
     assembly = build_module(kernel.function, "kernel", target).inspect_source("asm")
     return max(innermost_loops(assembly), key=lambda lines: sum(instruction in line for line in lines))
