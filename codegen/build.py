@@ -23,8 +23,7 @@ from ..errors import BuildError, TextFormError
 from ..ir import Dim
 from ..ir.expression import parse_expression
 from .constant_layout import ConstantLayout, constant_layouts_document, constant_layouts_of
-from .emit import bfloat16_rounding
-from .instruction_sets import rounds_bf16
+from .emit import vector_functions
 from .space import Config
 from .stack_alignment import with_aligned_stack
 from .target import Kind, Target
@@ -65,7 +64,7 @@ def lower_module(function: Any, symbol: str, target: Target) -> tuple[Any, Any]:
     from tvm.tirx import transform
 
     device = tvm.target.Target(target.llvm)
-    function = bfloat16_rounding.completed(function, by_instruction=rounds_bf16(target))
+    function = vector_functions.completed(function, target)
     function = function.with_attr({"global_symbol": symbol, "tirx.noalias": True})
     module = tvm.IRModule({symbol: function}).with_attr("system_lib_prefix", f"{symbol}_")
     passes = tvm.ir.transform.Sequential(

@@ -1,51 +1,24 @@
-"""Rounding of whole vectors to bfloat16, by functions in LLVM's language.
+"""Rounding of whole vectors to bfloat16.
 
 Where the processor has an instruction for it (vcvtneps2bf16 of AVX512-BF16; Intel's manual, volume 2) that is all there is; it takes
-subnormal numbers for zero, as the instruction that multiplies such numbers does. Elsewhere it is integer arithmetic. A kernel names the
-functions that it calls in an attribute, since only who builds it knows for which processor.
+subnormal numbers for zero, as the instruction that multiplies such numbers does. Elsewhere it is integer arithmetic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
-
-from tvm import tirx
-
-from .emitter import Expr
-from .llvm_functions import with_functions
-
-_ATTRIBUTE = "mlc_rounds_bf16"
-"""Of a TIR function: the numbers of lanes that it calls with."""
+from ..instruction_sets import rounds_bf16
+from ..target import Target
+from .vector_functions import VectorFunction
 
 
-def call(vector: Expr, lanes: int) -> Expr:
-    """A vector of fp32 numbers rounded to bfloat16, still in fp32."""
-    return tirx.call_pure_extern(f"float32x{lanes}", _name(lanes), vector)
+def _define(name: str, lanes: int, target: Target) -> dict[str, str]:
+    return {name: _instruction(name, lanes) if rounds_bf16(target) else _integers(name, lanes)}
 
 
-def marked(function: Any, widths: Collection[int]) -> Any:
-    """``function``, which calls with these numbers of lanes."""
-    return function.with_attr(_ATTRIBUTE, sorted(widths)) if widths else function
-
-
-def completed(function: Any, *, by_instruction: bool) -> Any:
-    """``function`` together with what it calls."""
-    widths = [int(lanes) for lanes in (function.attrs or {}).get(_ATTRIBUTE, ())]
-    if not widths:
-        return function
-    text = _instruction if by_instruction else _integers
-    return function.with_body(with_functions(function.body, {_name(lanes): text(lanes) for lanes in widths}))
-
-
-def _name(lanes: int) -> str:
-    return f"mlc_round_bf16_{lanes}"
-
-
-def _instruction(lanes: int) -> str:
+def _instruction(name: str, lanes: int) -> str:
     floats, halves, shorts, words = (f"<{lanes} x {element}>" for element in ("float", "bfloat", "i16", "i32"))
     return (
-        f"define internal {floats} @{_name(lanes)}({floats} %x) alwaysinline nounwind readnone {{\n"
+        f"define internal {floats} @{name}({floats} %x) alwaysinline nounwind readnone {{\n"
         f"  %h = fptrunc {floats} %x to {halves}\n"
         f"  %s = bitcast {halves} %h to {shorts}\n"
         f"  %w = zext {shorts} %s to {words}\n"
@@ -55,10 +28,10 @@ def _instruction(lanes: int) -> str:
     )
 
 
-def _integers(lanes: int) -> str:
+def _integers(name: str, lanes: int) -> str:
     floats, words = f"<{lanes} x float>", f"<{lanes} x i32>"
     return (
-        f"define internal {floats} @{_name(lanes)}({floats} %x) alwaysinline nounwind readnone {{\n"
+        f"define internal {floats} @{name}({floats} %x) alwaysinline nounwind readnone {{\n"
         f"  %b = bitcast {floats} %x to {words}\n"
         f"  %s = lshr {words} %b, splat (i32 16)\n"
         f"  %o = and {words} %s, splat (i32 1)\n"
@@ -71,3 +44,7 @@ def _integers(lanes: int) -> str:
         f"  %r = bitcast {words} %c to {floats}\n"
         f"  ret {floats} %r\n}}\n"
     )
+
+
+ROUND_BF16 = VectorFunction("mlc_round_bf16", "float32", _define)
+"""A vector of fp32 numbers rounded to bfloat16, still in fp32."""

@@ -15,6 +15,7 @@ from tvm.tirx import analysis
 from ...ir import Dim, SymbolRange
 from .division import truncating
 from .extent import extent_of, is_dim, size_parameter
+from .vector_functions import VectorFunction
 
 Expr: TypeAlias = Any
 """A TIR expression (``tvm.ir.PrimExpr``)."""
@@ -88,7 +89,7 @@ class Emitter:
         self._counter = 0
         self._vector_loop: _VectorLoop | None = None
         self._symbols: dict[str, SymbolRange] = {}
-        self.vector_calls: set[int] = set()
+        self.vector_calls: set[str] = set()
 
     def declare_symbols(self, symbols: Mapping[str, SymbolRange]) -> None:
         """Tells the simplifier the bounds of size parameters."""
@@ -239,22 +240,25 @@ class Emitter:
         loop.around.append(tirx.AllocBuffer(buffer))
         return buffer
 
-    def in_vectors(self, value: Expr, call: Callable[[Expr, int], Expr]) -> Expr | None:
-        """What ``call(vector, lanes)`` makes of the vector of ``value`` in all lanes of the vectorised loop around; None outside of one.
+    def in_vectors(self, value: Expr, function: VectorFunction) -> Expr | None:
+        """``function`` of the vector of ``value`` in all lanes of the vectorised loop around; None outside of one.
 
-        For functions that the code generator can call with vectors only. ``vector_calls`` keeps with how many lanes they were called.
+        ``vector_calls`` keeps the names that it was called by.
         """
         loop = self._vector_loop
         if loop is None or not loop.varies(value):
             return None
         everywhere = ramp(0, loop.lanes)
-        argument, result = (self._of_lanes(loop, str(value.ty.dtype), "vector") for _ in range(2))
+        argument = self._of_lanes(loop, str(value.ty.dtype), "vector")
+        result = self._of_lanes(loop, function.result, "vector")
         self.emit(tirx.BufferStore(argument, value, [loop.lane]))
         # What does not name the loop's variable is run once for all lanes.
-        self.emit(tirx.BufferStore(result, call(tirx.BufferLoad(argument, [everywhere]), loop.lanes), [everywhere]))
-        self.vector_calls.add(loop.lanes)
-        variable = tirx.Var(self.fresh("t"), value.ty)
-        self.emit(tirx.Bind(variable, tirx.BufferLoad(result, [loop.lane])))
+        made = function.call(tirx.BufferLoad(argument, [everywhere]), loop.lanes)
+        self.emit(tirx.BufferStore(result, made, [everywhere]))
+        self.vector_calls.add(function.name_of(loop.lanes))
+        element = tirx.BufferLoad(result, [loop.lane])
+        variable = tirx.Var(self.fresh("t"), element.ty)
+        self.emit(tirx.Bind(variable, element))
         loop.varying.add(variable)
         return variable
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tvm import tirx
 
 from ...ir import DType
-from . import bfloat16_rounding
+from .bfloat16_rounding import ROUND_BF16
 from .emitter import Emitter, Expr
 from .math import is_nan, select
 
@@ -26,7 +26,7 @@ def rounded(emitter: Emitter, value: Expr, dtype: DType) -> Expr:
     if dtype is DType.FLOAT16:
         return bind(tirx.Cast("float32", bind(tirx.Cast("float16", value))))
     if dtype is DType.BFLOAT16:
-        vector = emitter.in_vectors(bind(value), bfloat16_rounding.call)
+        vector = emitter.in_vectors(bind(value), ROUND_BF16)
         return bind(tirx.reinterpret("float32", _bfloat16_bits(bind, bind(value)))) if vector is None else vector
     return value
 

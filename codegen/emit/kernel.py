@@ -12,7 +12,7 @@ from tvm.ir import PointerType, PrimType
 from ...errors import LoweringError
 from ...ir import Dim, DType, Graph, Layout, TensorType, Value, product
 from ..constant_layout import ConstantForm, ConstantLayout
-from . import bfloat16_rounding, halves
+from . import halves, vector_functions
 from .access import layout_offset
 from .emitter import Emitter, Expr, truth_as
 from .extent import extent_of, is_dim, size_parameter
@@ -143,7 +143,7 @@ class Kernel:
         body = [*self._declarations, with_functions(self.emitter.finish(), functions), tirx.Return(tirx.IntImm("int32", 0))]
         sizes = [size_parameter(name) for name in self.graph.symbols]
         function = tirx.PrimFunc([*self._parameters, *sizes], tirx.SeqStmt(body), ret_type=PrimType("int32"))
-        return bfloat16_rounding.marked(function, self.emitter.vector_calls)
+        return vector_functions.marked(function, self.emitter.vector_calls)
 
     def _pointer(self, name: str, dtype: str) -> Any:
         pointer = tirx.Var(name, PointerType(PrimType(dtype)))

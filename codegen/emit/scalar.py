@@ -12,6 +12,7 @@ from tvm import tirx
 from ...errors import LoweringError
 from ...ir import DType, Node, Value
 from . import activations, circular, halves, inverse, math, power
+from .attributes import attributes_of
 from .bits import BIT_RULES
 from .comparison import bitwise, comparison, exclusive_or, larger, logical, smaller, truth
 from .conversions import bitcast, cast, constant, differs
@@ -303,7 +304,6 @@ RULES: dict[str, Rule] = {
     **BIT_RULES,
     **{name: _in_fp64(function) for name, function in SPECIAL.items()},
     "where": lambda bind, x, attributes, dtype: select(x[0], x[1], x[2]),
-    "quantise": lambda bind, x, attributes, dtype: quantised(bind, x[0], x[1], attributes["zero_point"], attributes["dtype"]),
 }
 
 
@@ -341,7 +341,7 @@ def _is_uniform(value: Value) -> bool:
 
 def has_rule(node: Node) -> bool:
     """Whether :func:`apply` can compute ``node``, given its dtypes."""
-    if node.op not in RULES and node.op not in ("cast", "bitcast"):
+    if node.op not in RULES and node.op not in ("cast", "bitcast", "quantise"):
         return False
     return all(computes(value.tensor.dtype) for value in (*node.inputs, *node.outputs))
 
@@ -353,6 +353,9 @@ def apply(emitter: Emitter, node: Node, operands: Sequence[Expr]) -> Expr:
         return cast(emitter, operands[0], node.inputs[0].tensor.dtype, node.output.tensor.dtype)
     if node.op == "bitcast":
         return bitcast(bind, operands[0], node.inputs[0].tensor.dtype, node.output.tensor.dtype)
+    if node.op == "quantise":
+        x, rate = operands
+        return quantised(emitter, x, rate, attributes_of(node)["zero_point"], node.output.tensor.dtype)
     rule = RULES.get(node.op)
     if rule is None:
         raise LoweringError(f"there is no elementwise code for the operation '{node.op}'")
