@@ -24,6 +24,9 @@ class Arithmetic(ABC):
 
     ``a_dtype`` is the TIR dtype of the elements of ``a`` as a tile reads them, ``b_dtype`` that of ``b`` where the kernel lays it out
     itself, ``b_bytes`` how many a word of ``b`` takes in memory, ``steps`` how many neighbouring words :meth:`add_steps` takes at once.
+    ``interleaves`` says whether a tile of half the registers multiplies as quickly, so that what is done with the sums of another may stand
+    between its multiply-adds (measured on Zen 5: not with vdpbf16ps, whose sums take longer). ``biased`` says that sums begin with a bias:
+    of integers, which are not rounded, and where it need not stay in a register that multiply-adds lack.
     """
 
     per_word: ClassVar[int] = 1
@@ -32,6 +35,8 @@ class Arithmetic(ABC):
     b_dtype: str = "float32"
     b_bytes: int = 4
     steps: int = 1
+    interleaves: bool = False
+    biased: bool = False
     pace: Pace = FUSED
 
     def __init__(self, target: Target) -> None:
@@ -171,6 +176,8 @@ class QuadsOfBytes(Arithmetic):
     sums = DType.INT32
     a_dtype = "uint8"
     b_dtype = "int8"
+    interleaves = True
+    biased = True
 
     @property
     def functions(self) -> Mapping[str, str]:
@@ -192,6 +199,7 @@ class ShortSums(QuadsOfBytes):
         super().__init__(target)
         self.words = words
         self.steps = together
+        self.interleaves = self.biased = False
         # A multiplication for each word, and one that widens. What loads cost was measured on Zen 3.
         self.pace = Pace(multiplications=1 + 1 / together, latency=1, loads=2.2)
 

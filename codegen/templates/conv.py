@@ -135,7 +135,7 @@ class NarrowConv(ConvTemplate):
     """Regions around one ``conv`` over 8-bit integers or 16-bit floats, summed in 32 bits: tiled as those of fp32 are."""
 
     name = "narrow_conv"
-    revision = 4
+    revision = 5
 
     def takes(self, graph: Graph) -> bool:
         region = self.find(graph)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -228,10 +228,15 @@ class PixelTiles:
         """The axis that is shared among threads."""
         return self.columns if self.rows.tiles == 1 else self.rows
 
-    def cycles(self, target: Target, vectors: int, depth: int, pace: Pace = FUSED) -> float:
+    def cycles(
+        self, target: Target, vectors: int, depth: int, pace: Pace = FUSED, delays: Callable[[int, int, int], bool] | None = None
+    ) -> float:
+        """Estimated cycles of all tiles; those are ``delayed`` for whose pixels, vectors and number ``delays`` holds."""
         tiles = self.rows.tiles * self.columns.tiles
-        return sum(
-            down.count * across.count * tile_cycles(target, down.size * across.size, vectors, depth, tiles, pace=pace)
-            for down in self.rows.runs
-            for across in self.columns.runs
-        )
+        total = 0.0
+        for down in self.rows.runs:
+            for across in self.columns.runs:
+                pixels, count = down.size * across.size, down.count * across.count
+                delayed = delays is not None and delays(pixels, vectors, count)
+                total += count * tile_cycles(target, pixels, vectors, depth, tiles, pace=pace, delayed=delayed)
+        return total

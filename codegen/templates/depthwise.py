@@ -22,7 +22,8 @@ from ..template import LoweredKernel, Template
 from .arithmetic import Fp32
 from .conv_geometry import Convolution
 from .region import AnchoredRegion, Epilogue, only_batch_is_symbolic
-from .register_tile import RegisterTile, for_each_of_rows
+from .register_tile import RegisterTile
+from .tile_rows import for_each_of_rows
 from .tiling import EvenSplit, distinct_splits, share, threads, useful_threads
 
 _TOGETHER = 8

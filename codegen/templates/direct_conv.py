@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +23,9 @@ from .arithmetic import Arithmetic
 from .conv_geometry import Convolution, Pixels, PixelTiles
 from .narrow import as_stored, packed_input, stored_weight, weight_layout
 from .region import AnchoredRegion, Epilogue
-from .register_tile import Ahead, RegisterTile
+from .register_tile import Ahead, Initial, RegisterTile
 from .staging import clear_row, copy_row, loop_kind
+from .tile_rows import DelayedRows, delays_rows, may_delay
 from .tiling import EvenSplit, alias_penalty, busiest_share, by_width, round_up, share, sharing_cycles, streams, threads, useful_threads
 
 _WORD = 4
@@ -46,6 +48,20 @@ class Problem:
         held = _WORDS_HELD if self.conv.per_word > 1 and self.conv.words == 1 else 0
         return self.arithmetic.temporaries(vectors) + held
 
+    def delays(self, target: Target, pixels: int, vectors: int, tiles: int) -> bool:
+        """Whether the sums of ``tiles`` tiles are stored while those of the next are made."""
+        return self.may_delay and delays_rows(target, pixels, vectors, self.steps, tiles)
+
+    @functools.cached_property
+    def may_delay(self) -> bool:
+        return may_delay(self.arithmetic, self.region)
+
+    @functools.cached_property
+    def steps(self) -> int:
+        """Of the innermost loop of a tile."""
+        nest = self.pixels.nest(self.conv, 1)
+        return nest[-1].extent if nest else 1
+
 
 def predicted_cycles(problem: Problem, target: Target, parallel: int, knobs: Mapping[str, int]) -> float:
     """Estimated cycles of the slowest thread, staging left out."""
@@ -56,13 +72,28 @@ def predicted_cycles(problem: Problem, target: Target, parallel: int, knobs: Map
     row_share = -(-tiles.shared.tiles // groups) / tiles.shared.tiles
 
     def panel_cycles(width: int) -> float:
-        return tiles.cycles(target, width, conv.depth, pace) * row_share
+        return tiles.cycles(target, width, conv.depth, pace, functools.partial(problem.delays, target)) * row_share
 
     tail_cycles = panel_cycles(-(-tail // target.vector_lanes)) if tail else None
     slowest = busiest_share(panel_cycles(vectors), full, tail_cycles, int(conv.batch) * conv.groups, parallel // groups)
     a_bytes = _WORD * int(conv.batch) * conv.channels * conv.groups * math.prod(conv.extents)
     sharing = sharing_cycles(parallel, groups, a_bytes, problem.arithmetic.b_bytes * conv.groups * conv.outputs * conv.depth)
     return slowest * alias_penalty(conv.stride[1] * pixels.column * _WORD, tiles.largest) + sharing
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """Register tiles of ``size`` pixels, down and across, against one panel of which ``columns`` output channels exist."""
+
+    batch: Expr
+    group: Expr
+    number: Expr
+    size: tuple[int, int]
+    columns: int
+
+    @property
+    def pixels(self) -> int:
+        return self.size[0] * self.size[1]
 
 
 class DirectLowering:
@@ -72,6 +103,7 @@ class DirectLowering:
         self.task = task
         self.target = task.target
         self.lanes = task.target.vector_lanes
+        self.problem = problem
         self.region, self.arithmetic, self.pixels = problem.region, problem.arithmetic, problem.pixels
         self.conv = conv = problem.conv
         # Where the batch is symbolic, the entry keeps calls with little to do on one thread.
@@ -149,50 +181,90 @@ class DirectLowering:
                         low[tiles.shared] = bounds
                 rows_bounds = low.get(tiles.rows, (None, None)) if tiles.shared is tiles.rows else (None, None)
                 columns_bounds = low.get(tiles.columns, (None, None)) if tiles.shared is tiles.columns else (None, None)
+                strip = _Strip(batch, group, number, (down.size, across.size), columns)
+                delayed = self._delayed(strip, down.count * across.count)
                 with (
                     tiles.rows.loop(emitter, down, *rows_bounds) as y,
                     tiles.columns.loop(emitter, across, *columns_bounds) as x,
                 ):
-                    self._tile(batch, group, number, (y, x), (down.size, across.size), columns)
+                    self._tile(strip, (y, x), delayed)
+                if delayed is not None:
+                    delayed.finish()
 
-    def _tile(self, batch: Expr, group: Expr, number: Expr, start: tuple[Expr, Expr], size: tuple[int, int], columns: int) -> None:
+    def _delayed(self, strip: _Strip, tiles: int) -> DelayedRows | None:
+        """What delays the rows of ``tiles`` tiles, where that pays."""
+        if not self.problem.delays(self.target, strip.pixels, -(-strip.columns // self.lanes), tiles):
+            return None
+        use = functools.partial(self._store, strip)
+        return DelayedRows(self.emitter, self.arithmetic.sums_dtype, strip.pixels, strip.columns, self.lanes, 2, use)
+
+    def _tile(self, strip: _Strip, start: Sequence[Expr], delayed: DelayedRows | None) -> None:
         emitter, conv, pixels = self.emitter, self.conv, self.pixels
+        batch, group, number, size, columns = strip.batch, strip.group, strip.number, strip.size, strip.columns
         vectors = -(-columns // self.lanes)
-        tile = RegisterTile(emitter, self.arithmetic, size[0] * size[1], vectors)
+        initial = Initial(columns, lambda lane: self._bias(strip, lane)) if self._starts_with_bias else None
+        tile = RegisterTile(emitter, self.arithmetic, strip.pixels, vectors, initial)
         down, across = conv.stride[0] * pixels.row, conv.stride[1] * pixels.column
         origin = batch * pixels.batch + group * (conv.words * pixels.channel) + start[0] * down + start[1] * across
         a_offset = emitter.bind(emitter.simplify(origin), "a_at")
         row_offsets = [y * down + x * across for y in range(size[0]) for x in range(size[1])]
-        first = group * conv.outputs + number * self.panel
-
-        def place(step: Expr | int) -> tuple[Expr, Expr]:
-            if self.tiles.flat:
-                y, x = unflatten(emitter, conv.results, start[1] + step)
-                return y, x
-            return start[0] + step // size[1], start[1] + step % size[1]
-
         for value in self.beside:
-            for step in range(size[0] * size[1]):
-                offset = physical_offset(value.tensor, conv.result_indices(batch, first, *place(step)))
+            for step in range(strip.pixels):
+                offset = physical_offset(value.tensor, conv.result_indices(batch, self._first(strip), *self._pixel(strip, start, step)))
                 emitter.prefetch(self.kernel.inputs[value], offset, columns, level=1)
-        self.accumulate(tile, a_offset, row_offsets, group, number, start[0] * self.tiles.columns.extent + start[1])
-        bias = self.region.anchor.inputs[2] if len(self.region.anchor.inputs) > 2 else None
+        self.accumulate(tile, a_offset, row_offsets, group, number, start[0] * self.tiles.columns.extent + start[1], delayed)
+        if delayed is not None:
+            delayed.put(start, lambda buffer, stride: tile.spill(buffer, index(0), stride))
+        else:
+            tile.for_each(columns, self.epilogue.is_long, functools.partial(self._store, strip, start))
 
-        def store(step: Expr | int, lane: Expr, element: Expr) -> None:
-            channel = first + lane
-            element = self.finished(element, channel)
-            if bias is not None:
-                element = element + self.epilogue.evaluator.value_at(bias, [channel])
-            self.epilogue.store(conv.result_indices(batch, channel, *place(step)), element)
+    def _first(self, strip: _Strip) -> Expr:
+        """The first output channel of a panel."""
+        return strip.group * self.conv.outputs + strip.number * self.panel
 
-        tile.for_each(columns, self.epilogue.is_long, store)
+    def _pixel(self, strip: _Strip, start: Sequence[Expr], step: Expr | int) -> tuple[Expr, Expr]:
+        """The pixel that is number ``step`` of a tile."""
+        if self.tiles.flat:
+            y, x = unflatten(self.emitter, self.conv.results, start[1] + step)
+            return y, x
+        return start[0] + step // strip.size[1], start[1] + step % strip.size[1]
 
-    def accumulate(self, tile: RegisterTile, a_offset: Expr, row_offsets: Sequence[int], group: Expr, number: Expr, pixel: Expr) -> None:
-        """Adds the products of a tile's pixels, of which the first one is ``pixel``, with panel ``number`` of a group."""
+    def _bias(self, strip: _Strip, lane: Expr) -> Expr:
+        return self.epilogue.evaluator.value_at(self.region.anchor.inputs[2], [self._first(strip) + lane])
+
+    @property
+    def _has_bias(self) -> bool:
+        return len(self.region.anchor.inputs) > 2
+
+    @property
+    def _starts_with_bias(self) -> bool:
+        return self._has_bias and self.arithmetic.biased
+
+    def _store(self, strip: _Strip, start: Sequence[Expr], step: Expr | int, lane: Expr, element: Expr) -> None:
+        """Stores what outputs make of the sum of a tile's pixel ``step`` in a ``lane`` of its panel."""
+        channel = self._first(strip) + lane
+        element = self.finished(element, channel)
+        if self._has_bias and not self._starts_with_bias:
+            element = element + self._bias(strip, lane)
+        self.epilogue.store(self.conv.result_indices(strip.batch, channel, *self._pixel(strip, start, step)), element)
+
+    def accumulate(
+        self,
+        tile: RegisterTile,
+        a_offset: Expr,
+        row_offsets: Sequence[int],
+        group: Expr,
+        number: Expr,
+        pixel: Expr,
+        delayed: DelayedRows | None,
+    ) -> None:
+        """Adds the products of a tile's pixels, of which the first one is ``pixel``, with panel ``number`` of a group, and meanwhile uses
+        rows that are ``delayed``."""
         emitter, depth = self.emitter, self.conv.depth
         b_offset = emitter.bind(emitter.simplify((group * self.panels + number) * (depth * self.panel)), "b_at")
         ahead = self._ahead(b_offset, pixel, len(row_offsets))
-        tile.accumulate(self.a, a_offset, row_offsets, self.b, b_offset, self.pixels.nest(self.conv, self.panel), self.unroll, ahead)
+        nest = self.pixels.nest(self.conv, self.panel)
+        tile.accumulate(self.a, a_offset, row_offsets, self.b, b_offset, nest, self.unroll, ahead, delayed)
 
     def finished(self, total: Expr, channel: Expr) -> Expr:
         """What the sum of a channel's products stands for."""

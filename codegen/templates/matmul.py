@@ -22,6 +22,7 @@ from .matmul_geometry import Product, block_depths, finer_depths, predicted_cycl
 from .matmul_lowering import MatmulLowering
 from .narrow import has_short_weight, narrow_arithmetic, narrow_region
 from .region import AnchoredRegion
+from .tile_rows import may_delay
 from .tiling import distinct_splits, divisors, fits_registers, panel_candidates, useful_threads
 
 _OPS = ("matmul", "linear")
@@ -69,7 +70,8 @@ class MatmulTemplate(Template):
 
     def space(self, task: Task) -> Space:
         task = task.representative
-        _, arithmetic, product = self.problem(task)
+        region, arithmetic, product = self.problem(task)
+        delays = may_delay(arithmetic, region)
         target = task.target
         parallel = useful_threads(target, task.threads, product.flops, product.bytes_moved)
         panels = panel_candidates(target, product.columns, int(product.rows))
@@ -78,7 +80,7 @@ class MatmulTemplate(Template):
         groups = tuple(count for count in divisors(parallel) if count <= int(product.rows))
 
         def cost(knobs: Mapping[str, int]) -> float:
-            return predicted_cycles(product, target, parallel, knobs, arithmetic.b_bytes, arithmetic.pace)
+            return predicted_cycles(product, target, parallel, knobs, arithmetic.b_bytes, arithmetic.pace, delays=delays)
 
         def ranked(depths: Callable[[Product, Target, int], Sequence[int]], group: int) -> list[dict[str, int]]:
             points = [
@@ -104,13 +106,13 @@ class MatmulTemplate(Template):
 
     def estimated_cycles(self, task: Task, configs: Sequence[Config]) -> Sequence[float]:
         task = task.representative
-        _, arithmetic, product = self.problem(task)
+        region, arithmetic, product = self.problem(task)
+        delays = may_delay(arithmetic, region)
         parallel = useful_threads(task.target, task.threads, product.flops, product.bytes_moved)
 
         def cycles(config: Config) -> float:
-            return predicted_cycles(
-                product, task.target, parallel, {name: config[name] for name in _KNOBS}, arithmetic.b_bytes, arithmetic.pace
-            )
+            knobs = {name: config[name] for name in _KNOBS}
+            return predicted_cycles(product, task.target, parallel, knobs, arithmetic.b_bytes, arithmetic.pace, delays=delays)
 
         return list(map(cycles, configs))
 
@@ -124,7 +126,7 @@ class NarrowMatmul(MatmulTemplate):
     """Regions around one ``matmul`` or ``linear`` over 8-bit integers or 16-bit floats, summed in 32 bits: blocked as those of fp32 are."""
 
     name = "narrow_matmul"
-    revision = 3
+    revision = 4
 
     def find(self, graph: Graph) -> AnchoredRegion | None:
         return narrow_region(graph, _OPS)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ...ir import Dim, Layout, Node
 from ..emit import Emitter, Expr, unflatten
 from ..target import Kind, Target
+from .tile_rows import delays_rows
 from .tiling import FUSED, EvenSplit, Pace, alias_penalty, busiest_share, round_up, sharing_cycles, tile_cycles
 
 _FLOAT = 4
@@ -144,9 +145,17 @@ def row_blocks(product: Product, target: Target, groups: int, split: EvenSplit, 
 
 
 def predicted_cycles(
-    product: Product, target: Target, parallel: int, knobs: Mapping[str, int], b_bytes: int = _FLOAT, pace: Pace = FUSED
+    product: Product,
+    target: Target,
+    parallel: int,
+    knobs: Mapping[str, int],
+    b_bytes: int = _FLOAT,
+    pace: Pace = FUSED,
+    *,
+    delays: bool = False,
 ) -> float:
-    """Estimated cycles of the slowest thread, where a word of ``b`` takes ``b_bytes`` (static shapes only)."""
+    """Estimated cycles of the slowest thread, where a word of ``b`` takes ``b_bytes`` and rows may be delayed or not (static shapes
+    only)."""
     vectors, groups = knobs["vectors"], knobs["row_groups"]
     split = EvenSplit(int(product.rows), knobs["rows"])
     panel = vectors * target.vector_lanes
@@ -155,10 +164,11 @@ def predicted_cycles(
     blocks = -(-product.depth // depth)
 
     def panel_cycles(width: int) -> float:
-        tiles = (
-            (run.count, tile_cycles(target, run.size, width, product.depth / blocks, split.tiles, b_bytes, pace)) for run in split.runs
-        )
-        total = sum(count * cycles * blocks for count, cycles in tiles)
+        total = 0.0
+        for run in split.runs:
+            delayed = delays and delays_rows(target, run.size, width, depth, run.count)
+            cycles = tile_cycles(target, run.size, width, product.depth / blocks, split.tiles, b_bytes, pace, delayed=delayed)
+            total += run.count * cycles * blocks
         return total * -(-split.tiles // groups) / split.tiles
 
     tail_cycles = panel_cycles(-(-tail // target.vector_lanes)) if tail else None

@@ -20,9 +20,10 @@ from .arithmetic import Arithmetic
 from .matmul_geometry import Product, row_blocks
 from .narrow import as_stored, packed_input, stored_weight, weight_layout
 from .region import AnchoredRegion, Epilogue, broadcast_row
-from .register_tile import Ahead, ReductionLoop, RegisterTile, merge_loops
+from .register_tile import Ahead, Initial, ReductionLoop, RegisterTile, merge_loops
 from .staging import clear_row, copy_row, loop_kind
-from .tiling import EvenSplit, StepSplit, aliases, by_width, round_up, share, streams, threads, tile_count, useful_threads
+from .tile_rows import DelayedRows, delays_rows, may_delay
+from .tiling import EvenSplit, Run, StepSplit, aliases, by_width, round_up, share, streams, threads, tile_count, useful_threads
 
 _WORD = 4
 _ALIGNMENT = 64
@@ -163,17 +164,32 @@ class MatmulLowering:
         bounds = tiles or (None, None)
         for step in self.row_runs:
             with step.loop(self.emitter, *bounds) as row:
-                self._tile(batch, number, row, step.size, block)
+                self._tile(batch, number, row, step.size, block, None)
         if self.split is None:
             return
         for run in self.split.runs:
+            delayed = self._delayed(batch, number, run, block)
             with self.split.loop(self.emitter, run, *bounds) as row:
-                self._tile(batch, number, row, run.size, block)
+                self._tile(batch, number, row, run.size, block, delayed)
+            if delayed is not None:
+                delayed.finish()
 
-    def _tile(self, batch: Expr, number: Expr, row: Expr, rows: int, block: _Block) -> None:
+    def _delayed(self, batch: Expr, number: Expr, run: Run, block: _Block) -> DelayedRows | None:
+        """What delays the rows of the tiles of a ``run``, where that pays."""
+        short = block.is_last and may_delay(self.arithmetic, self.region)
+        if not short or not delays_rows(self.target, run.size, -(-block.columns // self.lanes), block.depth, run.count):
+            return None
+
+        def use(place: Sequence[Expr], step: Expr, lane: Expr, element: Expr) -> None:
+            self._store(batch, number, place[0] + step, lane, element)
+
+        return DelayedRows(self.emitter, self.arithmetic.sums_dtype, run.size, block.columns, self.lanes, 1, use)
+
+    def _tile(self, batch: Expr, number: Expr, row: Expr, rows: int, block: _Block, delayed: DelayedRows | None) -> None:
         emitter, product = self.emitter, self.product
         vectors = -(-block.columns // self.lanes)
-        tile = RegisterTile(emitter, self.arithmetic, rows, vectors)
+        initial = Initial(block.columns, lambda lane: self._bias(number, lane)) if self._starts_with_bias else None
+        tile = RegisterTile(emitter, self.arithmetic, rows, vectors, initial)
         a_at = emitter.simplify((batch * extent_of(product.rows) + row) * self.a_stride + block.start)
         if self.b_plain is None:
             b_at, b_stride = (batch * self.panels + number) * (product.depth * self.panel) + block.start * self.panel, self.panel
@@ -186,17 +202,35 @@ class MatmulLowering:
             sums_at = emitter.bind(emitter.simplify((number * product.rows + row) * self.panel), "sums_at")
             with emitter.scope() if block.is_last else emitter.when(block.start > 0):
                 tile.load(self.sums, sums_at, self.panel)
-        tile.accumulate(self.a, a_offset, row_offsets, self.b, b_offset, nest, self.unroll, self._ahead(b_offset, row, rows, block.depth))
+        ahead = self._ahead(b_offset, row, rows, block.depth)
+        tile.accumulate(self.a, a_offset, row_offsets, self.b, b_offset, nest, self.unroll, ahead, delayed)
         if not block.is_last:
             tile.spill(self.sums, sums_at, self.panel)
             return
+        if delayed is not None:
+            delayed.put([row], lambda buffer, stride: tile.spill(buffer, index(0), stride))
+            return
+        tile.for_each(
+            block.columns, self.epilogue.is_long, lambda step, lane, element: self._store(batch, number, row + step, lane, element)
+        )
 
-        def store(step: Expr | int, lane: Expr, element: Expr) -> None:
-            column = number * self.panel + lane
-            indices = product.result_indices(emitter, batch, row + step, column)
-            self.epilogue.store(indices, self._with_bias(element, column))
+    @property
+    def _has_bias(self) -> bool:
+        return self.region.anchor.op == "linear" and len(self.region.anchor.inputs) > 2
 
-        tile.for_each(block.columns, self.epilogue.is_long, store)
+    @property
+    def _starts_with_bias(self) -> bool:
+        return self._has_bias and self.arithmetic.biased
+
+    def _bias(self, number: Expr, lane: Expr) -> Expr:
+        return self.epilogue.evaluator.value_at(self.region.anchor.inputs[2], [number * self.panel + lane])
+
+    def _store(self, batch: Expr, number: Expr, row: Expr, lane: Expr, element: Expr) -> None:
+        """Stores what outputs make of the sum of a row in a ``lane`` of panel ``number``."""
+        if self._has_bias and not self._starts_with_bias:
+            element = element + self._bias(number, lane)
+        indices = self.product.result_indices(self.emitter, batch, row, number * self.panel + lane)
+        self.epilogue.store(indices, element)
 
     def _ahead(self, b_offset: Expr, row: Expr, rows: int, depth: int) -> Ahead | None:
         """This tile's share of the same block of the next panel, which the first tile of that panel would otherwise wait for."""
@@ -208,12 +242,6 @@ class MatmulLowering:
         share = -(-depth * self.panel // self.split.extent)
         place = b_offset + product.depth * self.panel + row * share
         return Ahead(self.b, self.emitter.bind(self.emitter.simplify(place), "ahead"), rows * share)
-
-    def _with_bias(self, element: Expr, column: Expr) -> Expr:
-        anchor = self.region.anchor
-        if anchor.op != "linear" or len(anchor.inputs) < 3:
-            return element
-        return element + self.epilogue.evaluator.value_at(anchor.inputs[2], [column])
 
     def _stage_a(self) -> None:
         """Evaluates ``a`` into rows of ``a_stride`` words in the workspace."""

@@ -66,6 +66,11 @@ class AnchoredRegion:
             return None
         return AnchoredRegion(graph, anchor, paths)
 
+    @property
+    def is_long(self) -> bool:
+        """Whether what is done with an element of the anchor's takes so many instructions that templates should emit them in a loop."""
+        return any(is_long(node, self.graph) for node in self.graph.nodes if node is not self.anchor)
+
     def place(self, kernel: Kernel, output: Value, indices: Sequence[Expr]) -> list[Expr]:
         """The indices into ``output`` of the element that the anchor has at ``indices``."""
         place = list(indices)
@@ -115,8 +120,7 @@ class Epilogue:
         self._region = region
         self._element: Expr = None
         self.evaluator = Evaluator(kernel, {region.anchor.output: lambda indices: self._element})
-        self.is_long = any(is_long(node, region.graph) for node in region.graph.nodes if node is not region.anchor)
-        """Whether storing an element takes so many instructions that templates should emit them in a loop."""
+        self.is_long = region.is_long
 
     def store(self, indices: Sequence[Expr], element: Expr) -> None:
         """Stores what every output makes of ``element``, the anchor's at logical ``indices``. Open a scope for each element."""

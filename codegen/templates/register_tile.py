@@ -16,14 +16,12 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from ..emit import VECTORIZED, Emitter, Expr, ramp, spread
+from ..emit import VECTORIZED, Emitter, Expr, index, ramp, spread
 from .arithmetic import Arithmetic
-from .loops import largest_power_of_two
+from .tile_rows import DelayedRows, for_each_of_rows
 
 _LINE = 64
 """Bytes of a cache line."""
-_TOGETHER = 4
-"""Vectors of a long epilogue that are computed together."""
 _MOST_PREFETCHES = 4
 """In an iteration: where rows are so few that more would be needed, memory is the limit anyway."""
 
@@ -64,26 +62,18 @@ def merge_loops(nest: Sequence[ReductionLoop]) -> tuple[ReductionLoop, ...]:
     return tuple(merged)
 
 
-def for_each_of_rows(
-    emitter: Emitter, buffer: Any, rows: int, stride: int, columns: int, lanes: int, use: Callable[[Expr, Expr, Expr], None]
-) -> None:
-    """Calls ``use(row, column, element)`` in a loop over rows of ``buffer`` that lie ``stride`` apart, in vectorised loops over the first
-    ``columns`` of each: several registers of ``lanes`` at once, whose chains of instructions LLVM interleaves."""
-    with emitter.loop(rows, name="row") as row:
-        start = 0
-        while start < columns:
-            count = min(_TOGETHER * lanes, columns - start)
-            count = lanes * largest_power_of_two(count // lanes) if count > lanes else count
-            with emitter.loop(count, VECTORIZED, "lane") as lane:
-                column = lane + start
-                use(row, column, tirx.BufferLoad(buffer, [row * stride + column]))
-            start += count
+@dataclass(frozen=True)
+class Initial:
+    """What sums start with: ``element(column)`` in the first ``columns`` columns of a tile, the same in all rows."""
+
+    columns: int
+    element: Callable[[Expr], Expr]
 
 
 class RegisterTile:
-    """Accumulators of ``rows`` x ``vectors`` vectors, all zero at first."""
+    """Accumulators of ``rows`` x ``vectors`` vectors, at first zero or what is ``initial``."""
 
-    def __init__(self, emitter: Emitter, arithmetic: Arithmetic, rows: int, vectors: int) -> None:
+    def __init__(self, emitter: Emitter, arithmetic: Arithmetic, rows: int, vectors: int, initial: Initial | None = None) -> None:
         self.rows = rows
         self.vectors = vectors
         self.lanes = arithmetic.lanes
@@ -91,9 +81,9 @@ class RegisterTile:
         self._emitter = emitter
         self._dtype = arithmetic.sums_dtype
         self.accumulators = emitter.allocate(rows * vectors * self.lanes, self._dtype, "acc")
-        zero = spread(tirx.const(0, self._dtype), self.lanes)
+        first = [self._zero] * vectors if initial is None else [self._started(vector, initial) for vector in range(vectors)]
         for number in range(rows * vectors):
-            emitter.emit(tirx.BufferStore(self.accumulators, zero, [self._ramp(number * self.lanes)]))
+            emitter.emit(tirx.BufferStore(self.accumulators, first[number % vectors], [self._ramp(number * self.lanes)]))
 
     def accumulate(
         self,
@@ -105,11 +95,14 @@ class RegisterTile:
         nest: Sequence[ReductionLoop],
         unroll: int,
         ahead: Ahead | None = None,
+        delayed: DelayedRows | None = None,
+        first: Expr | None = None,
     ) -> None:
         """Adds the products of the whole reduction ``nest`` (outermost loop first).
 
         ``a`` and ``b`` are flat buffers; row ``i`` of ``a`` starts at ``a_offset + row_offsets[i]``; vectors of ``b`` follow each
-        other. The innermost loop is unrolled ``unroll`` times; prefetches of what is ``ahead`` are spread over its iterations.
+        other. The innermost loop is unrolled ``unroll`` times; prefetches of what is ``ahead`` are spread over its iterations. Rows that
+        are ``delayed``, no more than it has iterations, are used in those of the ``first`` time that it is run.
         """
         if not nest:
             self.step(a, a_offset, row_offsets, b, b_offset)
@@ -123,17 +116,31 @@ class RegisterTile:
                 if ahead is not None:
                     count = -(-ahead.count // loop.extent)
                     part = Ahead(ahead.buffer, self._emitter.bind(ahead.start + r * count, "ahead"), count)
-                self.accumulate(a, a_next, row_offsets, b, b_next, inner, unroll, part)
+                now = tirx.EQ(r, index(0)) if first is None else tirx.And(first, tirx.EQ(r, index(0)))
+                self.accumulate(a, a_next, row_offsets, b, b_next, inner, unroll, part, delayed, now)
             return
         # A short loop is unrolled whole, so that it has no remainder.
         times = loop.extent if loop.extent <= 2 * unroll else unroll
+        if delayed is not None:
+            times = min(times, loop.extent // delayed.rows)
         trips = loop.extent // times
-        with self._emitter.loop(trips, name="k") as k:
+
+        def iteration(k: Expr) -> None:
             a_next = self._emitter.bind(a_offset + k * (loop.a_stride * times), "a_at")
             b_next = self._emitter.bind(b_offset + k * (loop.b_stride * times), "b_at")
             self._steps(range(times), loop, a, a_next, row_offsets, b, b_next)
             if ahead is not None:
                 self._prefetch(ahead, k, trips)
+
+        start = 0 if delayed is None else delayed.rows
+        if delayed is not None:
+            with self._emitter.loop(start, name="k") as k:
+                # Before arithmetic, which LLVM would otherwise move behind the branch, but not what it loads.
+                delayed.row(k, first)
+                iteration(k)
+        if start < trips:
+            with self._emitter.loop(trips - start, name="k", start=start) as k:
+                iteration(k)
         self._steps(range(trips * times, loop.extent), loop, a, a_offset, row_offsets, b, b_offset)
 
     def step(self, a: Any, a_offset: Expr, row_offsets: Sequence[int], b: Any, b_offset: Expr, factor: Expr | None = None) -> None:
@@ -222,6 +229,21 @@ class RegisterTile:
             start = 0
         with self._emitter.loop(width, VECTORIZED, "lane") as lane:
             yield lane, tirx.BufferLoad(buffer, [lane + start])
+
+    @property
+    def _zero(self) -> Expr:
+        return spread(tirx.const(0, self._dtype), self.lanes)
+
+    def _started(self, vector: int, initial: Initial) -> Expr:
+        """What a vector of a row starts with."""
+        first = vector * self.lanes
+        buffer = self._emitter.allocate(self.lanes, self._dtype, "start")
+        width = min(self.lanes, initial.columns - first)
+        if width < self.lanes:
+            self._emitter.emit(tirx.BufferStore(buffer, self._zero, [self._ramp(0)]))
+        with self._emitter.loop(width, VECTORIZED, "lane") as lane:
+            self._emitter.store(buffer, initial.element(lane + first), lane)
+        return self._bound(tirx.BufferLoad(buffer, [self._ramp(0)]), "start")
 
     def _prefetch(self, ahead: Ahead, k: Expr, trips: int) -> None:
         """The prefetches of iteration ``k`` of ``trips``: of every cache line of its share."""

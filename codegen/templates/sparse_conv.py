@@ -24,6 +24,7 @@ from .region import AnchoredRegion
 from .register_tile import RegisterTile
 from .sparse_cost import WORD, panel_cycles, threads_worth
 from .stored_panels import StoredPanels
+from .tile_rows import DelayedRows
 from .tiling import divisors, fits_registers
 
 _NARROWEST = 8
@@ -151,7 +152,16 @@ class _Lowering(DirectLowering):
         layout = PanelWeight(sparse.width, sparse.entries, values=sparse.values, places=places)
         return {self.region.graph.inputs.index(source): layout}
 
-    def accumulate(self, tile: RegisterTile, a_offset: Expr, row_offsets: Sequence[int], group: Expr, number: Expr, pixel: Expr) -> None:
+    def accumulate(
+        self,
+        tile: RegisterTile,
+        a_offset: Expr,
+        row_offsets: Sequence[int],
+        group: Expr,
+        number: Expr,
+        pixel: Expr,
+        delayed: DelayedRows | None,
+    ) -> None:
         self._stored.accumulate(tile, number, self.panel, self.a, a_offset, row_offsets)
 
     def finished(self, total: Expr, channel: Expr) -> Expr:

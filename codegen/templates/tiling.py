@@ -22,6 +22,10 @@ _LOADS_PER_CYCLE = 2
 _L2_BYTES_PER_CYCLE = 32
 _L3_BYTES_PER_CYCLE = 20
 _HIDDEN = 0.05
+_STORING = (2.0, 20.0)
+"""Cycles for each vector of sums and for each tile behind its arithmetic."""
+_STORING_DELAYED = (0.8, 4.0)
+"""The same where rows are stored between the arithmetic of the next tile (measured on Zen 5)."""
 _L2_SHARE = 0.8
 """Of the second-level cache, for a panel that is read again for each tile of rows."""
 _SHARED = 0.5
@@ -237,11 +241,21 @@ def _competing(row_bytes: int, rows: int) -> float:
     return rows * math.gcd(row_bytes, _PAGE) / _PAGE
 
 
-def tile_cycles(target: Target, rows: int, vectors: int, depth: float, passes: int = 2, b_bytes: int = 4, pace: Pace = FUSED) -> float:
+def tile_cycles(
+    target: Target,
+    rows: int,
+    vectors: int,
+    depth: float,
+    passes: int = 2,
+    b_bytes: int = 4,
+    pace: Pace = FUSED,
+    *,
+    delayed: bool = False,
+) -> float:
     """Estimated cycles of a register tile with ``depth`` steps of reduction: arithmetic, loads, streaming of ``b``, and store.
 
     ``passes`` is how often the panel of ``b``, of ``b_bytes`` a lane, is read: a second time it comes from the second-level cache, if it
-    fits.
+    fits. Rows may be ``delayed`` into the next tile.
     """
     multiply_adds = rows * vectors
     step_bytes = vectors * target.vector_lanes * b_bytes
@@ -250,7 +264,8 @@ def tile_cycles(target: Target, rows: int, vectors: int, depth: float, passes: i
     stream = stream_cycles(step_bytes, cached=cached)
     step = max(multiply_adds * pace.multiplications / target.fma_units, loads, pace.latency, stream)
     # What hides behind the arithmetic still hurts a little: among equals, the tile that moves least is best.
-    return depth * (step + pace.exposed * (loads + stream + pace.latency)) + 2.0 * multiply_adds + 20.0
+    per_vector, per_tile = _STORING_DELAYED if delayed else _STORING
+    return depth * (step + pace.exposed * (loads + stream + pace.latency)) + per_vector * multiply_adds + per_tile
 
 
 def stream_cycles(nbytes: float, *, cached: bool) -> float:

@@ -141,6 +141,35 @@ def test_convolutions_of_bytes_are_exact(graph: Graph, constants: frozenset[int]
     check(NarrowConv(), graph, inputs=inputs_of(graph), constants=constants, threads=2)
 
 
+@pytest.mark.parametrize(("window", "stride", "size"), [(1, 1, 9), (1, 2, 19), (3, 1, 6)], ids=["in a row", "apart", "within a window"])
+def test_every_config_convolves_bytes_right(window: int, stride: int, size: int) -> None:
+    """Among them those that store a tile while they sum up the next: tiles of two sizes, in rows and across them, shared by threads."""
+    builder = GraphBuilder()
+    x, weight = builder.input(tensor((2, 72, size, size), U8, NHWC)), builder.input(tensor((88, 72, window, window), I8))
+    padding = ((window // 2, window // 2),) * 2
+    attributes = {"stride": (stride, stride), "padding": padding, "dilation": (1, 1), "dtype": I32}
+    y = builder.add("conv", x, weight, builder.input(tensor((88,), I32)), attributes=attributes).output
+    y.type = y.tensor.with_layout(Layout(NHWC))
+    graph = builder.finish([requantised(builder, y, (88, 1, 1))])
+    check(NarrowConv(), graph, inputs=inputs_of(graph), constants=CONSTANT, threads=2, all_configs=True)
+
+
+@pytest.mark.parametrize("processor", ["cpu", "cpu -mcpu=x86-64-v3", "cpu -mcpu=x86-64-v2"])
+@pytest.mark.parametrize(("dtype", "zero_point"), [(U8, 0), (U8, 3), (U8, 255), (I8, 0), (I8, -128)])
+def test_codes_of_any_float(dtype: DType, zero_point: int, processor: str) -> None:
+    """In whole vectors and in what is left of them: ties, limits, and what no integer holds."""
+    specials = [np.nan, np.inf, -np.inf, 3e9, -3e9, 2.0**31, -(2.0**31), 2147483520.0, 1e38, -0.0, 1e-40, 254.5, 255.5, -0.5, 0.5, 1.5]
+    numbers = np.concatenate([specials, np.arange(-600, 600) / 2.0]).astype(np.float32)
+    for count in (1, 7, 16, 33, len(numbers)):
+        builder = GraphBuilder()
+        x, rate = builder.input(tensor((3, count))), builder.call("full", shape=(), value=1.0, dtype=F32)
+        graph = builder.finish([builder.call("quantise", x, rate, zero_point=zero_point, dtype=dtype)])
+        template = template_for(graph)
+        assert template is not None
+        rows = np.stack([np.roll(numbers, shift)[:count] for shift in (0, 5, 11)])
+        check(template, graph, inputs=[rows], target=Target.parse(processor))
+
+
 @pytest.mark.parametrize("layout", [NHWC, None])
 @pytest.mark.parametrize(("channels", "window", "stride"), [(3, 7, 2), (4, 3, 1), (1, 2, 1)])
 def test_images_whose_pixels_are_words(channels: int, window: int, stride: int, layout: tuple[int, ...] | None) -> None:

@@ -90,6 +90,23 @@ def test_addresses_of_strided_pixels_are_distances_from_one() -> None:
     assert not [line for line in inner if line.startswith(("vpextr", "vextract", "vpsra"))]
 
 
+def test_codes_are_made_between_multiply_adds() -> None:
+    """Behind a tile of 64 channels they take a fifth of the time: with saturation, and one multiplication each."""
+    builder = GraphBuilder()
+    operands = [builder.input(tensor((1, 64, 28, 28), DType.UINT8, (0, 2, 3, 1))), builder.input(tensor((128, 64, 1, 1), DType.INT8))]
+    operands.append(builder.input(tensor((128,), DType.INT32)))
+    attributes = {"stride": (1, 1), "padding": ((0, 0), (0, 0)), "dilation": (1, 1), "dtype": DType.INT32}
+    sums = builder.add("conv", *operands, attributes=attributes).output
+    sums.type = tensor((1, 128, 28, 28), DType.INT32, (0, 2, 3, 1))
+    rates = builder.input(tensor((128, 1, 1)))
+    graph = builder.finish([builder.call("quantise", builder.call("cast", sums, dtype=DType.FLOAT32), rates, dtype=DType.UINT8)])
+    inner = innermost_loop(NarrowConv(), graph, "znver5", "vpmovusdb")
+    codes = sum(line.startswith("vpmovusdb") for line in inner)
+    assert codes == sum(line.startswith("vmulps") for line in inner) == sum(line.startswith("vcvtps2dq") for line in inner) > 0
+    assert sum(line.startswith("vpdpbusd") for line in inner) > 10 * codes
+    assert not [line for line in inner if line.startswith(("vminps", "vpaddd", "vpmovdb"))]
+
+
 @pytest.mark.parametrize(("processor", "has_instruction"), [("znver4", True), ("skylake-avx512", False)])
 def test_rounding_to_bfloat16(processor: str, has_instruction: bool) -> None:
     """An instruction where there is one, and nothing else but loads, stores and the loop."""
