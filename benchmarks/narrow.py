@@ -29,13 +29,18 @@ from ..codegen.templates.arithmetic import Arithmetic, PairsOfBf16, PairsOfInt16
 from ..codegen.templates.conv import ConvTemplate, NarrowConv
 from ..codegen.templates.matmul import MatmulTemplate, NarrowMatmul
 from ..errors import MeasurementError
-from ..ir import DENSE, DType, Encoding, Graph, GraphBuilder, Layout, TensorType, Value, interpret
+from ..ir import DENSE, Constant, DType, Encoding, Graph, GraphBuilder, Layout, TensorType, Value, constant_of, interpret
 from ..ir.short_sums import short_sums
 from .kernel_cases import Case
 from .kernels import Bench
 
 _SOURCE = pathlib.Path(__file__).parent / "native" / "peak_narrow.c"
 _NHWC = Layout((0, 2, 3, 1))
+_RATES = 3
+"""The input of graphs over bytes that says how many codes a sum's unit is."""
+_PRODUCT = 255 * 128 / 3
+"""The root mean square of products of random bytes, unsigned ones and signed ones."""
+_BYTES = 256
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ def linear(kind: Kind, rows: int, columns: int, depth: int) -> Case:
     operands.append(builder.input(TensorType(kind.sums or kind.weight, (columns,))))
     graph = _finished(builder, kind, builder.call("linear", *operands, dtype=kind.sums), (columns,))
     template: Template = MatmulTemplate() if kind.sums is None else NarrowMatmul()
-    return _case(f"linear {rows}x{columns}x{depth}", graph, template, 2 * rows * columns * depth)
+    return _case(f"linear {rows}x{columns}x{depth}", graph, template, rows * columns, depth)
 
 
 def convolution(kind: Kind, channels: int, outputs: int, size: int, window: int) -> Case:
@@ -106,9 +111,9 @@ def convolution(kind: Kind, channels: int, outputs: int, size: int, window: int)
     result = TensorType(kind.sums or kind.weight, (1, outputs, size, size), _NHWC)
     y = builder.add("conv", x, weight, bias, attributes=attributes, types=[result]).output
     template: Template = ConvTemplate() if kind.sums is None else NarrowConv()
-    flops = 2 * size * size * outputs * channels * window * window
     graph = _finished(builder, kind, y, (outputs, 1, 1))
-    return _case(f"conv {window}x{window} {channels}->{outputs} {size}x{size}", graph, template, flops)
+    name = f"conv {window}x{window} {channels}->{outputs} {size}x{size}"
+    return _case(name, graph, template, size * size * outputs, channels * window * window)
 
 
 def _finished(builder: GraphBuilder, kind: Kind, y: Value, per_output: tuple[int, ...]) -> Graph:
@@ -119,8 +124,14 @@ def _finished(builder: GraphBuilder, kind: Kind, y: Value, per_output: tuple[int
     return builder.finish([builder.call("relu", y)])
 
 
-def _case(name: str, graph: Graph, template: Template, flops: int) -> Case:
-    return Case(name, graph, frozenset(range(1, len(graph.inputs))), template, arithmetic=flops)
+def _case(name: str, graph: Graph, template: Template, sums: int, depth: int) -> Case:
+    """Of so many ``sums`` of ``depth`` products. Rates are such that the positive ones of random bytes fill the range of bytes."""
+    known: dict[int, Constant] = {}
+    if len(graph.inputs) > _RATES:
+        type = graph.inputs[_RATES].tensor
+        spread = 0.5 + np.random.default_rng(1).random(type.static_shape, np.float32)
+        known[_RATES] = constant_of(spread * np.float32(_BYTES / 2 / (_PRODUCT * depth**0.5)), type)
+    return Case(name, graph, frozenset(range(1, len(graph.inputs))), template, arithmetic=2 * sums * depth, known=known)
 
 
 def arithmetic_of(case: Case, target: Target) -> Arithmetic:

@@ -1,12 +1,13 @@
 """Emission of loop nests as TIR: statements, index arithmetic, vector mathematics, and the evaluator for fused operations."""
 
 from .access import flatten, layout_offset, physical_offset, unflatten
-from .emitter import INDEX, PARALLEL, SERIAL, UNROLLED, VECTORIZED, Emitter, Expr, index, ramp, spread
+from .emitter import CACHE_LINE, INDEX, PARALLEL, SERIAL, UNROLLED, VECTORIZED, Emitter, Expr, bytes_of, index, ramp, spread
 from .evaluate import Evaluator, Substitute, pulls
 from .extent import extent_of, is_dim
-from .kernel import Kernel, bytes_of, compute_dtype, computes, from_storage, storage_dtype, to_storage
+from .kernel import Kernel, compute_dtype, computes, from_storage, storage_dtype, to_storage
 
 __all__ = [
+    "CACHE_LINE",
     "INDEX",
     "PARALLEL",
     "SERIAL",

@@ -22,8 +22,8 @@ Expr: TypeAlias = Any
 
 _LARGEST = 2**31 - 1
 
-_LINE = 64
-"""Bytes of a cache line."""
+CACHE_LINE = 64
+"""Bytes."""
 _READ, _DATA = tirx.IntImm("int32", 0), tirx.IntImm("int32", 1)
 _SECOND_LEVEL = 2
 """Of the localities of llvm.prefetch; above it is the first level."""
@@ -40,6 +40,11 @@ UNROLLED = tirx.ForKind.UNROLLED
 def index(value: Dim) -> Expr:
     """An index constant, or the value of a symbolic dimension."""
     return extent_of(value) if is_dim(value) else tirx.IntImm(INDEX, value)
+
+
+def bytes_of(dtype: str) -> int:
+    """Bytes of an element of a TIR dtype that is no vector."""
+    return np.dtype(dtype).itemsize
 
 
 def ramp(start: Expr | int, lanes: int) -> Expr:
@@ -155,7 +160,7 @@ class Emitter:
     def prefetch(self, buffer: Any, offset: Expr, count: int = 1, level: int = 2) -> None:
         """Brings ``count`` elements of ``buffer`` from ``offset`` on into cache level 1 or 2; the place need not exist."""
         locality = tirx.IntImm("int32", _SECOND_LEVEL + 2 - level)
-        for start in range(0, count, _LINE // np.dtype(str(buffer.dtype)).itemsize):
+        for start in range(0, count, CACHE_LINE // bytes_of(str(buffer.dtype))):
             place = tirx.address_of(tirx.BufferLoad(buffer, [self.simplify(offset + start)]))
             self.emit(tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", place, _READ, locality, _DATA)))
 

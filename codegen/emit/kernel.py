@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from tvm import tirx
 from tvm.ir import PointerType, PrimType
 
@@ -14,7 +13,7 @@ from ...ir import Dim, DType, Graph, Layout, TensorType, Value, product
 from ..constant_layout import ConstantForm, ConstantLayout
 from . import halves, vector_functions
 from .access import layout_offset
-from .emitter import Emitter, Expr, truth_as
+from .emitter import Emitter, Expr, bytes_of, truth_as
 from .extent import extent_of, is_dim, size_parameter
 from .llvm_functions import with_functions
 from .streaming import stream_functions, stream_store
@@ -46,11 +45,6 @@ def storage_dtype(dtype: DType) -> str:
 def compute_dtype(dtype: DType) -> str:
     """The TIR dtype of an element once loaded."""
     return "bool" if dtype is DType.BOOL else storage_dtype(halves.arithmetic(dtype))
-
-
-def bytes_of(dtype: str) -> int:
-    """Bytes of an element of a TIR dtype that is no vector."""
-    return np.dtype(dtype).itemsize
 
 
 def computes(dtype: DType) -> bool:

@@ -13,15 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from tvm import tirx
 
-from ..emit import VECTORIZED, Emitter, Expr, index, ramp, spread
+from ..emit import CACHE_LINE, VECTORIZED, Emitter, Expr, bytes_of, index, ramp, spread
 from .arithmetic import Arithmetic
 from .tile_rows import DelayedRows, for_each_of_rows
 
-_LINE = 64
-"""Bytes of a cache line."""
 _MOST_PREFETCHES = 4
 """In an iteration: where rows are so few that more would be needed, memory is the limit anyway."""
 
@@ -249,9 +246,9 @@ class RegisterTile:
         """The prefetches of iteration ``k`` of ``trips``: of every cache line of its share."""
         share = -(-ahead.count // trips)
         width = self._arithmetic.b_bytes
-        elements = width // np.dtype(str(ahead.buffer.dtype)).itemsize
-        for line in range(min(-(-share * width // _LINE), _MOST_PREFETCHES)):
-            self._emitter.prefetch(ahead.buffer, (ahead.start + k * share + line * (_LINE // width)) * elements)
+        elements = width // bytes_of(str(ahead.buffer.dtype))
+        for line in range(min(-(-share * width // CACHE_LINE), _MOST_PREFETCHES)):
+            self._emitter.prefetch(ahead.buffer, (ahead.start + k * share + line * (CACHE_LINE // width)) * elements)
 
     def _bound(self, value: Expr, name: str) -> Expr:
         variable = tirx.Var(self._emitter.fresh(name), value.ty)
