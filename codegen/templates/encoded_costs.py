@@ -21,7 +21,8 @@ class Costs:
     and the scale, ``finish``: the scale. ``stage_digits``, ``stage_bytes`` and ``stage_table``: an activation as a digit, as three bytes,
     its share of the tables. ``spill`` and ``spill_digits``: by how much each register beyond those there are slows a kernel down, the
     latter where codes are read as digits. ``tiles``: of what register tiles over decoded numbers are reckoned to take. ``overlap``: of the
-    shorter one of arithmetic and memory, what the longer one does not hide.
+    shorter one of arithmetic and memory, what the longer one does not hide. ``crowding``: what memory takes longer each time that the bytes
+    of a chunk double, which are asked for together.
     """
 
     decode: Mapping[CodeKind, float]
@@ -44,6 +45,7 @@ class Costs:
     spill_digits: float
     tiles: float
     overlap: float
+    crowding: float
 
 
 _NARROW = Costs(
@@ -67,6 +69,7 @@ _NARROW = Costs(
     spill_digits=0.15,
     tiles=1.6,
     overlap=0.375,
+    crowding=0.0,
 )
 """Of vectors of 32 bytes and less, measured on a Zen 3."""
 
@@ -80,7 +83,7 @@ _WIDE = Costs(
     unpack=0.0,
     byte_products=0.355,
     four_bytes=0.06,
-    latency=0.5,
+    latency=0.45,
     reread=0.12,
     join=2.0,
     finish=0.7,
@@ -91,6 +94,7 @@ _WIDE = Costs(
     spill_digits=0.05,
     tiles=1.0,
     overlap=0.3,
+    crowding=0.08,
 )
 """Of vectors of 64 bytes, measured on a Zen 5, which has VNNI."""
 

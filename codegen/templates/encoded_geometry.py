@@ -43,6 +43,8 @@ _BUSY = 4
 """Sums of each byte that keep the multipliers busy."""
 _SHORT_SPAN = 2
 """Chunks of a span that is summed up so often that the tile's sums had better stay in registers."""
+_CHUNK_BYTES = 384
+"""That a chunk of a panel may have without being slower to come from memory."""
 _HELD_MASKS = 3
 """Of digits, at most; more are read from memory in passing."""
 
@@ -145,6 +147,8 @@ class Geometry:
         arithmetic *= busiest
         bandwidth = self.target.memory_bandwidth / self.parallel / self.target.frequency
         memory = busiest * block.words * 4 / bandwidth
+        if algorithm is not Algorithm.PANELS:
+            memory *= 1 + self._costs.crowding * max(math.log2(4 * block.chunk_words / _CHUNK_BYTES), 0)
         return max(arithmetic, memory) + self._costs.overlap * min(arithmetic, memory) + self._stage_cycles(algorithm)
 
     @cached_property
