@@ -21,8 +21,9 @@ class Costs:
     and the scale, ``finish``: the scale. ``stage_digits``, ``stage_bytes`` and ``stage_table``: an activation as a digit, as three bytes,
     its share of the tables. ``spill`` and ``spill_digits``: by how much each register beyond those there are slows a kernel down, the
     latter where codes are read as digits. ``tiles``: of what register tiles over decoded numbers are reckoned to take. ``overlap``: of the
-    shorter one of arithmetic and memory, what the longer one does not hide. ``crowding``: what memory takes longer each time that the bytes
-    of a chunk double, which are asked for together.
+    shorter one of arithmetic and memory, what the longer one does not hide, ``overlap_digits`` of arithmetic where codes of less than a
+    byte are read as digits. ``crowding``: by how much memory takes longer each time that the bytes of a chunk, which are asked for
+    together, double.
     """
 
     decode: Mapping[CodeKind, float]
@@ -45,6 +46,7 @@ class Costs:
     spill_digits: float
     tiles: float
     overlap: float
+    overlap_digits: float
     crowding: float
 
 
@@ -69,6 +71,7 @@ _NARROW = Costs(
     spill_digits=0.15,
     tiles=1.6,
     overlap=0.375,
+    overlap_digits=0.375,
     crowding=0.0,
 )
 """Of vectors of 32 bytes and less, measured on a Zen 3."""
@@ -94,6 +97,7 @@ _WIDE = Costs(
     spill_digits=0.05,
     tiles=1.0,
     overlap=0.3,
+    overlap_digits=0.2,
     crowding=0.08,
 )
 """Of vectors of 64 bytes, measured on a Zen 5, which has VNNI."""

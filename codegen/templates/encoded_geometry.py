@@ -149,7 +149,9 @@ class Geometry:
         memory = busiest * block.words * 4 / bandwidth
         if algorithm is not Algorithm.PANELS:
             memory *= 1 + self._costs.crowding * max(math.log2(4 * block.chunk_words / _CHUNK_BYTES), 0)
-        return max(arithmetic, memory) + self._costs.overlap * min(arithmetic, memory) + self._stage_cycles(algorithm)
+        digits = algorithm is Algorithm.REGISTERS and self._reads_digits and self.problem.format.bits < 8
+        overlap = self._costs.overlap_digits if digits and arithmetic < memory else self._costs.overlap
+        return max(arithmetic, memory) + overlap * min(arithmetic, memory) + self._stage_cycles(algorithm)
 
     @cached_property
     def _costs(self) -> Costs:
