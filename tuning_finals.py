@@ -38,6 +38,8 @@ _GAIN = 0.995
 """A challenger takes the place of the untuned config when its share of that one's time is below: less is within the noise."""
 _LOSS = 1.005
 """Challengers are given up together when the whole takes more than this share of the untuned one's time: less is within the noise."""
+_LEAD = 0.999
+"""The winner's time over that of any other at most, so that what compilations take is what the job told."""
 _PLACES = 3
 """How often both programs are made anew to compare the whole: where weights happen to lie in memory makes a difference of 1%."""
 _ROUNDS = 9
@@ -226,14 +228,12 @@ def _winner(untuned: Config, ratios: Mapping[Config, float]) -> Config:
 
 
 def _records(contest: Contest, ratios: Mapping[Config, float], winner: Config) -> list[Record]:
-    """One for each contestant: the winner has the best time of all configs by themselves, so that none that stayed out is before it, and
-    the others have times in proportion."""
-    scale = min(contest.alone.values()) / ratios[winner]
+    """One for each contestant: the winner has a better time than any config by itself, so that none that stayed out is before it, and the
+    others, of which some may be as quick within the noise, have times in proportion but behind it."""
+    best = _LEAD * min(contest.alone.values())
+    seconds = {config: best * max(ratio / ratios[winner], 1 / _LEAD) for config, ratio in ratios.items()} | {winner: best}
     now = time.time()
-    return [
-        Record(contest.task.key, str(contest.task.target), config, (scale * max(ratio, ratios[winner]),), versions(), now)
-        for config, ratio in ratios.items()
-    ]
+    return [Record(contest.task.key, str(contest.task.target), config, (each,), versions(), now) for config, each in seconds.items()]
 
 
 def _with_winner(found: TaskResult, contest: Contest | None, winners: Mapping[str, Config]) -> TaskResult:

@@ -30,7 +30,7 @@ ALONE = {"untuned": 1.05e-6, "first": 1.00e-6, "second": 1.02e-6, "outsider": 1.
 class Setting:
     """A model of one kernel, whose configs were measured by themselves with the times of :data:`ALONE`."""
 
-    def __init__(self, folder: pathlib.Path) -> None:
+    def __init__(self, folder: pathlib.Path, order: Sequence[str] = tuple(ALONE)) -> None:
         torch.manual_seed(0)
         self.model, self.inputs = nn.Linear(256, 192).eval(), (torch.randn(64, 256),)
         self.options = check_options(target="cpu -mcpu=x86-64-v3 -threads=2")
@@ -45,7 +45,7 @@ class Setting:
         self.path = folder / "tuning.db"
         self.database = Database(self.path)
         target = str(self.task.target)
-        self.database.add(Record(self.task.key, target, self.configs[name], (seconds,), "", 0.0) for name, seconds in ALONE.items())
+        self.database.add(Record(self.task.key, target, self.configs[name], (ALONE[name],), "", 0.0) for name in order)
 
     @property
     def best(self) -> Config | None:
@@ -92,6 +92,14 @@ def test_what_is_faster_by_itself_only_is_given_up(setting: Setting, monkeypatch
     result = setting.hold(monkeypatch, times, times)
     assert setting.best == setting.configs["untuned"] == result.tasks[0].best
     assert result.network.untuned == result.network.tuned
+
+
+def test_what_is_as_quick_within_the_noise_does_not_come_before_the_winner(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever was measured first by itself."""
+    setting = Setting(tmp_path, list(ALONE)[::-1])
+    times = {"untuned": 3.0e-6, "first": 2.99e-6, "second": 2.995e-6, "outsider": 3.2e-6}
+    result = setting.hold(monkeypatch, times, times)
+    assert setting.best == setting.configs["untuned"] == result.tasks[0].best
 
 
 def test_where_the_whole_does_not_gain_nothing_is_changed(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
