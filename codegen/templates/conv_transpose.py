@@ -312,7 +312,7 @@ class _Lowering:
                 b_offset = emitter.bind(emitter.simplify((tap * self.depth + group * conv.channels) * self.panel), "b_at")
                 offsets = [step * self.depth for step in range(pixels)]
                 tile.accumulate(self.a, a_offset, offsets, self.b, b_offset, nest, self.config["unroll"])
-        bias = self.region.anchor.inputs[2] if len(self.region.anchor.inputs) > 2 else None
+        bias = self.region.bias
         y = row * conv.strides[0] + down.start
 
         def store(step: Expr | int, lane: Expr, element: Expr) -> None:

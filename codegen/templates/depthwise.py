@@ -194,7 +194,7 @@ class _Lowering:
     def _group(self, batch: Expr, y: Expr, start: Expr, tiles: ColumnTiles, channel: Expr, width: int) -> None:
         """The results of a tile for ``width`` channels from ``channel`` on: whole blocks, or a part of one."""
         emitter, conv, lanes = self.emitter, self.conv, self.lanes
-        bias = self.region.anchor.inputs[2] if len(self.region.anchor.inputs) > 2 else None
+        bias = self.region.bias
 
         def store(pixel: Expr | int, lane: Expr, element: Expr) -> None:
             if bias is not None:

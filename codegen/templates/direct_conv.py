@@ -230,21 +230,19 @@ class DirectLowering:
         return start[0] + step // strip.size[1], start[1] + step % strip.size[1]
 
     def _bias(self, strip: _Strip, lane: Expr) -> Expr:
-        return self.epilogue.evaluator.value_at(self.region.anchor.inputs[2], [self._first(strip) + lane])
-
-    @property
-    def _has_bias(self) -> bool:
-        return len(self.region.anchor.inputs) > 2
+        bias = self.region.bias
+        assert bias is not None
+        return self.epilogue.evaluator.value_at(bias, [self._first(strip) + lane])
 
     @property
     def _starts_with_bias(self) -> bool:
-        return self._has_bias and self.arithmetic.biased
+        return self.region.bias is not None and self.arithmetic.biased
 
     def _store(self, strip: _Strip, start: Sequence[Expr], step: Expr | int, lane: Expr, element: Expr) -> None:
         """Stores what outputs make of the sum of a tile's pixel ``step`` in a ``lane`` of its panel."""
         channel = self._first(strip) + lane
         element = self.finished(element, channel)
-        if self._has_bias and not self._starts_with_bias:
+        if self.region.bias is not None and not self._starts_with_bias:
             element = element + self._bias(strip, lane)
         self.epilogue.store(self.conv.result_indices(strip.batch, channel, *self._pixel(strip, start, step)), element)
 

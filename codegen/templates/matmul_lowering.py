@@ -215,19 +215,17 @@ class MatmulLowering:
         )
 
     @property
-    def _has_bias(self) -> bool:
-        return self.region.anchor.op == "linear" and len(self.region.anchor.inputs) > 2
-
-    @property
     def _starts_with_bias(self) -> bool:
-        return self._has_bias and self.arithmetic.biased
+        return self.region.bias is not None and self.arithmetic.biased
 
     def _bias(self, number: Expr, lane: Expr) -> Expr:
-        return self.epilogue.evaluator.value_at(self.region.anchor.inputs[2], [number * self.panel + lane])
+        bias = self.region.bias
+        assert bias is not None
+        return self.epilogue.evaluator.value_at(bias, [number * self.panel + lane])
 
     def _store(self, batch: Expr, number: Expr, row: Expr, lane: Expr, element: Expr) -> None:
         """Stores what outputs make of the sum of a row in a ``lane`` of panel ``number``."""
-        if self._has_bias and not self._starts_with_bias:
+        if self.region.bias is not None and not self._starts_with_bias:
             element = element + self._bias(number, lane)
         indices = self.product.result_indices(self.emitter, batch, row, number * self.panel + lane)
         self.epilogue.store(indices, element)

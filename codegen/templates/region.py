@@ -67,6 +67,12 @@ class AnchoredRegion:
         return AnchoredRegion(graph, anchor, paths)
 
     @property
+    def bias(self) -> Value | None:
+        """What a contraction adds to each of its sums: its third operand."""
+        inputs = self.anchor.inputs
+        return inputs[2] if len(inputs) > 2 else None
+
+    @property
     def is_long(self) -> bool:
         """Whether what is done with an element of the anchor's takes so many instructions that templates should emit them in a loop."""
         return any(is_long(node, self.graph) for node in self.graph.nodes if node is not self.anchor)

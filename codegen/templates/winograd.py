@@ -193,7 +193,7 @@ class WinogradLowering:
                 row = [self.vectors.load(half, (down * side + across) * self.lanes) for across in range(side)]
                 for across, value in enumerate(of_products(self.vectors, outputs, row)):
                     self.vectors.store(results, (down * outputs + across) * self.lanes, value)
-            bias = self.region.anchor.inputs[2] if len(self.region.anchor.inputs) > 2 else None
+            bias = self.region.bias
             height, width = conv.results
             with emitter.loop(outputs * outputs, name="pixel") as pixel:
                 result_y, result_x = emitter.bind(y + pixel // outputs), emitter.bind(x + pixel % outputs)
